@@ -1,0 +1,53 @@
+"""What all tests share: the pack as the package `attractor`, the golden files, the host, the small checkpoint."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import small_checkpoint as small_checkpoint_module
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _import_pack():
+    """Import the pack as `attractor`. The host loads it under a name made of its path, so the pack has only
+    relative imports and any name will do."""
+    spec = importlib.util.spec_from_file_location(
+        "attractor", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["attractor"] = module
+    spec.loader.exec_module(module)
+
+
+if "attractor" not in sys.modules:
+    _import_pack()
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The folder of golden files: outputs of the official NeTI code."""
+    return Path(os.environ.get("ATTRACTOR_GOLDEN") or ROOT / "tests" / "golden")
+
+
+@pytest.fixture(scope="session")
+def host_root():
+    """The root of the ComfyUI under test."""
+    path = os.environ.get("COMFYUI_PATH")
+    if not path:
+        pytest.fail("COMFYUI_PATH is not set; `python scripts/dev.py test` sets it")
+    return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(host_root):
+    """A small SD1.5 checkpoint file, made once and kept in `.dev/cache`."""
+    return small_checkpoint_module.cached_small_checkpoint(host_root, ROOT / ".dev" / "cache")
+
+
+@pytest.fixture(scope="session")
+def pruned_checkpoint(host_root):
+    """The same with 10 cross-attention blocks instead of 16: a model that the pack must refuse."""
+    return small_checkpoint_module.cached_small_checkpoint(host_root, ROOT / ".dev" / "cache", pruned=True)

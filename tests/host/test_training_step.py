@@ -1,0 +1,290 @@
+"""The gradient of a training step, on the host's own U-Net and text encoder (small, random)."""
+
+import comfy.model_management as mm
+import pytest
+import torch
+from attractor.nodes.host.injection import BLOCKS
+from attractor.nodes.host.text import HostTextEncoder
+from attractor.nodes.host.training import HostUNet
+from attractor.trainer.concept import LAYERS, Embedding
+from attractor.trainer.dataset import Photos, draw_batch, step_generator
+from attractor.trainer.loop import SUBJECT, attractor_name, build_trainer
+from attractor.trainer.schedules import contrast_weight
+from attractor.trainer.settings import TrainingSettings
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from test_nodes.tiny_sd15 import tiny_clip, tiny_model
+
+METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")
+
+
+@pytest.fixture(scope="module")
+def models():
+    """A `HostUNet` and a `HostTextEncoder` on small models."""
+    model, clip = tiny_model(seed=1, width=32), tiny_clip(seed=1, layers=2)
+    model.model.requires_grad_(False)
+    clip.cond_stage_model.requires_grad_(False)
+    mm.load_models_gpu([model, clip.patcher], force_full_load=True)
+    return HostUNet(model), HostTextEncoder(clip)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    generator = torch.Generator().manual_seed(5)
+    latents = torch.randn(2, 3, 4, 8, 8, generator=generator)
+    masks = torch.rand(2, 3, 1, 8, 8, generator=generator)
+    return Photos(latents, masks)
+
+
+def trainer_of(models, photos, method="neti+", **changes):
+    unet, text = models
+    settings = {"method": method, "batch_size": 3, "steps": 9, "contrast_schedule": "one", "seed": 3,
+                "text_chunk": 40, "placeholder": "<x>", "super_category": "cat", **changes}
+    return build_trainer(TrainingSettings(**settings), photos, text, unet)
+
+
+def gradient(trainer, micro_batch=4):
+    """All parameters' gradients of the first step, as one vector."""
+    trainer.micro_batch = micro_batch
+    trainer.optimizer.zero_grad()
+    generator = step_generator(trainer.settings.seed, 0)
+    trainer.backward(draw_batch(trainer.photos, trainer.settings.batch_size, generator), generator)
+    return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel())
+                      for p in trainer.concepts.parameters()])
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+def slow_total_loss(trainer):
+    """Eq. 4 to 6 written out: one text-encoder pass per sample, prompt and layer, one U-Net call per prompt, one
+    graph; contexts enter by the attention modules themselves, found in the order they run."""
+    settings, text, unet = trainer.settings, trainer.text, trainer.unet
+    generator = step_generator(settings.seed, 0)
+    batch = draw_batch(trainer.photos, settings.batch_size, generator)
+    rows, prompts, owners = trainer._draw_rows(batch, generator)
+    cuts = nested_dropout_cuts(trainer, prompts, generator)
+    layers = LAYERS if settings.kind == "neti" else 1
+
+    def contexts(n):
+        found = []
+        for layer in range(layers):
+            embeddings = text.embed(torch.tensor([prompts[n].ids])).clone()
+            bypasses = {}
+            for name, position in prompts[n].positions.items():
+                concept = trainer.concepts[name]
+                if isinstance(concept, Embedding):
+                    embeddings[0, position] = concept.vectors[0]
+                else:
+                    time = batch.timesteps[owners[n]].float()[None]
+                    vector, bypass = concept(time, torch.tensor([float(layer)]), cuts[name][layer][n])
+                    embeddings[0, position] = vector[0]
+                    bypasses[position] = bypass[0]
+            hidden = text.hidden_states(embeddings)
+            k = text.final_layer_norm(hidden)
+            moved = hidden.clone()
+            for position, bypass in bypasses.items():
+                state = hidden[0, position]
+                moved[0, position] = state + 0.2 * state.norm() * bypass / bypass.norm()
+            found.append((k, text.final_layer_norm(moved)))
+        return found * (LAYERS // layers)
+
+    attentions = [m.attn2 for m in modules_in_running_order(unet.model.diffusion_model)]
+    all_contexts = [contexts(n) for n in range(len(prompts))]
+    total = 0.0
+    for pool, sample, prompt, _ in zip(rows.pools, rows.samples, rows.prompts, rows.weights, strict=True):
+        originals = [a.forward for a in attentions]
+        for attention, (k, v), forward in zip(attentions, all_contexts[prompt], originals, strict=True):
+            attention.forward = lambda x, f=forward, k=k, v=v, **_: f(x, context=k, value=v)
+        sigma = unet.model.model_sampling.sigmas[batch.timesteps[sample]]
+        noisy = batch.latents[sample] + sigma * batch.noise[sample]
+        denoised = unet.model.apply_model(noisy[None], sigma[None], c_crossattn=all_contexts[prompt][0][0])
+        for attention in attentions:
+            del attention.forward
+        error = batch.noise[sample] - (noisy - denoised[0]) / sigma
+        mask = torch.ones(1, 8, 8)
+        weight = 1.0
+        if settings.uses_attractor:
+            subject_mask = batch.masks[sample]
+            mask = {"subject": subject_mask, "background": 1 - subject_mask, "joint": mask}[pool]
+            weight = {"subject": settings.subject_weight, "background": settings.background_weight,
+                      "joint": settings.joint_weight}[pool]
+        total = total + weight * (mask * error).square().sum() / (4 * mask.square().sum()) / settings.batch_size
+    if settings.uses_contrast:
+        total = total + settings.contrast_weight * slow_info_nce(settings, batch, prompts, all_contexts, layers)
+    return total
+
+
+def slow_info_nce(settings, batch, prompts, all_contexts, layers):
+    """Eq. 5, pair by pair; the joint prompts come first."""
+    total = 0.0
+    for layer in range(layers):
+        subject, attractor = [], []
+        for n, photo in enumerate(batch.photos):
+            k = all_contexts[n][layer][0][0]
+            subject.append(torch.nn.functional.normalize(k[prompts[n].positions[SUBJECT]], dim=0))
+            attractor.append(torch.nn.functional.normalize(k[prompts[n].positions[attractor_name(photo)]], dim=0))
+        size = len(subject)
+        positive = sum((subject[i] @ subject[j] / settings.tau).exp() for i in range(size) for j in range(size) if i != j)
+        negative = sum((subject[i] @ attractor[k] / settings.tau).exp() for i in range(size) for k in range(size))
+        total = total - (positive / (positive + negative)).log() / layers
+    return total
+
+
+def nested_dropout_cuts(trainer, prompts, generator):
+    """The same draws as the step's, laid out as cuts[name][layer][prompt]."""
+    cuts = {}
+    tokens_of = trainer._truncations(prompts, generator)
+    for name, (index, truncation) in tokens_of.items():
+        table = [{} for _ in range(trainer.layers)]
+        for layer in range(trainer.layers):
+            for place, prompt in enumerate(index):
+                table[layer][prompt] = None if truncation is None else truncation[layer, place].item()
+        cuts[name] = table
+    return cuts
+
+
+def modules_in_running_order(unet):
+    """Transformer blocks in the order a forward pass reaches them."""
+    found, hooks = [], []
+    for module in unet.modules():
+        if isinstance(module, BasicTransformerBlock):
+            hooks.append(module.register_forward_pre_hook(lambda m, _: found.append(m)))
+    with torch.no_grad():
+        unet(torch.zeros(1, 4, 8, 8), timesteps=torch.zeros(1), context=torch.zeros(1, 77, 768), transformer_options={})
+    for hook in hooks:
+        hook.remove()
+    assert len(found) == len(BLOCKS)
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradient_equals_the_slow_reference_of_the_equations(models, photos, method):
+    trainer = trainer_of(models, photos, method)
+    fast = gradient(trainer)
+    parameters = list(trainer.concepts.parameters())
+    grads = torch.autograd.grad(slow_total_loss(trainer), parameters, allow_unused=True)
+    slow = torch.cat([torch.zeros(p.numel()) if g is None else g.flatten()
+                      for p, g in zip(parameters, grads, strict=True)])
+    assert slow.norm() > 0
+    assert relative(fast, slow) < 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", [SUBJECT, "attractor_0"])
+def test_gradient_equals_central_differences(models, photos, method, name):
+    trainer = trainer_of(models, photos, method)
+    if name not in trainer.concepts:
+        pytest.skip("this method has no attractor")
+    gradient(trainer)
+    concept = trainer.concepts[name]
+    parameters = [p for p in concept.parameters() if p.grad is not None]
+    slopes = [p.grad / p.grad.norm().clamp_min(1e-12) for p in parameters]  # the steepest direction
+    analytic = sum((p.grad * d).sum() for p, d in zip(parameters, slopes, strict=True)).item()
+
+    def moved(step):
+        with torch.no_grad():
+            for p, d in zip(parameters, slopes, strict=True):
+                p += step * d
+        value = slow_total_loss(trainer).item()
+        with torch.no_grad():
+            for p, d in zip(parameters, slopes, strict=True):
+                p -= step * d
+        return value
+
+    step = 1e-2
+    numeric = (moved(step) - moved(-step)) / (2 * step)
+    assert numeric == pytest.approx(analytic, rel=1e-2)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 8])
+def test_micro_batches_do_not_change_the_gradient(models, photos, micro_batch):
+    whole = gradient(trainer_of(models, photos), micro_batch=4)
+    assert relative(gradient(trainer_of(models, photos), micro_batch), whole) < 1e-5
+
+
+def test_text_chunks_do_not_change_the_gradient(models, photos):
+    whole = gradient(trainer_of(models, photos, text_chunk=1000))
+    assert relative(gradient(trainer_of(models, photos, text_chunk=7)), whole) < 1e-5
+
+
+def test_loss_scale_does_not_change_the_gradient(models, photos):
+    trainer = trainer_of(models, photos)
+    plain = gradient(trainer)
+    trainer.unet.loss_scale = 2.0**12
+    try:
+        assert relative(gradient(trainer), plain) < 1e-5
+    finally:
+        trainer.unet.loss_scale = 1.0
+
+
+def test_gradient_checkpointing_changes_nothing_and_every_layer_sees_its_own_context_again(models, photos):
+    plain = gradient(trainer_of(models, photos))
+    unet = HostUNet(tiny_model(seed=1, width=32))
+    unet.model.requires_grad_(False)
+    seen = []
+    for block in modules_in_running_order(unet.model.diffusion_model):
+        block.attn2.to_k.register_forward_pre_hook(lambda m, x, i=block: seen.append((i, x[0].detach().clone())))
+    unet.enable_gradient_checkpointing()
+    trainer = build_trainer(trainer_of(models, photos).settings, photos, models[1], unet)
+    seen.clear()
+    assert relative(gradient(trainer, micro_batch=9), plain) < 1e-5
+    first, again = seen[:LAYERS], seen[LAYERS:]
+    assert len(again) == LAYERS, "the blocks were not recomputed"
+    for block, context in again:
+        (original,) = (c for b, c in first if b is block)
+        assert torch.equal(context, original)
+    assert not torch.allclose(first[0][1], first[1][1]), "layers would be indistinguishable"
+
+
+def test_one_prompt_a_sample_is_an_unbiased_estimate_of_all_three(models, photos):
+    """Over every way the pools can be drawn, the weighted mean of the estimates is the full loss."""
+    trainer = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0)
+    one = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0, prompts_per_step="one")
+    totals = {"subject": 0.0, "background": 0.0, "joint": 0.0}
+    for step in range(400):
+        generator = step_generator(0, step)
+        batch = draw_batch(photos, 3, generator)
+        rows, *_ = one._draw_rows(batch, generator)
+        assert sorted(rows.samples) == [0, 1, 2]
+        for pool, weight in zip(rows.pools, rows.weights, strict=True):
+            totals[pool] += weight / 400
+    for pool, weight in trainer.settings.loss_weights.items():
+        assert totals[pool] == pytest.approx(weight, rel=0.15)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_lowers_the_fixed_batch_loss_and_every_term_it_minimises(models, photos, method):
+    """The full objective on one frozen draw, before and after a few steps on that draw."""
+    trainer = trainer_of(models, photos, method, learning_rate=1e-2, nested_dropout=0.0)
+
+    def losses():
+        generator = step_generator(3, "frozen")
+        batch = draw_batch(photos, 3, generator)
+        trainer.optimizer.zero_grad()
+        return trainer.backward(batch, generator)[0]
+
+    before = losses()
+    for _ in range(25):
+        losses()
+        trainer.optimizer.step()
+    after = losses()
+    assert set(after) == set(trainer.settings.loss_weights) | ({"contrast"} if trainer.settings.uses_contrast else set())
+    for name in after:
+        assert after[name] < before[name], name
+
+
+def test_contrast_weight_follows_its_schedule(models, photos):
+    trainer = trainer_of(models, photos, "textual_inversion+", contrast_schedule="linear", steps=3)
+    weights = [result.contrast_weight for result in trainer.run()]
+    assert weights == [pytest.approx(0.1 * contrast_weight("linear", step, 3)) for step in range(3)]
+
+
+def test_without_attractor_nothing_is_masked_and_only_the_subject_prompt_is_seen(models, photos):
+    """Plain Textual Inversion and NeTI: the masks and the attractor's settings have no influence."""
+    for method in ("neti", "textual_inversion"):
+        trainer = trainer_of(models, photos, method)
+        assert list(trainer.concepts) == [SUBJECT]
+        other_masks = Photos(photos.latents, 1 - photos.masks)
+        changed = trainer_of(models, other_masks, method, background_weight=9.0, contrast_weight=5.0, tau=0.5)
+        assert torch.equal(gradient(trainer), gradient(changed))

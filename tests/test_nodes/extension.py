@@ -1,0 +1,37 @@
+"""The test pack's nodes (V3)."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import tiny_sd15
+
+
+class TestTinySD15(io.ComfyNode):
+    """A small SD1.5 with seeded random weights. It has no checkpoint file, so `cached_patcher_init` is None,
+    as for models of third-party loaders."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestTinySD15",
+            display_name="Tiny SD1.5 (test)",
+            category="attractor/test",
+            inputs=[
+                io.Int.Input("seed", default=0, min=0, max=2**31 - 1),
+                io.Int.Input("width", default=64, min=32, max=320, step=32),
+                io.Int.Input("text_layers", default=2, min=1, max=12),
+            ],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, seed, width, text_layers) -> io.NodeOutput:
+        return io.NodeOutput(
+            tiny_sd15.tiny_model(seed, width),
+            tiny_sd15.tiny_clip(seed, text_layers),
+            tiny_sd15.tiny_vae(seed),
+        )
+
+
+class TestExtension(ComfyExtension):
+    async def get_node_list(self):
+        return [TestTinySD15]

@@ -1,0 +1,121 @@
+"""Small SD1.5 models made of the host's own classes, with seeded random weights.
+
+Everything an SD1.5 graph relies on is real (16 cross-attention blocks, 768-wide contexts, the real tokenizer,
+8x latents); only the sizes are small. Needs the host's root on `sys.path`.
+"""
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+import folder_paths
+import torch
+from comfy.taesd.taesd import TAESD
+
+SD15_LATENT_SCALE = 0.18215
+
+
+class _EagerOps(comfy.ops.manual_cast):
+    """The host's operations, with parameters that exist from the start: with dynamic VRAM the host leaves
+    them out until a state dict is loaded, unless a subclass brings its own loading."""
+
+    class Linear(comfy.ops.manual_cast.Linear):
+        def _load_from_state_dict(self, *args, **kwargs):
+            return super()._load_from_state_dict(*args, **kwargs)
+
+    class Embedding(comfy.ops.manual_cast.Embedding):
+        def _load_from_state_dict(self, *args, **kwargs):
+            return super()._load_from_state_dict(*args, **kwargs)
+
+
+def sd15_unet_config(model_channels, pruned=False):
+    """Arguments of the host's UNetModel for an SD1.5 of one width at all depths.
+
+    With two residual blocks a level it has SD1.5's 16 cross-attention blocks under their usual ids;
+    `pruned` keeps one residual block a level and so only 10 of them.
+    """
+    blocks = 1 if pruned else 2
+    return {
+        "image_size": 32, "in_channels": 4, "out_channels": 4,
+        "model_channels": model_channels, "channel_mult": [1, 1, 1, 1], "num_res_blocks": [blocks] * 4,
+        "transformer_depth": [1] * (3 * blocks) + [0] * blocks,
+        "transformer_depth_output": [1] * (3 * (blocks + 1)) + [0] * (blocks + 1),
+        "transformer_depth_middle": 1, "context_dim": 768, "num_heads": 8, "num_head_channels": -1,
+        "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False,
+        "use_checkpoint": False, "adm_in_channels": None,
+        "use_temporal_attention": False, "use_temporal_resblock": False,
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def fill_parameters(module, seed):
+    """Fill every parameter of `module` from `seed`; the host's layers start as uninitialised memory.
+
+    Matrices and kernels are scaled by their fan-in, so that signals neither vanish nor explode. Embeddings and
+    the text encoder's residual branches have the small scale of the real CLIP (0.02), so that a token keeps
+    its identity through the layers and prompts differ.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(parameter, std):
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+    for name, layer in module.named_modules():
+        if isinstance(layer, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
+            torch.nn.init.ones_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        elif isinstance(layer, torch.nn.Embedding):
+            draw(layer.weight, 0.02)
+        elif isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+            gain = 0.02 if name.endswith(("self_attn.out_proj", "mlp.fc2")) else 1.0
+            draw(layer.weight, gain * layer.weight[0].numel() ** -0.5)
+            if layer.bias is not None:
+                draw(layer.bias, 0.02 * gain)
+    return module
+
+
+def make_taesd(seed):
+    """A seeded TAESD, the smallest autoencoder that the host recognises inside an SD1.5 checkpoint."""
+    taesd = fill_parameters(TAESD(), seed)
+    taesd.vae_scale.data.fill_(SD15_LATENT_SCALE)
+    return taesd
+
+
+def tiny_model(seed=0, width=64, pruned=False):
+    """A MODEL: SD1.5's U-Net, `width` channels wide at every depth, in float32."""
+    config = comfy.supported_models.SD15(sd15_unet_config(width, pruned))
+    config.custom_operations = _EagerOps
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, device=torch.device("cpu"))
+    fill_parameters(model.diffusion_model, seed)
+    return comfy.model_patcher.ModelPatcher(
+        model,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
+def tiny_clip(seed=0, layers=2):
+    """A CLIP: SD1.5's text encoder with the real tokenizer, 768 wide, `layers` deep, in float32."""
+    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    clip = comfy.sd.CLIP(
+        target,
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        model_options={
+            "clip_l_model_config": {"num_hidden_layers": layers, "intermediate_size": 768},
+            "custom_operations": _EagerOps,
+            "dtype": torch.float32,
+            "initial_device": torch.device("cpu"),
+        },
+        disable_dynamic=True,
+    )
+    fill_parameters(clip.cond_stage_model, seed)
+    return clip
+
+
+def tiny_vae(seed=0):
+    """A VAE: TAESD, in float32."""
+    return comfy.sd.VAE(sd=make_taesd(seed).state_dict(), dtype=torch.float32)
