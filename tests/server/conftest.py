@@ -1,0 +1,38 @@
+"""A real ComfyUI server with the pack and the test nodes, once per session."""
+
+from pathlib import Path
+
+import pytest
+from comfy_client import ComfyClient
+from comfy_server import ComfyServer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def server_packs():
+    return {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"}
+
+
+@pytest.fixture(scope="session")
+def comfy_server(host_root, tmp_path_factory, server_packs, small_checkpoint):
+    # Nothing in a test may depend on what can be downloaded.
+    env = {"HF_HUB_OFFLINE": "1"}
+    base = tmp_path_factory.mktemp("comfy")
+    with ComfyServer(host_root, base, server_packs, [small_checkpoint], env=env) as server:
+        yield server
+
+
+@pytest.fixture
+def comfy(comfy_server):
+    """A client of the session's server."""
+    return ComfyClient(comfy_server.url)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    outcome = yield
+    report = outcome.get_result()
+    server = getattr(item, "funcargs", {}).get("comfy_server")
+    if report.when == "call" and report.failed and server is not None:
+        report.sections.append(("end of the server's log", server.log_text()[-6000:]))
