@@ -1,0 +1,17 @@
+"""Everything that knows ComfyUI: thin V3 nodes over `trainer`, and `host`, the adapter to its internals."""
+
+from comfy_api.latest import ComfyExtension
+
+from .host import folders
+from .tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
+from .training import TrainAttractorEmbedding
+
+
+class AttractorExtension(ComfyExtension):
+    """The pack's nodes."""
+
+    async def on_load(self) -> None:
+        folders.register()
+
+    async def get_node_list(self):
+        return [TrainAttractorEmbedding, LoadNeTIMapper, ApplyPersonalizedToken, SavePersonalizedToken]

@@ -1,0 +1,91 @@
+"""The loss chart, drawn with Pillow: no plotting library to install or to wait for at start."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+_COLOURS = {
+    "fixed": (20, 90, 200), "subject": (230, 130, 20), "background": (60, 160, 80), "joint": (150, 90, 190),
+    "contrast": (200, 50, 60),
+}
+_GREY, _INK, _PAPER = (225, 225, 225), (60, 60, 60), (255, 255, 255)
+_LEFT, _TOP, _BOTTOM = 56, 44, 28
+
+
+def draw_chart(curves: dict[str, list[float]], steps: int, title: str, size: tuple[int, int] = (640, 400)) -> Image.Image:
+    """Losses over steps. The fixed-batch loss is the bold main curve; the step's own losses lie thin behind it.
+
+    curves: as `trainer.loop.Trainer.curves`, NaN where a step has no value. steps: length of the axis.
+    """
+    image = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(13)
+    shown = {name: _points(curves.get(name, []), smooth=name != "fixed") for name in _COLOURS}
+    shown = {name: points for name, points in shown.items() if points}
+    values = [value for points in shown.values() for _, value in points]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if high - low < 1e-12:
+        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    right, floor = size[0] - 16, size[1] - _BOTTOM
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        x = _LEFT + (right - _LEFT) * (step - 1) / max(steps - 1, 1)
+        return x, floor - (floor - _TOP) * (value - low) / (high - low)
+
+    for i in range(5):
+        value = low + (high - low) * i / 4
+        _, y = place(1, value)
+        draw.line([(_LEFT, y), (right, y)], fill=_GREY)
+        draw.text((4, y - 8), f"{value:.4g}", fill=_INK, font=font)
+    draw.text((_LEFT, floor + 6), "step 1", fill=_INK, font=font)
+    draw.text((right - 40, floor + 6), str(steps), fill=_INK, font=font)
+    draw.text((_LEFT, 4), title, fill=_INK, font=font)
+    x = _LEFT
+    for name, points in reversed(shown.items()):
+        path = [place(*point) for point in points]
+        width = 3 if name == "fixed" else 1
+        if len(path) > 1:
+            draw.line(path, fill=_COLOURS[name], width=width, joint="curve")
+        else:
+            draw.circle(path[0], 3, fill=_COLOURS[name])
+    for name in shown:
+        label = "fixed batch (training photos)" if name == "fixed" else name
+        draw.rectangle([x, 26, x + 10, 34], fill=_COLOURS[name])
+        draw.text((x + 14, 22), label, fill=_INK, font=font)
+        x += 28 + draw.textlength(label, font=font)
+    return image
+
+
+def _points(curve: list[float], smooth: bool) -> list[tuple[int, float]]:
+    """(step, value) of the finite values; noisy curves as a running mean, at most about 400 points."""
+    points = [(i + 1, value) for i, value in enumerate(curve) if math.isfinite(value)]
+    if not smooth or len(points) < 8:
+        return points
+    window = max(4, len(points) // 40)
+    values = np.convolve([value for _, value in points], np.ones(window) / window, "valid")
+    middle = [step for step, _ in points[window // 2 :]]
+    stride = max(1, len(values) // 400)
+    return list(zip(middle, values.tolist(), strict=False))[::stride]
+
+
+def beside(chart: Image.Image, sample: Image.Image | None) -> Image.Image:
+    """The chart, with the latest sample at its right if there is one."""
+    if sample is None:
+        return chart
+    scaled = sample.resize((round(sample.width * chart.height / sample.height), chart.height))
+    both = Image.new("RGB", (chart.width + scaled.width, chart.height), _PAPER)
+    both.paste(chart, (0, 0))
+    both.paste(scaled, (chart.width, 0))
+    return both
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """IMAGE (1, H, W, 3) in 0..1 of a picture."""
+    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)[None]
+
+
+def to_picture(images: torch.Tensor) -> Image.Image:
+    """The first of an IMAGE batch (B, H, W, 3) in 0..1 as a picture."""
+    return Image.fromarray((images[0, ..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy())

@@ -1,0 +1,57 @@
+"""Whether the wired models are what the method needs; said before any work starts."""
+
+import torch
+
+from .injection import BLOCKS, cross_attention_blocks
+
+_TRAINABLE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_SD15 = "Load a Stable Diffusion 1.5 checkpoint with Load Checkpoint."
+
+
+def model_problems(model, training: bool = False) -> list[str]:
+    """Why a MODEL cannot take (or train) a token; empty if it can."""
+    unet = model.model.diffusion_model
+    if not hasattr(unet, "input_blocks"):
+        return [f"model: this is no Stable Diffusion 1.5 model ({type(model.model).__name__}). {_SD15}"]
+    blocks = cross_attention_blocks(unet)
+    found = []
+    if tuple(blocks) != BLOCKS:
+        found.append(f"model: its U-Net has {len(blocks)} cross-attention blocks, not the 16 of Stable Diffusion 1.5 "
+                     f"(another model type, or a pruned one). {_SD15}")
+    if training:
+        sampling = model.get_model_object("model_sampling")
+        if not _predicts_noise(sampling):
+            found.append("model: it predicts v or the image, not the noise, and the losses are on the noise. Use a "
+                         "checkpoint of the eps kind, and no ModelSampling node before training.")
+        channels = unet.input_blocks[0][0].weight.shape[1]
+        if channels != 4:
+            found.append(f"model: its U-Net takes {channels} channels (an inpainting or editing model). {_SD15}")
+        dtypes = {p.dtype for p in unet.parameters()} - set(_TRAINABLE_DTYPES)
+        if dtypes:
+            names = ", ".join(sorted(str(d).removeprefix("torch.") for d in dtypes))
+            found.append(f"model: its weights are quantised ({names}), which has no exact gradient. Load the fp16 or "
+                         "fp32 checkpoint, with weight_dtype 'default'.")
+    return found
+
+
+def _predicts_noise(sampling) -> bool:
+    """Tried, not guessed from a class name: eps models subtract sigma times the output from the input."""
+    one, two = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
+    denoised = sampling.calculate_denoised(torch.ones(1), one, two)
+    return bool(torch.isclose(denoised, torch.ones_like(denoised)).all())
+
+
+def clip_problems(clip) -> list[str]:
+    """Why a CLIP cannot take a token; empty if it can."""
+    stage = clip.cond_stage_model
+    if getattr(stage, "clip", None) != "clip_l" or not hasattr(getattr(stage, "clip_l", None), "transformer"):
+        return [f"clip: this is not the text encoder of Stable Diffusion 1.5 ({type(stage).__name__}). {_SD15}"]
+    return []
+
+
+def vae_problems(vae) -> list[str]:
+    """Why a VAE cannot encode for SD1.5; empty if it can."""
+    if vae.latent_channels != 4 or getattr(vae, "latent_dim", 2) != 2:
+        return [f"vae: it has {vae.latent_channels} latent channels, Stable Diffusion 1.5 has 4. Wire the VAE of the "
+                "same checkpoint."]
+    return []

@@ -1,0 +1,118 @@
+"""A CLIP that understands placeholders, so that stock text-encode nodes do."""
+
+import copy
+import logging
+import re
+
+import comfy.sd
+
+from ..errors import UserError
+from .conds import KEY, PersonalizedCond
+from .payload import AppliedToken, Payload, is_applied
+
+_MARK = "attractor-token-"
+_UNKNOWN = re.compile(r"<[^<>\s:()]+>")
+
+
+class PersonalizedCLIP(comfy.sd.CLIP):
+    """The host's CLIP with placeholders. Everything else, LoRA and clip skip included, is the host's."""
+
+    @classmethod
+    def with_token(cls, clip, applied: AppliedToken) -> "PersonalizedCLIP":
+        """A clone of `clip` that knows one token more.
+
+        Raises:
+            UserError: the placeholder is applied already.
+        """
+        known = getattr(clip, "applied", ())
+        if applied.placeholder in {other.placeholder for other in known}:
+            raise UserError(f"token: the placeholder {applied.placeholder} is applied to this CLIP already. Give one "
+                            "of the two another name by the input 'placeholder'.")
+        personalized = cls._around(clip.clone(), (*known, applied))
+        stock = getattr(clip, "stock_tokenizer", clip.tokenizer)
+        personalized.stock_tokenizer = stock
+        personalized.tokenizer = _tokenizer_with(stock, personalized.applied)
+        return personalized
+
+    @classmethod
+    def _around(cls, clip, applied: tuple[AppliedToken, ...]) -> "PersonalizedCLIP":
+        personalized = cls(no_init=True)
+        personalized.__dict__.update(clip.__dict__)
+        personalized.applied = applied
+        return personalized
+
+    def clone(self, *args, **kwargs):
+        copied = self._around(super().clone(*args, **kwargs), self.applied)
+        copied.stock_tokenizer = self.stock_tokenizer
+        return copied
+
+    def tokenize(self, text, *args, **kwargs):
+        return super().tokenize(self._mark(text), *args, **kwargs)
+
+    def _mark(self, text: str) -> str:
+        """Write each placeholder as an `embedding:` name that only our tokenizer knows."""
+        for index in sorted(range(len(self.applied)), key=lambda i: -len(self.applied[i].placeholder)):
+            placeholder = re.escape(self.applied[index].placeholder)
+            text = re.sub(rf"(?<!\w){placeholder}(?!\w)", f" embedding:{_MARK}{index} ", text)
+        unknown = _UNKNOWN.search(text)
+        if unknown:
+            known = ", ".join(token.placeholder for token in self.applied)
+            raise UserError(f"text: {unknown.group()} in the prompt is no applied token. Known here: {known}. Correct "
+                            "the name, or load and apply that token before this node.")
+        return text
+
+    def encode_from_tokens(self, tokens, return_pooled=False, return_dict=False):
+        encoded = super().encode_from_tokens(tokens, return_pooled=return_pooled, return_dict=return_dict)
+        chunks = next(iter(tokens.values()))
+        if not any(is_applied(item) for chunk in chunks for item, *_ in chunk):
+            return encoded
+        if not return_dict:
+            logging.warning("A node encodes text in a way that carries no extra data: the personalised token falls "
+                            "back to a single embedding.")
+            return encoded
+        pairs = [[(item, weight) for item, weight, *_ in chunk] for chunk in chunks]
+        payload = Payload(self, pairs, encoded["cond"])
+        encoded["model_conds"] = {**encoded.get("model_conds", {}), KEY: PersonalizedCond(payload)}
+        # Kept loaded while sampling, for times that the schedule does not announce.
+        encoded["additional_models"] = [*encoded.get("additional_models", []), self.patcher]
+        return encoded
+
+    def encode_from_tokens_scheduled(self, tokens, *args, **kwargs):
+        if self.patcher.forced_hooks is not None and self.use_clip_schedule:
+            logging.warning("CLIP hooks with a schedule: the personalised token falls back to a single embedding.")
+        return super().encode_from_tokens_scheduled(tokens, *args, **kwargs)
+
+
+class _Vectors:
+    """Poses as a loaded embedding (n, width), and gives the tokenizer one marked item for each vector."""
+
+    def __init__(self, applied: AppliedToken):
+        self._applied = applied
+        self._data = applied.representative()
+        self.shape = self._data.shape
+
+    def __getitem__(self, index: int) -> dict:
+        return {"type": "embedding", "data": self._data[index], "applied": self._applied, "vector": index}
+
+
+def _tokenizer_with(stock, applied: tuple[AppliedToken, ...]):
+    """A copy of the host's tokenizer whose embedding look-up also finds applied tokens."""
+    outer = copy.copy(stock)
+    inner = copy.copy(getattr(stock, stock.clip))
+    if inner.embedding_directory is None:
+        inner.embedding_directory = []
+    look_up = inner._try_get_embedding
+    vectors = [_Vectors(token) for token in applied]
+
+    def try_get_embedding(name: str):
+        head, _, rest = name.strip().partition(" ")
+        if not head.startswith(_MARK):
+            return look_up(name)
+        found = vectors[int(head.removeprefix(_MARK))]
+        # ComfyUI 0.18 returns (embedding, rest), later ones (embedding, name, rest).
+        return (found, rest.strip()) if look_up_arity == 2 else (found, head, rest.strip())
+
+    look_up_arity = len(look_up(f"{_MARK}probe"))
+    inner._try_get_embedding = try_get_embedding
+    setattr(outer, outer.clip, inner)
+    return outer

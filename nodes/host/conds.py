@@ -1,0 +1,44 @@
+"""The entry of a conditioning's `model_conds` that carries a payload to the U-Net call."""
+
+import logging
+
+from .payload import Payload
+
+KEY = "attractor"
+
+
+class PersonalizedCond:
+    """Duck type of the host's `comfy.conds.CONDRegular`.
+
+    payload None: a plain prompt, made to have the same keys so that cond and uncond stay in one batch.
+    length: the row's own context length; set by the MODEL side, which so claims the payload.
+    """
+
+    def __init__(self, payload: Payload | None, length: int | None = None):
+        self.payload, self.length = payload, length
+
+    def process_cond(self, batch_size, **_kwargs):
+        if self.length is None:
+            _warn_unclaimed()
+        return self
+
+    def can_concat(self, other) -> bool:
+        return isinstance(other, PersonalizedCond)
+
+    def concat(self, others) -> "PersonalizedBatch":
+        return PersonalizedBatch([self, *others])
+
+    def size(self) -> list[int]:
+        return [1]
+
+
+class PersonalizedBatch:
+    """The conds of one U-Net call, in the order of its chunks. No `dtype`, no `to`: the host would cast it."""
+
+    def __init__(self, conds: list[PersonalizedCond]):
+        self.conds = conds
+
+
+def _warn_unclaimed() -> None:
+    logging.warning("A prompt holds a NeTI token, but the MODEL does not come through Apply Personalized Token: the "
+                    "token falls back to a single embedding. Wire that node's MODEL output to the sampler.")

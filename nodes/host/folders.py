@@ -1,0 +1,77 @@
+"""Where tokens and runs lie on disk; names from users cannot leave these folders."""
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...trainer.token_file import EXTENSIONS
+from ..errors import UserError
+
+TOKENS = "neti"
+_NAME = re.compile(r"[\w][\w .+-]*(/[\w][\w .+-]*)*")
+
+
+def register() -> None:
+    """Make `models/neti` a model folder, with `output/neti` beside it so that fresh trainings appear unaided."""
+    folder_paths.add_model_folder_path(TOKENS, os.path.join(folder_paths.models_dir, TOKENS), is_default=True)
+    folder_paths.add_model_folder_path(TOKENS, str(output_folder()))
+    paths, extensions = folder_paths.folder_names_and_paths[TOKENS]
+    folder_paths.folder_names_and_paths[TOKENS] = (paths, set(extensions) | set(EXTENSIONS))
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory()) / TOKENS
+
+
+def token_files() -> list[str]:
+    """Names for a loader's list: the token folders and the stock embeddings, the latter under `embeddings/`."""
+    embeddings = [f"embeddings/{name}" for name in folder_paths.get_filename_list("embeddings")]
+    return folder_paths.get_filename_list(TOKENS) + embeddings
+
+
+def token_path(name: str) -> str:
+    """Path of a name that `token_files` gave.
+
+    Raises:
+        UserError: no such file.
+    """
+    folder, _, rest = name.partition("/")
+    path = None
+    if folder == "embeddings" and rest:
+        path = folder_paths.get_full_path("embeddings", rest)
+    path = path or folder_paths.get_full_path(TOKENS, name)
+    if path is None:
+        raise UserError(f"file: {name} is not in models/neti, output/neti or models/embeddings. Put it there and press R "
+                        "to refresh the list.")
+    return path
+
+
+def name_problems(name: str, field: str = "name") -> list[str]:
+    """Why a user's name cannot be a file's name under our folders; empty if it can."""
+    if not name.strip():
+        return [f"{field} is empty: give the run a name, such as my-dog."]
+    if not _NAME.fullmatch(name):
+        return [f"{field} {name!r} cannot be a file name: use letters, digits, spaces and . _ + - and at most a / "
+                "between folder and name."]
+    return []
+
+
+def output_path(name: str, suffix: str = "") -> Path:
+    """A path for a user's name under `output/neti`.
+
+    Raises:
+        UserError: the name is not a plain relative one.
+    """
+    problems = name_problems(name)
+    root = output_folder().resolve()
+    path = root / f"{name}{suffix}"
+    if problems or not path.resolve().is_relative_to(root):
+        raise UserError.of(problems or [f"name {name!r} leads out of the output folder: use a plain name."])
+    return path
+
+
+def embeddings_folder() -> Path:
+    """The first of the host's folders for stock embeddings."""
+    return Path(folder_paths.get_folder_paths("embeddings")[0])

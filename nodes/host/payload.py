@@ -1,0 +1,198 @@
+"""What a conditioning carries for a NeTI token: contexts for any denoising time, encoded when asked for."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import comfy.model_management as mm
+import torch
+from torch import Tensor
+
+from ...trainer.concept import LAYERS, Embedding, Representation, represent
+from ...trainer.conditioning import BYPASS_SCALE, TokenRows, encode_layers
+from .text import HostTextEncoder
+
+CACHED_TIMES = 64  # about 4 MB each for a prompt of one chunk
+SEQUENCES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedToken:
+    """A representation as an Apply node wired it.
+
+    anchor: (width,) the super-category's embedding, towards which `strength` below 1 pulls; None at strength 1.
+    """
+
+    placeholder: str
+    concept: Representation
+    strength: float = 1.0
+    truncation: int | None = None
+    anchor: Tensor | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether it depends on time and layer; if not, the stock path carries it alone."""
+        return not isinstance(self.concept, Embedding)
+
+    @torch.no_grad()
+    def at(self, timesteps: Tensor, layers: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Vectors (R, n, width) and bypass (R, width) or None, on the CPU in float32."""
+        vectors, bypass = represent(self.concept, timesteps, layers, self.truncation)
+        if self.anchor is not None:
+            vectors = self.anchor + self.strength * (vectors - self.anchor)
+        return vectors, bypass
+
+    def representative(self) -> Tensor:
+        """(n, width) that stands for the token where only one embedding can: t = 500, the layers' mean at
+        the layers' mean norm."""
+        vectors, _ = self.at(torch.full((LAYERS,), 500.0), torch.arange(LAYERS))
+        mean = vectors.mean(0)
+        if not self.varies:
+            return mean
+        return mean * vectors.norm(dim=-1).mean(0)[:, None] / mean.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+@dataclass(frozen=True, eq=False)
+class StepContexts:
+    """Contexts of one prompt at one time. V equals K but for the tokens' places, so only those are kept."""
+
+    k: Tensor  # (layers, S, width)
+    v_rows: Tensor  # (layers, M, width)
+    positions: Tensor  # (M,)
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """K and V (S, width) of a layer."""
+        k = self.k[index]
+        return k, k.index_copy(0, self.positions, self.v_rows[index])
+
+    def to(self, device, dtype) -> "StepContexts":
+        return StepContexts(self.k.to(device, dtype), self.v_rows.to(device, dtype), self.positions.to(device))
+
+
+class Payload:
+    """A prompt with NeTI tokens. Its meaning is immutable; it caches what it encodes.
+
+    Copies are the object itself, as nodes copy conditionings freely.
+    """
+
+    def __init__(self, clip, tokens: list[list[tuple]], base: Tensor):
+        """clip: gives weights (with its LoRA patches) and clip skip. tokens: per 77-token chunk, pairs of
+        (id, vector or token dict) and weight, from the tokenizer. base: (1, S, width), the conditioning's own."""
+        self.base = base
+        self._text = HostTextEncoder(clip)
+        self._tokens = tokens
+        self._cache: OrderedDict[int, StepContexts] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, _memo):
+        return self
+
+    @property
+    def length(self) -> int:
+        return self.base.shape[1]
+
+    def get(self, timestep: int, device, dtype) -> StepContexts:
+        """Contexts at a denoising time 0..999, on `device` in `dtype`; encoded now unless `prepare` did."""
+        with self._lock:
+            if timestep not in self._cache:
+                self._encode([timestep])
+            contexts = self._cache[timestep].to(device, dtype)
+            self._cache[timestep] = contexts
+            self._cache.move_to_end(timestep)
+            return contexts
+
+    def prepare(self, timesteps: list[int]) -> None:
+        """Encode the times of a schedule in batches, before sampling."""
+        with self._lock:
+            missing = [t for t in timesteps[:CACHED_TIMES] if t not in self._cache]
+            if missing:
+                self._encode(missing)
+
+    def rest(self) -> None:
+        """After sampling: keep the cache for the next image, but off the GPU."""
+        with self._lock:
+            for timestep, contexts in self._cache.items():
+                self._cache[timestep] = contexts.to("cpu", contexts.k.dtype)
+
+    @torch.no_grad()
+    def _encode(self, timesteps: list[int]) -> None:
+        text, patcher = self._text, self._text.patcher
+        if patcher.model.current_weight_patches_uuid != patcher.patches_uuid:
+            mm.load_models_gpu([patcher])
+        chunks = len(self._tokens)
+        ids, slots = _split(self._tokens, text)
+        base = text.embed(ids)
+        at_once = max(1, SEQUENCES_AT_ONCE // (LAYERS * chunks))
+        empty = self._empty(ids)
+        for start in range(0, len(timesteps), at_once):
+            mm.throw_exception_if_processing_interrupted()
+            times = timesteps[start : start + at_once]
+            # Rows are (time, layer, chunk); each time and layer counts as a "layer" of the batched encode.
+            layers = torch.arange(LAYERS).repeat(len(times))
+            moments = torch.tensor(times, dtype=torch.float32).repeat_interleave(LAYERS)
+            rows = [_token_rows(slot, moments, layers, chunks, text.device) for slot in slots]
+            k, v = encode_layers(text, base, len(layers), rows, SEQUENCES_AT_ONCE)
+            k, v = (self._weighted(context, empty).flatten(1, 2) for context in (k, v))
+            places = torch.tensor(sorted({chunk * text.length + position for _, _, chunk, position in slots}),
+                                  device=k.device)
+            for i, time in enumerate(times):
+                part = slice(i * LAYERS, (i + 1) * LAYERS)
+                self._cache[time] = StepContexts(k[part].clone(), v[part][:, places].clone(), places)
+        while len(self._cache) > CACHED_TIMES:
+            self._cache.popitem(last=False)
+
+    def _empty(self, ids: Tensor) -> Tensor | None:
+        """(1, S, width) context of the empty prompt where prompt weights need it (host: token weights)."""
+        if all(weight == 1.0 for chunk in self._tokens for _, weight in chunk):
+            return None
+        text = self._text
+        empty = torch.tensor([[text.bos] + [text.eos] * (ids.shape[1] - 1)])
+        return text.final_layer_norm(text.hidden_states(text.embed(empty)))
+
+    def _weighted(self, context: Tensor, empty: Tensor | None) -> Tensor:
+        """The host's prompt weights on (rows, chunks, S, width): away from the empty prompt's context."""
+        if empty is None:
+            return context
+        weights = torch.tensor([[weight for _, weight in chunk] for chunk in self._tokens]).to(context)
+        return torch.lerp(empty, context, weights[..., None])
+
+
+def is_applied(item) -> bool:
+    """Whether a tokenizer's item is one of ours that varies with time and layer."""
+    return isinstance(item, dict) and isinstance(item.get("applied"), AppliedToken) and item["applied"].varies
+
+
+def _split(tokens: list[list[tuple]], text: HostTextEncoder) -> tuple[Tensor, list[tuple]]:
+    """Ids (chunks, S), the end token at every embedding, and slots (item, vector index, chunk, position)."""
+    ids, slots = [], []
+    for chunk, items in enumerate(tokens):
+        row = []
+        for position, (item, _) in enumerate(items):
+            if isinstance(item, int):
+                row.append(item)
+                continue
+            row.append(text.eos)
+            if is_applied(item):
+                slots.append((item["applied"], item["vector"], chunk, position))
+            else:
+                slots.append((item["data"] if isinstance(item, dict) else item, 0, chunk, position))
+        ids.append(row)
+    return torch.tensor(ids), slots
+
+
+def _token_rows(slot: tuple, moments: Tensor, layers: Tensor, chunks: int, device) -> TokenRows:
+    """A slot's vectors at every (time, layer); a stock embedding is the same at all of them."""
+    source, vector, chunk, position = slot
+    rows = torch.arange(len(layers)) * chunks + chunk
+    positions = torch.full_like(rows, position)
+    scale = BYPASS_SCALE
+    if isinstance(source, AppliedToken):
+        vectors, bypass = source.at(moments, layers)
+        vectors, scale = vectors[:, vector], BYPASS_SCALE * source.strength
+    else:
+        vectors, bypass = source.reshape(1, -1).float().cpu().expand(len(rows), -1), None
+    return TokenRows(rows.to(device), positions.to(device), vectors.to(device),
+                     None if bypass is None else bypass.to(device), scale)

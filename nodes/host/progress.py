@@ -1,0 +1,29 @@
+"""The host's progress channel: bar, preview image and text line on a node, and its interrupt."""
+
+import comfy.model_management as mm
+import comfy.utils
+from PIL import Image
+from server import PromptServer
+
+Interrupted = mm.InterruptProcessingException
+check_interrupt = mm.throw_exception_if_processing_interrupted
+is_out_of_memory = mm.is_oom if hasattr(mm, "is_oom") else lambda error: isinstance(error, mm.OOM_EXCEPTION)
+
+
+class Progress:
+    """Progress of one node. Every update raises `Interrupted` if the user has cancelled."""
+
+    def __init__(self, total: int, node_id: str):
+        self._bar = comfy.utils.ProgressBar(total, node_id=node_id)
+        self._node_id = node_id
+
+    def update(self, value: int, preview: Image.Image | None = None) -> None:
+        """value: of `total`. preview: a picture that the node shows in place of the last one."""
+        check_interrupt()
+        self._bar.update_absolute(value, preview=preview and ("PNG", preview, None))
+
+    def text(self, line: str) -> None:
+        """A line of text on the node; replaces the last one."""
+        server = PromptServer.instance
+        if server.client_id is not None:
+            server.send_progress_text(line, self._node_id, server.client_id)

@@ -1,0 +1,154 @@
+"""One training run on disk and on screen: resumes, reports progress, and keeps what was learnt whatever happens."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..trainer.checkpoint import CannotResume, load_state, save_state
+from ..trainer.files import replacing
+from ..trainer.loop import NonFiniteLoss, StepResult, Trainer
+from ..trainer.token_file import save_token
+from .chart import beside, draw_chart
+from .errors import UserError
+from .host.progress import Interrupted, Progress, is_out_of_memory
+
+STATE_FILE = "resume.state"
+PREVIEW_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a run does every so many steps; 0 is never."""
+
+    checkpoint_every: int
+    sample_every: int
+
+
+class Run:
+    """A run's folder and its loop: `<folder>/<name>.safetensors`, `resume.state`, `chart.png`, `curves.json`,
+    `samples/`, and a token for each checkpoint."""
+
+    def __init__(self, trainer: Trainer, folder: Path, identity: dict[str, str], record: dict, shrink):
+        """shrink(trainer, error): makes the next attempt at a step need less memory, or raises."""
+        self.trainer, self.folder, self._identity, self._record = trainer, folder, identity, record
+        self._shrink = shrink
+        self._sample: Image.Image | None = None
+        self._saved_step = -1
+
+    @property
+    def token_path(self) -> Path:
+        return self.folder / f"{self.folder.name}.safetensors"
+
+    def resume(self) -> int:
+        """Go on from the folder's state if there is one; returns the steps done.
+
+        Raises:
+            UserError: the state belongs to something else; says what differs.
+        """
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return 0
+        try:
+            load_state(self.trainer, path, self._identity)
+        except CannotResume as error:
+            raise UserError(f"name: the run '{self.folder.name}' exists and cannot be resumed: {error} Give another name, "
+                            "restore what differs, or turn resume off to start over.") from error
+        self._saved_step = self.trainer.step_count
+        return self.trainer.step_count
+
+    def train(self, progress: Progress, schedule: Schedule, sample=None) -> None:
+        """Run the remaining steps. `sample(token) -> Image` makes a sample picture.
+
+        Raises:
+            Interrupted: the user cancelled; the partial result is saved.
+            UserError: a loss is not finite, or a file could not be written.
+        """
+        started, first = time.monotonic(), self.trainer.step_count
+        last_preview = 0.0
+        try:
+            while self.trainer.step_count < self.trainer.settings.steps:
+                result = self._step()
+                if schedule.checkpoint_every and result.step % schedule.checkpoint_every == 0:
+                    self.save(snapshot=True)
+                sampled = sample and schedule.sample_every and result.step % schedule.sample_every == 0
+                if sampled:
+                    self._sample = sample(self.token())
+                    self._save_sample(result.step)
+                pace = (result.step - first) / (time.monotonic() - started)
+                progress.text(_status(result, self.trainer.settings.steps, pace))
+                due = time.monotonic() - last_preview > PREVIEW_SECONDS
+                if sampled or due or result.step == self.trainer.settings.steps:
+                    last_preview = time.monotonic()
+                    progress.update(result.step, beside(self.chart(), self._sample))
+                else:
+                    progress.update(result.step)
+        except Interrupted:
+            self.save()
+            raise
+        except NonFiniteLoss as error:
+            raise UserError(
+                f"Training stopped at {error}. Lower learning_rate (preset 'paper' is the lowest). Kept: the run's last "
+                f"checkpoint{f' at step {self._saved_step}' if self._saved_step > 0 else ' (none was saved yet)'}."
+            ) from error
+        self.save()
+
+    def _step(self) -> StepResult:
+        """A step, taken again with less memory if the device runs out."""
+        while True:
+            try:
+                return self.trainer.step()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = error.with_traceback(None)  # the traceback's frames hold the graph
+            self._shrink(self.trainer, reason)
+
+    def token(self):
+        """The run's state as a token."""
+        return self.trainer.token({**self._record, "identity": self._identity})
+
+    def chart(self) -> Image.Image:
+        """The run's loss chart so far."""
+        settings = self.trainer.settings
+        return draw_chart(self.trainer.curves, settings.steps,
+                          f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}")
+
+    def save(self, snapshot: bool = False) -> None:
+        """Write token, state, curves and chart; with `snapshot` also a token named after the step.
+
+        Raises:
+            UserError: a file could not be written; those before it are whole.
+        """
+        step = self.trainer.step_count
+        try:
+            token = self.token()
+            save_token(token, self.token_path)
+            if snapshot:
+                save_token(token, self.folder / f"{self.folder.name}-step-{step:06d}.safetensors")
+            save_state(self.trainer, self.folder / STATE_FILE, self._identity)
+            with replacing(self.folder / "curves.json") as temporary:
+                temporary.write_text(json.dumps(self.trainer.curves))
+            self._save_picture(self.chart(), self.folder / "chart.png")
+        except Exception as error:  # safetensors raises an error class of its own
+            raise UserError(f"The run '{self.folder.name}' could not be saved at step {step}: {error}. Free space or "
+                            "choose another output folder; queue again to resume from the last whole checkpoint."
+                            ) from error
+        self._saved_step = step
+
+    def _save_sample(self, step: int) -> None:
+        self._save_picture(self._sample, self.folder / "samples" / f"step-{step:06d}.png")
+
+    @staticmethod
+    def _save_picture(picture: Image.Image, path: Path) -> None:
+        with replacing(path) as temporary:
+            picture.save(temporary, format="PNG")
+
+
+def _status(result: StepResult, steps: int, pace: float) -> str:
+    """The text line of a step: step, losses, pace and time left."""
+    losses = " · ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
+    left = int((steps - result.step) / pace)
+    return f"step {result.step}/{steps} · {losses} · {pace:.2f} steps/s · {left // 60}:{left % 60:02d} left"

@@ -1,0 +1,171 @@
+"""Nodes that load, apply and save a personalised token."""
+
+import dataclasses
+import os
+
+import torch
+from comfy_api.latest import io
+
+from ..trainer.concept import Embedding, placeholder_problem
+from ..trainer.token_file import load_token, save_embedding, save_token
+from .errors import UserError
+from .host import folders
+from .host.checks import clip_problems, model_problems
+from .host.clip import PersonalizedCLIP
+from .host.model import personalize_model
+from .host.payload import AppliedToken
+from .host.text import HostTextEncoder
+from .types import PersonalizedTokenType
+
+CATEGORY = "attractor"
+
+
+class LoadNeTIMapper(io.ComfyNode):
+    """Reads a token file: this pack's, an official NeTI checkpoint, or a Textual Inversion embedding."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorLoadNeTIMapper",
+            display_name="Load NeTI Mapper",
+            category=CATEGORY,
+            description="Loads a personalised token: one trained here, an official NeTI checkpoint "
+                        "(mapper-*.pt, with its learned_embeds-*.bin beside it) or a Textual Inversion embedding.",
+            search_aliases=["load personalized token", "textual inversion", "neti", "embedding"],
+            inputs=[
+                io.Combo.Input("file", options=folders.token_files(),
+                               tooltip="A file in models/neti, output/neti (what was trained here) or models/embeddings. "
+                                       "Press R to refresh the list."),
+                io.String.Input("placeholder", default="", optional=True, advanced=True,
+                                tooltip="Another name for the token in prompts, such as <my-dog>. Empty: the file's own."),
+            ],
+            outputs=[
+                PersonalizedTokenType.Output("token", tooltip="Wire to Apply Personalized Token."),
+                io.String.Output("placeholder_name", display_name="placeholder", tooltip="The word for prompts."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **_):
+        path = folders.token_path(file)
+        return f"{os.path.getmtime(path)}:{os.path.getsize(path)}"
+
+    @classmethod
+    def execute(cls, file: str, placeholder: str = "") -> io.NodeOutput:
+        with torch.inference_mode(False):
+            try:
+                token = load_token(folders.token_path(file))
+            except ValueError as error:
+                raise UserError(f"file: {error}") from error
+            if placeholder.strip():
+                token = dataclasses.replace(token, placeholder=placeholder.strip())
+            token.subject.requires_grad_(False)
+            for attractor in token.attractors:
+                attractor.requires_grad_(False)
+        return io.NodeOutput(token, token.placeholder)
+
+
+class ApplyPersonalizedToken(io.ComfyNode):
+    """Teaches MODEL and CLIP a token; from there on the placeholder works in any stock text-encode node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorApplyToken",
+            display_name="Apply Personalized Token",
+            category=CATEGORY,
+            description="After this node the placeholder, such as <my-dog>, means the learnt subject in every prompt. "
+                        "Wire MODEL to the sampler and CLIP to the text-encode nodes; several can be chained.",
+            search_aliases=["neti", "textual inversion", "embedding", "personalize"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+                PersonalizedTokenType.Input("token", tooltip="From Train Attractor Embedding or Load NeTI Mapper."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, optional=True,
+                               tooltip="1: as learnt. Below 1 leans towards the super-category's plain word, 0 is that "
+                                       "word; above 1 exaggerates."),
+                io.Int.Input("truncation", default=0, min=0, max=128, optional=True, advanced=True,
+                             tooltip="How many of a NeTI mapper's 128 hidden units to keep (its nested dropout). Fewer "
+                                     "units: easier to edit, less like the subject. 0: all of them."),
+                io.Int.Input("attractor", default=0, min=0, max=1000, optional=True, advanced=True,
+                             tooltip="0: the subject. 1 and up: the background attractor of that training image "
+                                     "instead, to see what it holds (paper, Fig. 9)."),
+                io.String.Input("placeholder", default="", optional=True, advanced=True,
+                                tooltip="Another name for the token in prompts here. Empty: the token's own."),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="MODEL", tooltip="Wire to the sampler."),
+                io.Clip.Output("clip_out", display_name="CLIP", tooltip="Wire to text-encode nodes."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, token, strength=1.0, truncation=0, attractor=0, placeholder="") -> io.NodeOutput:
+        problems = model_problems(model) + clip_problems(clip)
+        if problems:
+            raise UserError.of(problems)
+        text = HostTextEncoder(clip)
+        name = placeholder.strip() or token.placeholder
+        problems = [p for p in (placeholder_problem(name, text.is_word),) if p]
+        if token.width != text.width:
+            problems.append(f"token: {token.placeholder} has width {token.width}, this text encoder {text.width}: the token "
+                            "was made for another model family. Train it on, or load it for, a Stable Diffusion 1.5 model.")
+        if attractor > len(token.attractors):
+            has = f"{len(token.attractors)} attractors" if token.attractors else "no attractors"
+            problems.append(f"attractor is {attractor}, but {token.placeholder} has {has}. Use 0 for the subject.")
+        super_ids = text.tokenize(token.super_category) if token.super_category else []
+        if strength != 1.0 and not super_ids:
+            problems.append(f"strength is {strength}, but the file of {token.placeholder} names no super-category to lean "
+                            "towards. Use 1.")
+        if problems:
+            raise UserError.of(problems)
+        anchor = None
+        if strength != 1.0:
+            clip.load_model()
+            anchor = text.embed(torch.tensor([super_ids]))[0].mean(0).cpu()
+        concept = token.attractors[attractor - 1] if attractor else token.subject
+        applied = AppliedToken(name, concept.train(False), strength, truncation or None, anchor)
+        personalized = PersonalizedCLIP.with_token(clip, applied)
+        return io.NodeOutput(personalize_model(model), personalized)
+
+
+class SavePersonalizedToken(io.ComfyNode):
+    """Writes a token to `output/neti`, and where it is a plain embedding also for stock `embedding:name`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorSaveToken",
+            display_name="Save Personalized Token",
+            category=CATEGORY,
+            description="Saves a token as safetensors under output/neti, where Load NeTI Mapper finds it.",
+            search_aliases=["export embedding", "textual inversion", "neti"],
+            is_output_node=True,
+            inputs=[
+                PersonalizedTokenType.Input("token", tooltip="From Train Attractor Embedding or Load NeTI Mapper."),
+                io.String.Input("name", default="my-subject",
+                                tooltip="File name under output/neti, without extension. An existing file is replaced."),
+                io.Boolean.Input("keep_attractors", default=True, optional=True, advanced=True,
+                                 tooltip="Also save the background attractors (for Fig. 9 and inspection)."),
+                io.Boolean.Input("export_embedding", default=True, optional=True,
+                                 tooltip="A Textual Inversion token is also written to models/embeddings, so that "
+                                         "embedding:name works without this pack. A NeTI token cannot be: it is a "
+                                         "network, not one vector."),
+            ],
+            outputs=[io.String.Output("path", tooltip="The file written, under the output folder.")],
+        )
+
+    @classmethod
+    def execute(cls, token, name: str, keep_attractors=True, export_embedding=True) -> io.NodeOutput:
+        path = folders.output_path(name.strip(), ".safetensors")
+        kept = token if keep_attractors else dataclasses.replace(token, attractors=())
+        lines = []
+        try:
+            save_token(kept, path)
+            lines.append(f"neti/{name}.safetensors")
+            if export_embedding and isinstance(token.subject, Embedding):
+                save_embedding(token.subject.vectors, folders.embeddings_folder() / f"{name.strip()}.safetensors")
+                lines.append(f"embedding:{name}")
+        except Exception as error:  # safetensors raises an error class of its own
+            raise UserError(f"name: {name} could not be written ({error}). Free space or choose another folder.") from error
+        return io.NodeOutput(str(path), ui={"text": lines})

@@ -1,0 +1,36 @@
+"""The paper's 30 training templates; `{}` is a slot."""
+
+ONE_SLOT = (
+    "a photo of a {}",
+    "a rendering of a {}",
+    "the photo of a {}",
+    "a photo of a clean {}",
+    "a photo of a dirty {}",
+    "a dark photo of the {}",
+    "a photo of the cool {}",
+    "a close-up photo of a {}",
+    "a bright photo of the {}",
+    "a cropped photo of a {}",
+    "a photo of the {}",
+    "a good photo of the {}",
+    "a close-up photo of the {}",
+    "a rendition of the {}",
+    "a photo of a nice {}",
+)
+TWO_SLOTS = (
+    "a photo of a {} in the {}",
+    "a rendering of a {} in the {}",
+    "a cropped photo of the {} in the {}",
+    "the photo of a {} in the {}",
+    "a photo of a clean {} in the {}",
+    "a photo of my {} in the {}",
+    "a photo of the nice {} in the {}",
+    "a good photo of a {} in the {}",
+    "a rendition of a {} in the {}",
+    "a photo of the clean {} in the {}",
+    "a photo of a cool {} in the {}",
+    "a close-up photo of a {} in the {}",
+    "a photo of the cool {} in the {}",
+    "a cropped photo of a {} in the {}",
+    "a photo of one {} in the {}",
+)
