@@ -30,7 +30,8 @@ def private_models(model, clip):
     Must be entered under `torch.inference_mode(False)`. LoRA and other weight patches are carried over.
     """
     mm.unload_all_models()
-    unet_patcher, text_patcher = _private_copy(model, "MODEL"), _private_copy(clip.patcher, "CLIP")
+    unet_patcher, _unet_owner = _private_copy(model, "model")
+    text_patcher, _text_owner = _private_copy(clip.patcher, "clip")
     try:
         for patcher in (unet_patcher, text_patcher):
             patcher.model.requires_grad_(False).train(False)
@@ -40,6 +41,7 @@ def private_models(model, clip):
     finally:
         mm.unload_all_models()
         unet_patcher.cleanup()
+        del _unet_owner, _text_owner
         gc.collect()
         mm.soft_empty_cache()
 
@@ -50,12 +52,16 @@ def load_for_training(unet: "HostUNet", text: HostTextEncoder) -> None:
     unet.patcher.pre_run()
 
 
-def _private_copy(patcher, name: str):
-    """A patcher over weights of its own, from the loader's own factory or, failing that, by copying."""
+def _private_copy(patcher, name: str) -> tuple:
+    """A patcher over weights of its own, from the loader's own factory or, failing that, by copying.
+
+    Also gives the patcher that first owned the weights, to be kept as long: the host calls a loaded model
+    whose owner is gone a memory leak.
+    """
     factory = patcher.cached_patcher_init
     if factory is not None:
-        fresh = factory[0](*factory[1], disable_dynamic=True)
-        module = (fresh[factory[2]] if len(factory) > 2 else fresh).model
+        owner = factory[0](*factory[1], disable_dynamic=True)
+        owner = owner[factory[2]] if len(factory) > 2 else owner
     elif patcher.is_dynamic():
         raise UserError(f"{name}: the loader it comes from offers no way to make a trainable copy. Load the "
                         "checkpoint with Load Checkpoint.")
@@ -63,8 +69,8 @@ def _private_copy(patcher, name: str):
         memo = {id(getattr(patcher.model, "current_patcher", None)): None}
         module = copy.deepcopy(patcher.model, memo)
         _drop_inference_tensors(module)
-    fresh = ModelPatcher(module, patcher.load_device, patcher.offload_device)
-    return patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
+        owner = ModelPatcher(module, patcher.load_device, patcher.offload_device)
+    return patcher.clone(disable_dynamic=True, model_override=owner.get_clone_model_override()), owner
 
 
 def _drop_inference_tensors(module: torch.nn.Module) -> None:

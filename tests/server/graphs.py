@@ -1,0 +1,57 @@
+"""Pieces of graphs that the tests and the demo share."""
+
+from photographs import cat_photos
+
+
+def add_batch(graph, images):
+    """An IMAGE batch of several outputs by the host's own ImageBatch."""
+    batch = images[0]
+    for image in images[1:]:
+        batch = graph.add("ImageBatch", image1=batch, image2=image)[0]
+    return batch
+
+
+def add_pictures(graph, comfy, pictures, prefix):
+    """Upload pictures and load them as one IMAGE batch."""
+    names = [comfy.upload_image(picture.convert("RGB"), f"{prefix}-{i}.png") for i, picture in enumerate(pictures)]
+    return add_batch(graph, [graph.add("LoadImage", image=name)[0] for name in names])
+
+
+def add_photos(graph, comfy, count=3, size=128):
+    """IMAGE batch and MASK batch of the cat."""
+    pairs = cat_photos(count, size)
+    images = add_pictures(graph, comfy, [photo for photo, _ in pairs], f"cat{size}")
+    masks = add_pictures(graph, comfy, [mask for _, mask in pairs], f"cat{size}-mask")
+    return images, graph.add("ImageToMask", image=masks, channel="red")[0]
+
+
+def add_training(graph, loader, images, masks=None, **changes):
+    """Train Attractor Embedding with small, quick settings."""
+    inputs = {
+        "model": loader[0], "clip": loader[1], "vae": loader[2], "images": images, "name": "test",
+        "super_category": "cat", "placeholder": "<my-cat>", "method": "neti+", "steps": 3, "batch_size": 2,
+        "learning_rate_preset": "auto", "learning_rate": 1e-3, "resolution": 128, "seed": 0, "resume": False,
+        "checkpoint_every": 0, "sample_every": 0, "sample_prompt": "a photo of a {}",
+    }  # fmt: skip
+    if masks is not None:
+        inputs["masks"] = masks
+    return graph.add("AttractorTrain", **{**inputs, **changes})
+
+
+def add_tiny(graph, text_layers=1):
+    """MODEL, CLIP, VAE of the test-only loader."""
+    return graph.add("TestTinySD15", seed=0, width=64, text_layers=text_layers)
+
+
+def add_sampling(graph, model, positive, negative, latent=None, **changes):
+    """KSampler, two steps of euler on 128 x 128 pixels."""
+    if latent is None:
+        latent = graph.add("EmptyLatentImage", width=128, height=128, batch_size=1)[0]
+    inputs = {"seed": 1, "steps": 2, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    return graph.add("KSampler", model=model, positive=positive, negative=negative, latent_image=latent,
+                     **{**inputs, **changes})
+
+
+def encode(graph, clip, text):
+    """The conditioning of a prompt by the stock node."""
+    return graph.add("CLIPTextEncode", text=text, clip=clip)[0]
