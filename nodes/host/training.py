@@ -66,7 +66,9 @@ def _private_copy(patcher, name: str) -> tuple:
         raise UserError(f"{name}: the loader it comes from offers no way to make a trainable copy. Load the "
                         "checkpoint with Load Checkpoint.")
     else:
-        memo = {id(getattr(patcher.model, "current_patcher", None)): None}
+        # Shared or left out: what the host cannot copy, or what would copy the patcher itself.
+        config = getattr(patcher.model, "model_config", None)
+        memo = {id(config): config, id(getattr(patcher.model, "current_patcher", None)): None}
         module = copy.deepcopy(patcher.model, memo)
         _drop_inference_tensors(module)
         owner = ModelPatcher(module, patcher.load_device, patcher.offload_device)
