@@ -34,7 +34,7 @@ _INPUTS_OF_SETTINGS = (
     "super_category", "placeholder", "method", "steps", "batch_size", "seed", "subject_weight", "background_weight",
     "joint_weight", "contrast_weight", "contrast_schedule", "tau", "normalize_contrast", "prompts_per_step",
     "loss_mean", "mask_resize", "mask_dilation", "flip", "attractor_kind", "subject_init", "attractor_init",
-    "nested_dropout", "weight_decay", "micro_batch", "text_chunk", "fixed_loss_every",
+    "attractor_noise", "nested_dropout", "weight_decay", "micro_batch", "text_chunk", "fixed_loss_every",
 )
 
 
@@ -253,6 +253,8 @@ def _advanced_inputs() -> list:
                         tooltip="Words whose embedding the subject starts from. Empty: the super-category."),
         io.String.Input("attractor_init", default=default.attractor_init, optional=True, advanced=True,
                         tooltip="Words whose embedding, with a little noise, the attractors start from."),
+        io.Float.Input("attractor_noise", default=default.attractor_noise, min=0.0, max=10.0, step=0.01, optional=True,
+                       advanced=True, tooltip="That noise, as a share of the word's own spread."),
         io.Float.Input("nested_dropout", default=default.nested_dropout, min=0.0, max=1.0, step=0.05, optional=True,
                        advanced=True, tooltip="NeTI's chance to train on a truncated mapper; 0 makes truncation useless."),
         io.Float.Input("weight_decay", default=default.weight_decay, min=0.0, max=1.0, step=0.001, optional=True,

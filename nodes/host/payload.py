@@ -37,7 +37,9 @@ class AppliedToken:
     @torch.no_grad()
     def at(self, timesteps: Tensor, layers: Tensor) -> tuple[Tensor, Tensor | None]:
         """Vectors (R, n, width) and bypass (R, width) or None, on the CPU in float32."""
-        vectors, bypass = represent(self.concept, timesteps, layers, self.truncation)
+        device = next(self.concept.parameters()).device  # a sample in mid-training finds it on the GPU
+        vectors, bypass = represent(self.concept, timesteps.to(device), layers.to(device), self.truncation)
+        vectors, bypass = vectors.cpu(), None if bypass is None else bypass.cpu()
         if self.anchor is not None:
             vectors = self.anchor + self.strength * (vectors - self.anchor)
         return vectors, bypass
