@@ -1,4 +1,4 @@
-"""What all tests share: the pack as the package `attractor`, the golden files, the host, the small checkpoint."""
+"""What all tests share: the pack as the package `attractor`, golden files, the host, a small checkpoint."""
 
 import importlib.util
 import os
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import small_checkpoint as small_checkpoint_module
 
 ROOT = Path(__file__).resolve().parent.parent

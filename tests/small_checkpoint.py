@@ -22,6 +22,7 @@ def write_small_checkpoint(path, seed=0, pruned=False):
     from comfy.ops import disable_weight_init
     from comfy.sd1_clip import SD1ClipModel
     from safetensors.torch import save_file
+
     from test_nodes.tiny_sd15 import fill_parameters, make_taesd, sd15_unet_config
 
     unet = UNetModel(**sd15_unet_config(320, pruned), dtype=torch.float16, operations=disable_weight_init)
@@ -47,8 +48,8 @@ def write_small_checkpoint(path, seed=0, pruned=False):
 def cached_small_checkpoint(host_root, cache, pruned=False):
     """The path of a small checkpoint in the folder `cache`, written first if it is not there.
 
-    The file's name has a hash of the code that writes it; files of older code are removed. Written by a process
-    of its own, so that the caller's ComfyUI options stay as they are.
+    The file's name has a hash of the code that writes it; files of older code are removed. Written by a
+    process of its own, so that the caller's ComfyUI options stay as they are.
     """
     here = Path(__file__).resolve()
     sources = (here, here.parent / "test_nodes" / "tiny_sd15.py")

@@ -34,6 +34,7 @@ def host_base(host_root):
 @pytest.fixture(scope="session")
 def tiny_model():
     import torch
+
     from test_nodes import tiny_sd15
 
     with torch.inference_mode():
@@ -43,6 +44,7 @@ def tiny_model():
 @pytest.fixture(scope="session")
 def tiny_clip():
     import torch
+
     from test_nodes import tiny_sd15
 
     with torch.inference_mode():
@@ -52,6 +54,7 @@ def tiny_clip():
 @pytest.fixture(scope="session")
 def tiny_vae():
     import torch
+
     from test_nodes import tiny_sd15
 
     with torch.inference_mode():

@@ -56,6 +56,7 @@ def test_tiny_model_has_the_blocks_of_sd15_and_no_checkpoint(tiny_model):
 
 def test_tiny_models_are_a_function_of_the_seed_alone(tiny_model, tiny_clip, tiny_vae):
     import torch
+
     from test_nodes import tiny_sd15
 
     def weights(seed):
@@ -81,9 +82,8 @@ def test_prompts_change_what_the_tiny_model_predicts(tiny_model, tiny_clip):
 
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([tiny_model, tiny_clip.patcher], force_full_load=True)
-        contexts = [
-            tiny_clip.encode_from_tokens(tiny_clip.tokenize(text)) for text in ("a dog on grass", "two red cars")
-        ]
+        prompts = ("a dog on grass", "two red cars")
+        contexts = [tiny_clip.encode_from_tokens(tiny_clip.tokenize(prompt)) for prompt in prompts]
         latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         noise = [
             latent - tiny_model.model.apply_model(latent, torch.ones(1), c_crossattn=context)

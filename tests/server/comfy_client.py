@@ -116,7 +116,7 @@ class ComfyClient:
         raise TimeoutError(f"prompt {prompt_id} has not ended within {timeout} s")
 
     def run(self, graph, timeout=120, **fields):
-        """Queue a graph, wait for its end, return its history entry: `entry["outputs"][node.id]["images"]`."""
+        """Queue a graph, wait for its end, return its history entry (`entry["outputs"][node.id]`)."""
         return self.wait(self.queue(graph, **fields), timeout)
 
     def history(self, prompt_id):
@@ -128,7 +128,9 @@ class ComfyClient:
 
     def object_info(self, class_type=None):
         """What the server tells the frontend about all node classes, or about one."""
-        return self.get("/object_info") if class_type is None else self.get(f"/object_info/{class_type}")[class_type]
+        if class_type is None:
+            return self.get("/object_info")
+        return self.get(f"/object_info/{class_type}")[class_type]
 
     def view(self, file):
         """The bytes of an output file, given as in a history entry: {filename, subfolder, type}."""

@@ -14,8 +14,8 @@ PREVIEW, TEXT, PREVIEW_WITH_METADATA = 1, 3, 4
 
 
 class Message(NamedTuple):
-    """`type` is the server's own, or for binary messages "preview" ({image: bytes, node_id, prompt_id, ...}) or
-    "text" ({node_id, text})."""
+    """`type` is the server's own, or for binary messages "preview" ({image: bytes, node_id, prompt_id, ...})
+    or "text" ({node_id, text})."""
 
     type: str
     data: Any

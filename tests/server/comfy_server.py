@@ -49,8 +49,8 @@ def free_port():
 class ComfyServer:
     """ComfyUI from `host_root`, serving `base`.
 
-    `packs` maps names in custom_nodes to folders; no other pack is loaded. `checkpoints` are files that appear
-    in models/checkpoints under their own names. `options` are further command-line options.
+    `packs` maps names in custom_nodes to folders; no other pack is loaded. `checkpoints` are files that
+    appear in models/checkpoints under their own names. `options` are further command-line options.
     """
 
     def __init__(self, host_root, base, packs, checkpoints=(), port=None, options=("--cpu",), env=None):
@@ -83,8 +83,8 @@ class ComfyServer:
         """Everything the server has logged, over all its starts."""
         return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
 
-    def start(self, timeout=180):
-        """Start, wait until it answers, and make sure that every pack was loaded."""
+    def prepare(self):
+        """Lay out the base directory; returns the command and the environment that start the server."""
         for folder in ("custom_nodes", "input", "output", "models/checkpoints"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         for name, path in self.packs.items():
@@ -97,6 +97,13 @@ class ComfyServer:
             "--disable-all-custom-nodes", "--whitelist-custom-nodes", *self.packs,
             "--disable-api-nodes", "--disable-auto-launch", "--database-url", "sqlite:///:memory:",
         ]  # fmt: skip
+        # Idle threads that spin starve the other processes of a machine with few cores.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONIOENCODING": "utf-8", **os.environ, **self.env}
+        return command, environment
+
+    def start(self, timeout=180):
+        """Start, wait until it answers, and make sure that every pack was loaded."""
+        command, environment = self.prepare()
         logged_before = len(self.log_text())
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -105,7 +112,7 @@ class ComfyServer:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self.base,
-                env={**os.environ, "PYTHONIOENCODING": "utf-8", **self.env},
+                env=environment,
                 start_new_session=True,  # its own process group, so that kill() takes its children too
             )
         try:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from comfy_client import ComfyClient
 from comfy_server import ComfyServer
 

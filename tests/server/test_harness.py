@@ -1,8 +1,9 @@
 """The server, the client and the small models work, with the host's stock nodes alone."""
 
 import pytest
-from comfy_client import ExecutionFailed, Graph, GraphRejected, Interrupted
 from PIL import Image
+
+from comfy_client import ExecutionFailed, Graph, GraphRejected, Interrupted
 
 
 def sampling_graph(loader_class, steps=2, **loader_inputs):

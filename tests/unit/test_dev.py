@@ -1,0 +1,109 @@
+"""scripts/dev.py: nothing false, foreign or half-made is ever used."""
+
+import hashlib
+import importlib.util
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+_SPEC = importlib.util.spec_from_file_location("dev", Path(__file__).parents[2] / "scripts" / "dev.py")
+dev = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(dev)
+
+
+def make_archive(path, *names):
+    """A source distribution with these files; its sha256."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"x"))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_only_the_host_is_unpacked(tmp_path):
+    sha256 = make_archive(
+        tmp_path / "a.tar.gz", "a-1/PKG-INFO", "a-1/vendor/ComfyUI/main.py", "a-1/vendor/ComfyUI/comfy/sd.py"
+    )
+    host = tmp_path / "host-1"
+    dev.unpack_host(tmp_path / "a.tar.gz", sha256, host)
+    assert dev.is_host(host)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "host-1"]
+    assert sorted(path.name for path in host.iterdir()) == ["comfy", "main.py"]
+
+
+def test_archive_with_another_hash_is_refused(tmp_path):
+    make_archive(tmp_path / "a.tar.gz", "a-1/vendor/ComfyUI/main.py")
+    with pytest.raises(dev.Failed, match="not the file it should be"):
+        dev.unpack_host(tmp_path / "a.tar.gz", "0" * 64, tmp_path / "host")
+    assert not (tmp_path / "host").exists()
+
+
+def test_archive_that_reaches_outside_leaves_nothing_behind(tmp_path):
+    inside = tmp_path / "dev"
+    inside.mkdir()
+    sha256 = make_archive(
+        tmp_path / "a.tar.gz", "a-1/vendor/ComfyUI/main.py", "a-1/vendor/ComfyUI/../../../escaped"
+    )
+    with pytest.raises(tarfile.OutsideDestinationError):
+        dev.unpack_host(tmp_path / "a.tar.gz", sha256, inside / "host")
+    assert not list(inside.iterdir())
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_interrupted_environment_is_made_again_and_a_whole_one_is_reused(tmp_path):
+    env = tmp_path / "dev" / "env"
+    made = []
+
+    def interrupted(python):
+        (env / "leftover").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dev.make_env(env, interrupted)
+    for _ in range(2):
+        dev.make_env(env, made.append)
+    assert made == [dev.env_python(env)]
+    assert not (env / "leftover").exists()
+
+
+def test_environment_changes_with_its_requirements_and_not_with_their_order():
+    assert dev.env_name(["a==1", "b"]) == dev.env_name(["b", "a==1"])
+    assert dev.env_name(["a==1", "b"]) != dev.env_name(["a==2", "b"])
+
+
+def test_host_requirements_cannot_override_the_torch_that_fits(tmp_path):
+    (tmp_path / "requirements.txt").write_text("torch\n# torchvision\ntorchaudio\nnumpy>=1 # why\n\n")
+    lines = dev.requirement_lines(tmp_path)
+    assert [line for line in lines if line.startswith("torch")] == dev.TORCH
+    assert "numpy>=1" in lines
+
+
+def test_pip_settings_reach_uv_and_environment_variables_win():
+    listing = "\n".join(
+        [
+            ":env:.index-url='https://env.example/simple'",
+            "global.index-url='https://file.example/simple'",
+            "global.find-links='one two'",
+            "global.timeout='60'",
+        ]
+    )
+    assert dev.pip_settings(listing) == {
+        "UV_DEFAULT_INDEX": "https://env.example/simple",
+        "UV_FIND_LINKS": "one,two",
+    }
+
+
+def test_wrong_comfyui_path_is_reported_and_not_replaced_by_a_download(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(dev.Failed, match="COMFYUI_PATH"):
+        dev.find_host()
+
+
+def test_named_release_wins_over_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    monkeypatch.setattr(dev, "DEV", tmp_path)
+    (tmp_path / "host-0.18.2").mkdir()
+    assert dev.find_host("0.18.2") == tmp_path / "host-0.18.2"
