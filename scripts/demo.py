@@ -22,10 +22,10 @@ SCENES = ("a photo of a {}", "a photo of a {} on the beach", "a painting of a {}
 
 def main() -> int:
     import torch
-    from comfy_server import ComfyServer
+    from photographs import cat_photos
 
     from comfy_client import ComfyClient, Graph
-    from photographs import cat_photos
+    from comfy_server import ComfyServer
     from small_checkpoint import cached_small_checkpoint
 
     host = os.environ["COMFYUI_PATH"]
