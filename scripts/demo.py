@@ -16,7 +16,7 @@ OUTPUT = ROOT / "output"
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
 
 NAME = "demo-cat"
-STEPS = 60
+STEPS = 40
 SCENES = ("a photo of a {}", "a photo of a {} on the beach", "a painting of a {} in the snow")
 
 

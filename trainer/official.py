@@ -48,6 +48,16 @@ def _load(path: Path) -> object:
         raise ValueError(f"{path.name} is damaged or no PyTorch file ({error}).") from error
 
 
+def holds_mapper(path: str | os.PathLike) -> bool:
+    """Whether the file is an official mapper's, whatever its name.
+
+    Raises:
+        UnsafeCheckpoint, ValueError: as `load_official_mapper`.
+    """
+    content = _load(Path(path))
+    return isinstance(content, dict) and "state_dict" in content and "cfg" in content
+
+
 def load_official_mapper(path: str | os.PathLike) -> tuple[NeTIMapper, dict]:
     """Read an official `mapper-*.pt` (NeTI CheckpointHandler.save_model).
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .concept import Embedding, PersonalizedToken, Representation
 from .files import replacing
 from .mapper import NeTIMapper
-from .official import load_learned_embeds, load_official_mapper
+from .official import holds_mapper, load_learned_embeds, load_official_mapper
 
 FORMAT = "attractor-token"
 VERSION = 1
@@ -59,7 +59,7 @@ def load_token(path: str | os.PathLike) -> PersonalizedToken:
         raise FileNotFoundError(f"There is no token file {path.name}.")
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
-    if "mapper" in path.stem:
+    if holds_mapper(path):
         return _load_official(path)
     return _from_embeddings(path, load_learned_embeds(path))
 

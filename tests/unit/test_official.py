@@ -67,6 +67,8 @@ def test_official_pair_gives_the_golden_outputs(golden, mapper_file):
 
 def test_placeholder_comes_from_the_learned_embeds_beside_the_mapper(mapper_file, tmp_path):
     shutil.copy(mapper_file, tmp_path / "mapper-steps-250.pt")
+    shutil.copy(mapper_file, tmp_path / "teapot.pt")
+    assert load_token(tmp_path / "teapot.pt").kind == "neti", "a mapper is known by its content, not its name"
     torch.save({"<renamed>": torch.zeros(768)}, tmp_path / "learned_embeds-steps-250.bin")
     assert load_token(tmp_path / "mapper-steps-250.pt").placeholder == "<renamed>"
 
