@@ -19,6 +19,9 @@ if os.environ.get("COMFYUI_PATH"):
     args.cpu = True
     args.base_directory = _BASE  # never the models and outputs of the user's own ComfyUI
 
+    # As main.py does: the host's nodes.py puts comfy/ first on sys.path, and comfy/utils.py would hide this package.
+    import utils.extra_config  # noqa: F401
+
 
 @pytest.fixture(scope="session", autouse=True)
 def host_base(host_root):
