@@ -24,7 +24,7 @@ from .host.progress import Progress
 from .host.sampling import sample_images
 from .host.text import HostTextEncoder
 from .host.training import load_for_training, plan_memory, private_models, shrink
-from .photos import photo_problems, plain_copy, resize_photos
+from .photos import as_list, photo_problems, resize_photos
 from .run import Run, Schedule
 from .types import PersonalizedTokenType
 
@@ -51,6 +51,7 @@ class TrainAttractorEmbedding(io.ComfyNode):
                         "samples appear here; Cancel keeps what was learnt and queueing again resumes.",
             search_aliases=["textual inversion", "neti", "train embedding", "dreambooth", "personalize"],
             is_output_node=True,
+            is_input_list=True,  # photos of differing sizes come as a list, and are one run
             hidden=[io.Hidden.unique_id],
             inputs=_model_inputs() + _main_inputs() + _advanced_inputs(),
             outputs=[
@@ -63,8 +64,10 @@ class TrainAttractorEmbedding(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, images, masks=None, **inputs) -> io.NodeOutput:
+        (model,), (clip,), (vae,) = model, clip, vae
+        inputs = {"gradient_checkpointing": "auto", "sample_steps": 20, "sample_cfg": 7.0,
+                  **{name: values[0] for name, values in inputs.items()}}
         # The host runs nodes in inference mode, whose tensors autograd cannot use.
-        inputs = {"gradient_checkpointing": "auto", "sample_steps": 20, "sample_cfg": 7.0, **inputs}
         with torch.inference_mode(False), torch.enable_grad():
             settings = TrainingSettings(
                 **{name: inputs[name] for name in _INPUTS_OF_SETTINGS if name in inputs},
@@ -73,7 +76,7 @@ class TrainAttractorEmbedding(io.ComfyNode):
                 ),
                 gradient_checkpointing=inputs["gradient_checkpointing"] == "on",
             )
-            images, masks = plain_copy(images), plain_copy(masks)
+            images, masks = as_list(images), as_list(masks)
             _check(settings, model, clip, vae, images, masks, inputs)
             run = _train(settings, model, clip, vae, images, masks, inputs, cls.hidden.unique_id)
         chart = to_tensor(run.chart())
@@ -132,7 +135,7 @@ def _train(settings, model, clip, vae, images, masks, inputs, node_id) -> Run:
     height, width = images.shape[1:3]
 
     def encode(pixels):
-        return model.model.process_latent_in(plain_copy(vae.encode(pixels)))
+        return model.model.process_latent_in(vae.encode(pixels).clone())
 
     with torch.no_grad():
         photos = cache_photos(images, masks if settings.uses_attractor else None, encode, settings)
@@ -172,9 +175,9 @@ def _model_inputs() -> list:
                                         "are part of what the token is trained on."),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-        io.Image.Input("images", tooltip="About five photos of the subject, as one batch."),
+        io.Image.Input("images", tooltip="About five photos of the subject: a batch, or a list of differing sizes."),
         io.Mask.Input("masks", optional=True,
-                      tooltip="One mask per photo, 1 on the subject. Needed by the methods with attractor (+)."),
+                      tooltip="One mask per photo, in order, 1 on the subject. Needed by the methods with attractor (+)."),
     ]
 
 

@@ -62,11 +62,11 @@ def cache_photos(images: Tensor, masks: Tensor | None, encode, settings) -> Phot
     return Photos(latents, torch.stack(small).to(latents))
 
 
-def mask_problems(masks: Tensor) -> list[str]:
-    """Masks that would leave a loss without pixels, each by the number of its image (from 1)."""
+def mask_problems(masks: list[Tensor]) -> list[str]:
+    """Masks (H, W) that would leave a loss without pixels, each by the number of its image (from 1)."""
     found = []
-    for i, share in enumerate(masks.flatten(1).float().mean(1).tolist()):
-        name = f"image {i + 1}"
+    for i, mask in enumerate(masks):
+        share, name = mask.float().mean().item(), f"image {i + 1}"
         if share < 1e-4:
             found.append(f"masks: the mask of {name} is empty, so there is no subject to learn from. Paint or "
                          "detect the subject in it, or leave the image out.")
