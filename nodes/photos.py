@@ -36,7 +36,7 @@ def photo_problems(images: list[Tensor], masks: list[Tensor] | None, needs_masks
         for i, (image, mask) in enumerate(zip(images, masks, strict=True), 1)
         if mask.shape != image.shape[:2]
     ]
-    return unfit or mask_problems(masks)
+    return mask_problems(masks) or unfit  # Load Image gives an empty mask of 64 x 64 where nothing is painted
 
 
 def training_size(images: list[Tensor], resolution: int) -> tuple[int, int]:
