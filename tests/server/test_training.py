@@ -23,7 +23,8 @@ def test_training_then_stock_prompt_samples_an_image_on_the_stock_loader(comfy, 
     graph = Graph()
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=small_checkpoint.name)
     images, masks = add_photos(graph, comfy, count=2)
-    trained = add_training(graph, loader, images, masks, name="main-job", sample_every=2, steps=2, sample_steps=1)
+    trained = add_training(graph, loader, images, masks, name="main-job", sample_every=2, steps=2, sample_steps=1,
+                           prompts_per_step="one")
     applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=trained[0])
     sampled = add_sampling(graph, applied[0], encode(graph, applied[1], "a photo of <my-cat> on the moon"),
                            encode(graph, applied[1], ""))
