@@ -32,6 +32,27 @@ class TestTinySD15(io.ComfyNode):
         )
 
 
+class TestTinyControlNet(io.ComfyNode):
+    """A small ControlNet with seeded random weights for that model."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestTinyControlNet",
+            display_name="Tiny ControlNet (test)",
+            category="attractor/test",
+            inputs=[
+                io.Int.Input("seed", default=0, min=0, max=2**31 - 1),
+                io.Int.Input("width", default=64, min=32, max=320, step=32),
+            ],
+            outputs=[io.ControlNet.Output()],
+        )
+
+    @classmethod
+    def execute(cls, seed, width) -> io.NodeOutput:
+        return io.NodeOutput(tiny_sd15.tiny_control_net(seed, width))
+
+
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
-        return [TestTinySD15]
+        return [TestTinySD15, TestTinyControlNet]

@@ -4,6 +4,8 @@ Everything an SD1.5 graph relies on is real (16 cross-attention blocks, 768-wide
 8x latents); only the sizes are small. Needs the host's root on `sys.path`.
 """
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -96,6 +98,15 @@ def tiny_model(seed=0, width=64, pruned=False):
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
+
+
+def tiny_control_net(seed=0, width=64):
+    """A CONTROL_NET for `tiny_model`, in float32; its output layers are not zero, so it matters."""
+    config = sd15_unet_config(width)
+    del config["out_channels"], config["transformer_depth_output"]
+    network = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, dtype=torch.float32, operations=_EagerOps)
+    device = comfy.model_management.get_torch_device()
+    return comfy.controlnet.ControlNet(fill_parameters(network, seed), load_device=device)
 
 
 def tiny_clip(seed=0, layers=2):
