@@ -16,7 +16,6 @@ OUTPUT = ROOT / "output"
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
 
 NAME = "demo-cat"
-STEPS = 40
 SCENES = ("a photo of a {}", "a photo of a {} on the beach", "a painting of a {} in the snow")
 
 
@@ -31,6 +30,8 @@ def main() -> int:
     host = os.environ["COMFYUI_PATH"]
     options = [] if torch.accelerator.is_available() else ["--cpu"]
     OUTPUT.mkdir(exist_ok=True)
+    for old in (*OUTPUT.glob(f"{NAME}-*.png"), *OUTPUT.glob(f"neti/{NAME}-*/*")):  # of an earlier demo
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     checkpoint = cached_small_checkpoint(host, ROOT / ".dev" / "cache")
     packs = {"attractor": ROOT}
     with ComfyServer(host, ROOT / ".dev" / "demo", packs, [checkpoint],
@@ -65,10 +66,8 @@ def demo_graph(graph, comfy, checkpoint: str, method: str):
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=checkpoint)
     images, masks = add_photos(graph, comfy, count=5)
     # A NeTI step costs 16 passes of the text encoder: few steps on a CPU.
-    quick = {"steps": 6, "batch_size": 2, "prompts_per_step": "one"} if method == "neti+" else {
-        "steps": STEPS, "batch_size": 4}
-    shutil.rmtree(OUTPUT / "neti" / name, ignore_errors=True)
-    trained = add_training(graph, loader, images, masks, name=name, method=method, fixed_loss_every=2,
+    quick = {"steps": 6, "prompts_per_step": "one"} if method == "neti+" else {"steps": 40}
+    trained = add_training(graph, loader, images, masks, name=name, method=method, batch_size=2, fixed_loss_every=2,
                            sample_every=quick["steps"] // 2, sample_steps=4, **quick)
     applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=trained[0])
     negative = encode(graph, applied[1], "")
@@ -87,7 +86,7 @@ def contact_sheet(pairs, chart: Path, pictures):
 
     font = ImageFont.load_default(13)
     tile, gap = 128, 8
-    sheet = Image.new("RGB", (5 * (tile + gap) + 3 * (tile + gap) + gap, 40 + 2 * (tile + gap) + 424), "white")
+    sheet = Image.new("RGB", (5 * (tile + gap) + 260, 40 + 2 * (tile + gap) + 424), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((gap, 10), "photos and masks", fill="black", font=font)
     for i, (photo, mask) in enumerate(pairs):
