@@ -1,0 +1,230 @@
+"""Apply Personalized Token in process: what the host's U-Net and text encoder are really asked to do."""
+
+import copy
+import logging
+
+import comfy.sample
+import pytest
+import torch
+
+import nodes as host_nodes
+from attractor.nodes.errors import UserError
+from attractor.nodes.host.conds import KEY
+from attractor.nodes.host.text import HostTextEncoder
+from attractor.nodes.tokens import ApplyPersonalizedToken
+from attractor.trainer.concept import Embedding, PersonalizedToken
+from attractor.trainer.mapper import NeTIMapper
+from test_nodes.tiny_sd15 import tiny_model
+
+PROMPT = "a photo of a <cat> on the beach"
+
+
+def neti_token(seed=1, attractors=0, placeholder="<cat>", super_category="cat", width=768):
+    mappers = [NeTIMapper(width, norm_scale=1.0, seed=seed + i).requires_grad_(False) for i in range(1 + attractors)]
+    return PersonalizedToken(placeholder, super_category, "neti", width, mappers[0], tuple(mappers[1:]))
+
+
+@torch.inference_mode()
+def apply(model, clip, token=None, **options):
+    return tuple(ApplyPersonalizedToken.execute(model, clip, token or neti_token(), **options).result)
+
+
+@torch.inference_mode()
+def encode(clip, text):
+    return host_nodes.CLIPTextEncode().encode(clip, text)[0]
+
+
+@torch.inference_mode()
+def sample(model, positive, negative, cfg=7.0, batch=1, steps=2):
+    latents = torch.zeros(batch, 4, 16, 16)
+    noise = comfy.sample.prepare_noise(latents, 1)
+    return comfy.sample.sample(model, noise, steps, cfg, "euler", "normal", positive, negative, latents,
+                               disable_pbar=True, seed=1)
+
+
+@pytest.fixture
+def unet_calls(tiny_model):
+    """Batch sizes of the U-Net calls made while a test runs."""
+    sizes = []
+    hook = tiny_model.model.diffusion_model.register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
+    yield sizes
+    hook.remove()
+
+
+@pytest.fixture
+def text_rows(tiny_clip):
+    """Sequences per text-encoder pass, counted at its last layer."""
+    rows = []
+    layer = tiny_clip.cond_stage_model.clip_l.transformer.text_model.encoder.layers[-1]
+    hook = layer.mlp.register_forward_pre_hook(lambda m, args: rows.append(len(args[0])))
+    yield rows
+    hook.remove()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_cond_and_uncond_stay_one_unet_call(tiny_model, tiny_clip, unet_calls, batch):
+    model, clip = apply(tiny_model, tiny_clip)
+    sample(model, encode(clip, PROMPT), encode(clip, "blurry"), batch=batch)
+    assert unet_calls == [2 * batch] * 2
+
+
+def test_two_branches_do_not_leak_into_each_other_or_the_original(tiny_model, tiny_clip):
+    def result(model, clip):
+        return sample(model, encode(clip, "a photo of a cat"), encode(clip, ""))
+
+    plain = result(tiny_model, tiny_clip)
+    alone = {}
+    for seed in (1, 5):
+        model, clip = apply(tiny_model, tiny_clip, neti_token(seed))
+        alone[seed] = sample(model, encode(clip, PROMPT), encode(clip, ""))
+    first, second = (apply(tiny_model, tiny_clip, neti_token(seed)) for seed in (1, 5))
+    prompts = [(encode(clip, PROMPT), encode(clip, "")) for _, clip in (first, second)]
+    again = {5: sample(second[0], *prompts[1]), 1: sample(first[0], *prompts[0])}
+    for seed in alone:
+        assert torch.equal(again[seed], alone[seed])
+    assert not torch.allclose(alone[1], alone[5], rtol=1e-3)
+    assert torch.equal(result(tiny_model, tiny_clip), plain)
+    assert torch.equal(result(*first), plain), "a prompt without the token is touched"
+    # One branch's MODEL with the other's CLIP is the other's token: MODEL holds none of its own.
+    assert torch.equal(sample(first[0], *prompts[1]), alone[5])
+
+
+def test_without_the_model_it_is_one_embedding_and_a_warning(tiny_model, tiny_clip, caplog):
+    _, clip = apply(tiny_model, tiny_clip)
+    with caplog.at_level(logging.WARNING):
+        degraded = sample(tiny_model, encode(clip, PROMPT), encode(clip, ""))
+    assert "does not come through Apply Personalized Token" in caplog.text
+    assert torch.isfinite(degraded).all()
+
+
+@pytest.mark.parametrize("change", ["average", "zero out"])
+def test_arithmetic_on_a_conditioning_falls_back_with_a_warning(tiny_model, tiny_clip, caplog, change):
+    model, clip = apply(tiny_model, tiny_clip)
+    prompt, other = encode(clip, PROMPT), encode(clip, "a red hat")
+    with torch.inference_mode():
+        if change == "average":
+            changed = host_nodes.ConditioningAverage().addWeighted(prompt, other, 0.5)[0]
+        else:
+            changed = host_nodes.ConditioningZeroOut().zero_out(prompt)[0]
+    plain = [[changed[0][0], {}]]
+    with caplog.at_level(logging.WARNING):
+        fallen_back = sample(model, changed, encode(clip, ""))
+    assert "changed the conditioning" in caplog.text
+    assert torch.equal(fallen_back, sample(model, plain, encode(clip, "")))
+
+
+def test_a_schedule_is_encoded_once_and_kept_off_the_gpu(tiny_model, tiny_clip, text_rows):
+    model, clip = apply(tiny_model, tiny_clip)
+    positive, negative = encode(clip, PROMPT), encode(clip, "")
+    text_rows.clear()
+    first = sample(model, positive, negative, steps=3)
+    assert sum(text_rows) == 3 * 16, "each step and layer once, whatever the guidance"
+    assert max(text_rows) > 16, "not step by step"
+    text_rows.clear()
+    assert torch.equal(sample(model, positive, negative, steps=3), first)
+    assert text_rows == [], "the second image encodes nothing"
+    payload = positive[0][1]["model_conds"][KEY].payload
+    assert {contexts.k.device.type for contexts in payload._cache.values()} == {"cpu"}
+
+
+def test_conditioning_survives_a_deep_copy(tiny_model, tiny_clip):
+    model, clip = apply(tiny_model, tiny_clip)
+    positive, negative = encode(clip, PROMPT), encode(clip, "")
+    expected = sample(model, positive, negative)
+    assert torch.equal(sample(model, copy.deepcopy(positive), copy.deepcopy(negative)), expected)
+
+
+def test_strength_leans_between_the_plain_word_and_the_token(tiny_model, tiny_clip):
+    def result(**options):
+        model, clip = apply(tiny_model, tiny_clip, neti_token(), **options)
+        return sample(model, encode(clip, PROMPT), encode(clip, ""))
+
+    word = sample(tiny_model, encode(tiny_clip, PROMPT.replace("<cat>", "cat")), encode(tiny_clip, ""))
+    assert relative(result(strength=0.0), word) < 1e-4
+    assert relative(result(strength=1.0), word) > 1e-2
+    assert relative(result(strength=0.5), result()) > 1e-3
+
+
+def relative(a, b):
+    return ((a - b).abs().max() / b.std()).item()
+
+
+def test_truncation_keeps_fewer_units(tiny_model, tiny_clip):
+    def result(truncation):
+        model, clip = apply(tiny_model, tiny_clip, neti_token(), truncation=truncation)
+        return sample(model, encode(clip, PROMPT), encode(clip, ""))
+
+    assert torch.equal(result(0), result(128))
+    assert relative(result(8), result(0)) > 1e-3
+
+
+def test_attractor_takes_the_subjects_place(tiny_model, tiny_clip):
+    token = neti_token(attractors=2)
+    model, clip = apply(tiny_model, tiny_clip, token, attractor=2)
+    alone = PersonalizedToken("<cat>", "cat", "neti", 768, token.attractors[1])
+    expected = apply(tiny_model, tiny_clip, alone)
+    assert torch.equal(sample(model, encode(clip, PROMPT), encode(clip, "")),
+                       sample(expected[0], encode(expected[1], PROMPT), encode(expected[1], "")))
+
+
+@pytest.mark.parametrize(
+    "token, options, words",
+    [
+        (neti_token(attractors=1), {"attractor": 3}, ("attractor is 3", "1 attractors", "Use 0")),
+        (neti_token(width=1024), {}, ("token", "width 1024", "768", "Stable Diffusion 1.5")),
+        (neti_token(), {"placeholder": "dog"}, ("placeholder 'dog'", "vocabulary", "<dog>")),
+        (neti_token(super_category=""), {"strength": 0.5}, ("strength is 0.5", "no super-category", "Use 1")),
+    ],
+)
+def test_bad_input_names_itself_and_the_remedy(tiny_model, tiny_clip, token, options, words):
+    with pytest.raises(UserError) as error:
+        apply(tiny_model, tiny_clip, token, **options)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_placeholder_can_be_applied_once_only(tiny_model, tiny_clip):
+    model, clip = apply(tiny_model, tiny_clip)
+    with pytest.raises(UserError, match="<cat> is applied .* already"):
+        apply(model, clip, neti_token(5))
+    model, clip = apply(model, clip, neti_token(5), placeholder="<other>")
+    assert torch.isfinite(sample(model, encode(clip, "<cat> and <other>"), encode(clip, ""))).all()
+
+
+def test_an_unknown_placeholder_in_a_prompt_is_an_error(tiny_model, tiny_clip):
+    _, clip = apply(tiny_model, tiny_clip)
+    with pytest.raises(UserError, match="<cta> in the prompt is no applied token. Known here: <cat>"):
+        encode(clip, "a photo of a <cta>")
+
+
+def test_a_pruned_unet_is_refused(tiny_clip):
+    with torch.inference_mode():
+        pruned = tiny_model(pruned=True)
+    with pytest.raises(UserError, match="10 cross-attention blocks, not the 16"):
+        apply(pruned, tiny_clip)
+
+
+def test_textual_inversion_of_several_vectors_takes_the_stock_path(tiny_model, tiny_clip, text_rows):
+    vectors = torch.randn(3, 768, generator=torch.Generator().manual_seed(2)) * 0.05
+    token = PersonalizedToken("<cat>", "cat", "textual_inversion", 768, Embedding(vectors))
+    model, clip = apply(tiny_model, tiny_clip, token)
+    tokens = clip.tokenize(PROMPT)["l"][0]
+    assert sum(isinstance(item, dict) or torch.is_tensor(item) for item, *_ in tokens) == 3
+    positive = encode(clip, PROMPT)
+    assert KEY not in positive[0][1].get("model_conds", {})
+    assert torch.isfinite(sample(model, positive, encode(clip, ""))).all()
+
+
+@pytest.mark.parametrize("skip", [None, -1, -2])
+def test_text_encoder_agrees_with_the_hosts(tiny_clip, skip):
+    clip = tiny_clip.clone()
+    if skip is not None:
+        clip.clip_layer(skip)
+    text = HostTextEncoder(clip)
+    for prompt in ("", "a photo of a cat", "an oil painting of a very small robot, detailed"):
+        expected = encode(clip, prompt)[0][0]
+        ids = [text.bos, *text.tokenize(prompt)]
+        ids += [text.eos] * (text.length - len(ids))
+        with torch.inference_mode():
+            found = text.final_layer_norm(text.hidden_states(text.embed(torch.tensor([ids]))))
+        assert (found.cpu() - expected.cpu()).abs().max() < 2e-6 * expected.abs().max().clamp_min(1)
