@@ -109,14 +109,15 @@ def tiny_control_net(seed=0, width=64):
     return comfy.controlnet.ControlNet(fill_parameters(network, seed), load_device=device)
 
 
-def tiny_clip(seed=0, layers=2):
-    """A CLIP: SD1.5's text encoder with the real tokenizer, 768 wide, `layers` deep, in float32."""
+def tiny_clip(seed=0, layers=2, **config):
+    """A CLIP: SD1.5's text encoder with the real tokenizer, 768 wide, `layers` deep, in float32. `config`: more
+    entries of the text model's configuration."""
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
     clip = comfy.sd.CLIP(
         target,
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         model_options={
-            "clip_l_model_config": {"num_hidden_layers": layers, "intermediate_size": 768},
+            "clip_l_model_config": {"num_hidden_layers": layers, "intermediate_size": 768, **config},
             "custom_operations": _EagerOps,
             "dtype": torch.float32,
             "initial_device": torch.device("cpu"),
