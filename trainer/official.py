@@ -37,15 +37,20 @@ def _load(path: Path) -> object:
         with torch.serialization.safe_globals(_ENCODERS):
             return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[^:]*:? ?([\w.]*)", str(error))
+        refused = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class)[^:]*:? ?([\w.]*)", str(error))
         what = next((g for g in refused.groups() if g), "") if refused else ""
-        raise UnsafeCheckpoint(
-            f"{path.name} was not loaded: beside numbers it holds code or objects ({what or 'of an unknown kind'}) that would "
-            "be run on loading, which a token file has no need of. Nothing of it was executed. Get the file from a "
-            "source you trust, as safetensors."
+        if what:
+            raise UnsafeCheckpoint(
+                f"{path.name} was not loaded: beside numbers it holds code or objects ({what}) that would be run on "
+                "loading, which a token file has no need of. Nothing of it was executed. Get the file from a source "
+                "you trust, as safetensors."
+            ) from error
+        raise ValueError(
+            f"{path.name} is damaged, no PyTorch file, or written in a way that cannot be read without running what is "
+            "in it. Nothing of it was executed. Get the file again, as safetensors."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path.name} is damaged or no PyTorch file ({error}).") from error
+        raise ValueError(f"{path.name} is damaged or no PyTorch file ({error or 'it is empty'}). Get it again.") from error
 
 
 def holds_mapper(path: str | os.PathLike) -> bool:

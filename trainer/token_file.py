@@ -118,7 +118,9 @@ def _load_official(path: Path) -> PersonalizedToken:
 
 def _from_embeddings(path: Path, tensors: dict[str, Tensor]) -> PersonalizedToken:
     """A plain embedding file: one token's vectors, (width,) or (n, width)."""
-    name = "clip_l" if "clip_l" in tensors else next(iter(tensors), None)
+    known = [name for name in ("clip_l", "emb_params") if name in tensors]
+    names = known or list(tensors)
+    name = names[0] if known or len(names) == 1 else None  # several of other names: a LoRA or a whole model
     vectors = tensors.get(name)
     if vectors is None or not 1 <= vectors.ndim <= 2 or not torch.is_floating_point(vectors):
         raise ValueError(f"{path.name} holds no token: neither a personalised token of this pack nor the vectors "

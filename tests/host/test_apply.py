@@ -199,7 +199,7 @@ def test_an_unknown_placeholder_in_a_prompt_is_an_error(tiny_model, tiny_clip):
 
 def test_a_pruned_unet_is_refused(tiny_clip):
     with torch.inference_mode():
-        pruned = tiny_model(pruned=True)
+        pruned = tiny_model(kind="pruned")
     with pytest.raises(UserError, match="10 cross-attention blocks, not the 16"):
         apply(pruned, tiny_clip)
 

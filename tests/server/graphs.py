@@ -38,9 +38,9 @@ def add_training(graph, loader, images, masks=None, **changes):
     return graph.add("AttractorTrain", **{**inputs, **changes})
 
 
-def add_tiny(graph, text_layers=1):
+def add_tiny(graph, text_layers=1, **changes):
     """MODEL, CLIP, VAE of the test-only loader."""
-    return graph.add("TestTinySD15", seed=0, width=64, text_layers=text_layers)
+    return graph.add("TestTinySD15", **{"seed": 0, "width": 64, "text_layers": text_layers, **changes})
 
 
 def add_sampling(graph, model, positive, negative, latent=None, **changes):

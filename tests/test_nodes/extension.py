@@ -19,16 +19,18 @@ class TestTinySD15(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=2**31 - 1),
                 io.Int.Input("width", default=64, min=32, max=320, step=32),
                 io.Int.Input("text_layers", default=2, min=1, max=12),
+                io.Combo.Input("kind", options=["sd15", "pruned", "sdxl", "fp8"], default="sd15", optional=True),
+                io.Int.Input("vae_channels", default=4, min=4, max=16, step=12, optional=True),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 
     @classmethod
-    def execute(cls, seed, width, text_layers) -> io.NodeOutput:
+    def execute(cls, seed, width, text_layers, kind="sd15", vae_channels=4) -> io.NodeOutput:
         return io.NodeOutput(
-            tiny_sd15.tiny_model(seed, width),
+            tiny_sd15.tiny_model(seed, width, kind),
             tiny_sd15.tiny_clip(seed, text_layers),
-            tiny_sd15.tiny_vae(seed),
+            tiny_sd15.tiny_vae(seed, vae_channels),
         )
 
 

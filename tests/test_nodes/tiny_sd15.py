@@ -52,6 +52,19 @@ def sd15_unet_config(model_channels, pruned=False):
     }  # fmt: skip
 
 
+def sdxl_unet_config(model_channels):
+    """The same for an SDXL of one width, with SDXL's levels and one transformer block where it has ten."""
+    return {
+        "image_size": 32, "in_channels": 4, "out_channels": 4,
+        "model_channels": model_channels, "channel_mult": [1, 1, 1], "num_res_blocks": [2] * 3,
+        "transformer_depth": [0, 0, 1, 1, 1, 1], "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
+        "transformer_depth_middle": 1, "context_dim": 2048, "num_head_channels": 64, "num_classes": "sequential",
+        "use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False,
+        "use_checkpoint": False, "adm_in_channels": 2816,
+        "use_temporal_attention": False, "use_temporal_resblock": False,
+    }  # fmt: skip
+
+
 @torch.no_grad()
 def fill_parameters(module, seed):
     """Fill every parameter of `module` from `seed`; the host's layers start as uninitialised memory.
@@ -79,20 +92,28 @@ def fill_parameters(module, seed):
     return module
 
 
-def make_taesd(seed):
+def make_taesd(seed, channels=4):
     """A seeded TAESD, the smallest autoencoder that the host recognises inside an SD1.5 checkpoint."""
-    taesd = fill_parameters(TAESD(), seed)
+    taesd = fill_parameters(TAESD(latent_channels=channels), seed)
     taesd.vae_scale.data.fill_(SD15_LATENT_SCALE)
     return taesd
 
 
-def tiny_model(seed=0, width=64, pruned=False):
-    """A MODEL: SD1.5's U-Net, `width` channels wide at every depth, in float32."""
-    config = comfy.supported_models.SD15(sd15_unet_config(width, pruned))
+def tiny_model(seed=0, width=64, kind="sd15"):
+    """A MODEL: SD1.5's U-Net, `width` channels wide at every depth, in float32.
+
+    kind: or one that the pack must refuse: `pruned` to 10 cross-attention blocks, `sdxl`, `fp8` weights.
+    """
+    if kind == "sdxl":
+        config = comfy.supported_models.SDXL(sdxl_unet_config(width))
+    else:
+        config = comfy.supported_models.SD15(sd15_unet_config(width, kind == "pruned"))
     config.custom_operations = _EagerOps
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, device=torch.device("cpu"))
     fill_parameters(model.diffusion_model, seed)
+    if kind == "fp8":
+        model.diffusion_model.to(torch.float8_e4m3fn)
     return comfy.model_patcher.ModelPatcher(
         model,
         load_device=comfy.model_management.get_torch_device(),
@@ -128,6 +149,6 @@ def tiny_clip(seed=0, layers=2, **config):
     return clip
 
 
-def tiny_vae(seed=0):
-    """A VAE: TAESD, in float32."""
-    return comfy.sd.VAE(sd=make_taesd(seed).state_dict(), dtype=torch.float32)
+def tiny_vae(seed=0, channels=4):
+    """A VAE: TAESD, in float32. SD1.5's latents have 4 channels, Flux's 16."""
+    return comfy.sd.VAE(sd=make_taesd(seed, channels).state_dict(), dtype=torch.float32)

@@ -105,7 +105,7 @@ def test_an_embedding_with_code_in_it_is_refused_and_nothing_runs(tmp_path):
         with pytest.raises(ValueError, match="style.pt"):
             load_token(path)
         torch.save({"x": Bomb(trace)}, path, pickle_protocol=protocol)
-        with pytest.raises(UnsafeCheckpoint, match="Nothing of it was executed"):
+        with pytest.raises(ValueError, match="Nothing of it was executed"):
             load_token(path)
         assert not trace.exists()
 
