@@ -47,7 +47,7 @@ RELEASES = {
 }
 # These three belong together: other mixes fail when the host imports them.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest", "ruff", "scikit-image"]
+TOOLS = ["pytest", "pytest-xdist", "ruff", "scikit-image"]
 
 
 class Failed(Exception):
@@ -216,10 +216,11 @@ def setup(version=None):
     return host, python
 
 
-def call(python, arguments, host):
-    """Run a program in the environment; its exit code."""
+def call(python, arguments, host, **variables):
+    """Run a program in the environment, with further environment variables; its exit code."""
     environment = {
         **os.environ,
+        **variables,
         "COMFYUI_PATH": str(host),
         "PYTHONPYCACHEPREFIX": str(DEV / "pycache"),  # leaves nothing in the host, which may be the user's
         "OMP_WAIT_POLICY": "PASSIVE",  # idle threads that spin starve the server on a machine with few cores
@@ -241,7 +242,9 @@ def main():
     say(f"Python: {python}")
     if arguments.command == "test":
         lint = call(python, ["-m", "ruff", "check", "."], host)
-        return call(python, ["-m", "pytest", *rest], host) or lint
+        # Small models gain nothing from threads: as many processes as cores, each with one.
+        parallel = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
+        return call(python, ["-m", "pytest", *parallel, *rest], host, OMP_NUM_THREADS="1") or lint
     if arguments.command in ("serve", "demo"):
         return call(python, [f"scripts/{arguments.command}.py", *rest], host)
     return 0

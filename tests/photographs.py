@@ -1,6 +1,5 @@
 """Real photographs with masks, from scikit-image: five crops of a cat and their subject masks."""
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 # Outline of the cat's head in scikit-image's 451 x 300 photograph, drawn by hand.
@@ -25,10 +24,3 @@ def cat_photos(count: int = 5, size: int = 128) -> list[tuple[Image.Image, Image
             pair = [ImageOps.mirror(picture) for picture in pair]
         pairs.append(tuple(pair))
     return pairs
-
-
-def cup_photo(size: int = 128) -> Image.Image:
-    """One photo of a coffee cup: another photo set."""
-    from skimage import data
-
-    return Image.fromarray(np.ascontiguousarray(data.coffee()[:, 100:500])).resize((size, size))

@@ -89,6 +89,9 @@ class ComfyServer:
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         for name, path in self.packs.items():
             link(path, self.base / "custom_nodes" / name)
+        for old in (self.base / "models" / "checkpoints").iterdir():
+            if not old.exists():  # leads to a checkpoint that was made anew under another name
+                old.unlink()
         for path in self.checkpoints:
             link(path, self.base / "models" / "checkpoints" / path.name)
         command = [

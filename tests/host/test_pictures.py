@@ -1,0 +1,72 @@
+"""Photos as the training sees them, and the loss chart."""
+
+import numpy as np
+import pytest
+import torch
+
+from attractor.nodes.chart import beside, draw_chart, to_picture, to_tensor
+from attractor.nodes.photos import as_list, photo_problems, resize_photos, training_size
+
+BLUE, RED = (20, 90, 200), (200, 50, 60)
+
+
+def disc(height, width, radius, centre):
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return ((y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2).float()
+
+
+@pytest.mark.parametrize("shape, expected", [((600, 600), (512, 512)), ((3000, 4000), (448, 576)), ((900, 600), (640, 448))])
+def test_the_training_size_keeps_the_shape(shape, expected):
+    assert training_size([torch.zeros(*shape, 3)], 512) == expected
+
+
+def test_nothing_is_stretched_and_masks_stay_on_their_photos():
+    shapes = ((300, 400), (200, 200), (500, 260))
+    masks = [disc(h, w, min(h, w) / 4, (h / 2, w / 2)) for h, w in shapes]
+    images = [mask[..., None].expand(-1, -1, 4) for mask in masks]  # with an alpha channel, which is dropped
+    photos, small = resize_photos(images, masks, 128)
+    assert photos.shape == (3, 128, 128, 3) and small.shape == (3, 128, 128)
+    for photo, mask in zip(photos, small, strict=True):
+        assert (photo[..., 0] - mask).abs().mean() < 0.02
+        height, width = (mask > 0.5).any(1).sum().item(), (mask > 0.5).any(0).sum().item()
+        assert abs(height - width) <= 1, "a disc is no ellipse"
+
+
+def test_lists_and_batches_are_the_same_photos():
+    with torch.inference_mode():
+        batches = [torch.rand(2, 8, 8, 3), torch.rand(1, 6, 9, 3)]
+    photos = as_list(batches)
+    assert [tuple(photo.shape) for photo in photos] == [(8, 8, 3), (8, 8, 3), (6, 9, 3)]
+    assert not any(photo.is_inference() for photo in photos)
+    assert as_list(None) is None
+
+
+def test_an_unpainted_mask_is_called_empty_whatever_its_size():
+    images = [torch.rand(128, 128, 3)] * 2
+    (problem,) = photo_problems(images, [torch.full((128, 128), 0.5), torch.zeros(64, 64)], needs_masks=True)
+    assert "image 2 is empty" in problem
+    assert photo_problems(images, None, needs_masks=False) == []
+
+
+
+def test_the_chart_has_a_strip_of_its_own_for_the_contrast():
+    curves = {"fixed": [3.0, float("nan"), 2.0, 1.0], "subject": [2.0] * 4, "contrast": [0.1, 0.2, 0.1, 0.0]}
+    image = draw_chart(curves, 4, "title")
+    pixels = np.asarray(image)
+    rows = {colour: np.nonzero((pixels[40:] == colour).all(-1))[0] for colour in (BLUE, RED)}
+    assert len(rows[BLUE]) and len(rows[RED]) and rows[BLUE].max() < rows[RED].min()
+    falling = [np.nonzero((pixels[50:, x] == BLUE).all(-1))[0].mean() for x in (80, 350, 610)]
+    assert falling == sorted(falling), "a loss that falls is drawn downwards"
+
+
+@pytest.mark.parametrize("curves", [{}, {"fixed": [float("nan")]}, {"fixed": [1.0]}, {"fixed": [1.0, 1.0], "subject": []}])
+def test_a_chart_of_next_to_nothing_is_drawn(curves):
+    assert draw_chart(curves, 100, "title").size == (640, 400)
+
+
+def test_a_sample_lies_beside_the_chart_and_tensors_come_back():
+    picture = to_picture(torch.linspace(0, 1, 256).reshape(1, 16, 16, 1).expand(-1, -1, -1, 3))
+    both = beside(draw_chart({}, 1, ""), picture)
+    assert both.size == (640 + 400, 400)
+    assert beside(picture, None) is picture
+    assert torch.equal(to_tensor(to_picture(to_tensor(picture))), to_tensor(picture))

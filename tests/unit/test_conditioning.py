@@ -1,0 +1,96 @@
+"""Prompts with learnable tokens, and the batched encode, on a toy text encoder."""
+
+import pytest
+import torch
+
+from attractor.trainer.conditioning import Slot, TokenRows, add_bypass, build_prompt, encode_layers, encode_rows
+
+
+class ToyText:
+    """A text encoder of one causal mean and one matrix; tokens are letters of words' beginnings."""
+
+    width, bos, eos, length = 6, 1, 0, 12
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.table = torch.randn(40, self.width, generator=generator)
+        self.matrix = torch.randn(self.width, self.width, generator=generator) / 3
+
+    def tokenize(self, text):
+        return [2 + (ord(word[0]) + len(word)) % 38 for word in text.split()]
+
+    def embed(self, ids):
+        return self.table[ids]
+
+    def hidden_states(self, embeddings):
+        steps = torch.arange(1, embeddings.shape[1] + 1)[:, None]
+        return embeddings + torch.tanh(embeddings.cumsum(1) / steps @ self.matrix)
+
+    def final_layer_norm(self, hidden):
+        return torch.nn.functional.layer_norm(hidden, (self.width,))
+
+
+@pytest.fixture
+def text():
+    return ToyText()
+
+
+def test_slots_hold_the_tokens_place(text):
+    prompt = build_prompt(text, "a photo of a {} in the {}", Slot("dog"), Slot("beach"))
+    words = text.tokenize("a photo of a"), text.tokenize("in the")
+    assert prompt.ids[:9] == (text.bos, *words[0], text.eos, *words[1], text.eos)
+    assert prompt.positions == {"dog": 5, "beach": 8}
+    assert len(prompt.ids) == text.length and set(prompt.ids[9:]) == {text.eos}
+
+
+def test_words_are_put_in_before_tokenising(text):
+    prompt = build_prompt(text, "a {}ish thing {}", "dog", Slot("x"))
+    assert prompt.ids[1:4] == tuple(text.tokenize("a dogish thing"))
+    assert prompt.positions == {"x": 4}
+
+
+def test_a_prompt_that_does_not_fit_is_refused(text):
+    with pytest.raises(ValueError, match="takes 13 tokens; the text encoder holds 12"):
+        build_prompt(text, "a b c d e f g h i j {}", Slot("x"))
+
+
+def test_bypass_moves_a_state_by_a_fifth_of_its_own_length():
+    hidden = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
+    bypass = torch.randn(1, 6, generator=torch.Generator().manual_seed(2))
+    moved = add_bypass(hidden, TokenRows(torch.tensor([1]), torch.tensor([3]), bypass, bypass))
+    step = moved[1, 3] - hidden[1, 3]
+    torch.testing.assert_close(step.norm(), 0.2 * hidden[1, 3].norm())
+    torch.testing.assert_close(step / step.norm(), bypass[0] / bypass[0].norm())
+    moved[1, 3] = hidden[1, 3]
+    assert torch.equal(moved, hidden)
+
+
+def rows_for(text, layers, count, requires_grad=False):
+    """A token at position 3 of every prompt but the first, another in every row, with bypass and without."""
+    generator = torch.Generator().manual_seed(3)
+    every = torch.arange(layers * count)
+    some = every[every % count > 0]
+    vectors = [torch.randn(len(rows), text.width, generator=generator, requires_grad=requires_grad) for rows in (some, every)]
+    bypass = torch.randn(len(some), text.width, generator=generator, requires_grad=requires_grad)
+    return [TokenRows(some, torch.full_like(some, 3), vectors[0], bypass),
+            TokenRows(every, torch.full_like(every, 5), vectors[1], None)]
+
+
+def test_k_and_v_differ_where_a_bypass_is_and_nowhere_else(text):
+    k, v = encode_rows(text, text.embed(torch.randint(40, (4, 12))), rows_for(text, 1, 4))
+    differs = (k != v).any(-1)
+    assert differs[1:, 3].all() and differs.sum() == 3
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 5, 11])
+def test_chunks_change_neither_contexts_nor_gradients(text, chunk):
+    prompts = text.embed(torch.randint(40, (3, 12), generator=torch.Generator().manual_seed(4)))
+
+    def encoded(size):
+        tokens = rows_for(text, 4, 3, requires_grad=True)
+        k, v = encode_layers(text, prompts, 4, tokens, size)
+        (k.square().sum() + (v * torch.arange(6.0)).sum()).backward()
+        return k, v, *(part.grad for token in tokens for part in (token.vectors, token.bypass) if part is not None)
+
+    for whole, part in zip(encoded(1000), encoded(chunk), strict=True):
+        torch.testing.assert_close(part, whole)
