@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension
 
 from .host import folders
+from .masking import NODES as MASKING
 from .tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
 from .training import TrainAttractorEmbedding
 
@@ -14,4 +15,4 @@ class AttractorExtension(ComfyExtension):
         folders.register()
 
     async def get_node_list(self):
-        return [TrainAttractorEmbedding, LoadNeTIMapper, ApplyPersonalizedToken, SavePersonalizedToken]
+        return [TrainAttractorEmbedding, LoadNeTIMapper, ApplyPersonalizedToken, SavePersonalizedToken, *MASKING]

@@ -75,3 +75,23 @@ def output_path(name: str, suffix: str = "") -> Path:
 def embeddings_folder() -> Path:
     """The first of the host's folders for stock embeddings."""
     return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def picture_folders() -> list[str]:
+    """Folders under the input folder, for a node's list; `.` is the input folder itself."""
+    return [*folder_paths.get_input_subfolders(), "."]
+
+
+def pictures_in(folder: str) -> list[Path]:
+    """Files of the picture kinds in a folder that `picture_folders` gave; those of deeper folders are left out.
+
+    Raises:
+        UserError: the folder is not there, or leads out of the input folder.
+    """
+    root = Path(folder_paths.get_input_directory()).resolve()
+    path = (root / folder).resolve()
+    if not path.is_relative_to(root) or not path.is_dir():
+        raise UserError(f"folder: there is no folder {folder!r} under ComfyUI's input folder. Make it, put the photos "
+                        "there, and press R to refresh the list.")
+    names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    return [path / name for name in folder_paths.filter_files_content_types(names, ["image"])]

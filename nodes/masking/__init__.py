@@ -1,0 +1,5 @@
+"""From photos to subject masks."""
+
+from .images import CropToSubject, LoadSubjectImages
+
+NODES = [LoadSubjectImages, CropToSubject]

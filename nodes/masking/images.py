@@ -1,0 +1,126 @@
+"""Nodes that bring a folder of photos into the graph and cut them to the training's shape."""
+
+import os
+
+import torch
+from comfy_api.latest import io
+from PIL import Image
+
+from ..errors import UserError
+from ..host import folders
+from ..photos import as_list
+from .cropping import WHERE, crop, empty_mask, square_around, subject_box
+from .pictures import natural_order, read_picture
+
+_OPAQUE, _TRANSPARENT, _IGNORED = "opaque is the subject", "transparent is the subject", "ignored"
+_STOP, _SKIP = "stop", "leave out"
+
+
+class LoadSubjectImages(io.ComfyNode):
+    """Every picture of a folder, in order, with its alpha channel as its mask."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorLoadSubjectImages",
+            display_name="Load Subject Images",
+            category="attractor",
+            description="Loads every picture of a folder under ComfyUI's input folder, upright, in natural order, each at its "
+                        "own size. Wire images and masks to Train Attractor Embedding.",
+            search_aliases=["load folder", "load images", "dataset", "photos"],
+            inputs=[
+                io.Combo.Input("folder", options=folders.picture_folders(),
+                               tooltip="A folder under ComfyUI's input folder. Press R to refresh the list."),
+                io.Combo.Input("alpha", options=[_OPAQUE, _TRANSPARENT, _IGNORED], default=_OPAQUE,
+                               tooltip="What a picture's alpha channel says. Cut-outs: opaque is the subject. Painted in "
+                                       "the mask editor: transparent is the subject."),
+                io.Combo.Input("unreadable_files", options=[_STOP, _SKIP], default=_STOP,
+                               tooltip="stop: an error that names every file which cannot be read. leave out: go on "
+                                       "with the others, and say so on the node."),
+            ],
+            outputs=[
+                io.Image.Output("images", is_output_list=True, tooltip="A list: one image each, at its own size."),
+                io.Mask.Output("masks", is_output_list=True,
+                               tooltip="One for each image, 1 on the subject; all 0 where a picture has no alpha channel."),
+                io.String.Output("names", is_output_list=True, tooltip="The files' names, in the same order."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder, **_):
+        return [(path.name, os.path.getmtime(path)) for path in folders.pictures_in(folder)]
+
+    @classmethod
+    def execute(cls, folder: str, alpha: str, unreadable_files: str) -> io.NodeOutput:
+        paths = sorted(folders.pictures_in(folder), key=lambda path: natural_order(path.name))
+        images, masks, names, lines, broken = [], [], [], [], []
+        for path in paths:
+            try:
+                image, opaque, note = read_picture(path)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                broken.append(f"{path.name}: {error}")
+                continue
+            if opaque is None or alpha == _IGNORED:
+                mask = empty_mask(image)
+            else:
+                mask = opaque if alpha == _OPAQUE else 1 - opaque
+            images.append(image[None])
+            masks.append(mask[None])
+            names.append(path.name)
+            about = [f"{image.shape[1]} x {image.shape[0]}", f"mask {mask.mean():.0%}" if mask.any() else "no mask", note]
+            lines.append(f"{len(names)}. {path.name}: " + ", ".join(part for part in about if part))
+        if broken and (unreadable_files == _STOP or not images):
+            raise UserError("folder: these files cannot be read:\n" + "\n".join(broken) + "\nReplace or remove them, or set "
+                            "unreadable_files to 'leave out'.")
+        if not images:
+            raise UserError(f"folder: there is no picture in {folder!r}. Put the photos there, or choose another folder.")
+        lines += [f"left out: {line}" for line in broken]
+        return io.NodeOutput(images, masks, names, ui={"text": ["\n".join(lines)]})
+
+
+class CropToSubject(io.ComfyNode):
+    """Squares of the training resolution, cut around the subject or at the centre."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorCropToSubject",
+            display_name="Crop To Subject",
+            category="attractor",
+            description="Cuts a square out of each photo, around the subject or at the centre, and scales it to the training "
+                        "resolution. Nothing is stretched.",
+            search_aliases=["crop by mask", "resize photos", "center crop"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("images", tooltip="A batch, or a list of differing sizes."),
+                io.Mask.Input("masks", tooltip="One mask per image, in order, 1 on the subject."),
+                io.Combo.Input("where", options=list(WHERE), default=WHERE[0],
+                               tooltip="Where the square lies. An image with an empty mask is cut at the centre."),
+                io.Float.Input("margin", default=0.25, min=0.0, max=3.0, step=0.05,
+                               tooltip="Room to leave on each side of the subject, as a share of its longer side. The "
+                                       "background is what the attractor learns: leave some."),
+                io.Int.Input("resolution", default=512, min=64, max=2048, step=64, tooltip="Side of the squares, in pixels."),
+            ],
+            outputs=[
+                io.Image.Output("images_out", display_name="images", tooltip="A batch of squares."),
+                io.Mask.Output("masks_out", display_name="masks", tooltip="Their masks."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, masks, where, margin, resolution) -> io.NodeOutput:
+        images, masks = as_list(images), as_list(masks)
+        if len(images) != len(masks):
+            raise UserError(f"masks: there are {len(images)} images and {len(masks)} masks. Wire one mask per image, in order.")
+        cut = []
+        for i, (image, mask) in enumerate(zip(images, masks, strict=True), 1):
+            if not mask.any():
+                mask = empty_mask(image)  # Load Image gives 64 x 64 zeros where nothing is painted
+            if mask.shape != image.shape[:2]:
+                raise UserError(f"masks: the mask of image {i} is {mask.shape[1]} x {mask.shape[0]} pixels, the image "
+                                f"{image.shape[1]} x {image.shape[0]}. Wire masks made from these very images.")
+            box = subject_box(mask) if where[0] == WHERE[0] else None
+            cut.append(crop(image[..., :3], mask, square_around(*mask.shape, box, margin[0]), resolution[0]))
+        pictures, cut_masks = zip(*cut, strict=True)
+        return io.NodeOutput(torch.stack(pictures), torch.stack(cut_masks))
+

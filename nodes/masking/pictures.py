@@ -1,0 +1,40 @@
+"""Picture files as IMAGE and MASK tensors: upright, in colour, whatever the file's mode."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+def read_picture(path: Path) -> tuple[Tensor, Tensor | None, str]:
+    """A picture, turned as its EXIF orientation says.
+
+    Returns:
+        image (H, W, 3) float32 in 0..1; alpha (H, W) in 0..1, 1 where opaque, or None if it has none; a note on
+        what a person would not expect ("first of 12 frames"), or "".
+
+    Raises:
+        OSError, ValueError, SyntaxError, Image.DecompressionBombError: the file is no picture, damaged, or far too large.
+    """
+    with Image.open(path) as file:
+        frames = getattr(file, "n_frames", 1)
+        file.seek(0)
+        picture = ImageOps.exif_transpose(file)
+        if picture.mode.startswith("I;16") or picture.mode == "I":  # 16 bits, which Pillow would clip to 8
+            grey = np.asarray(picture).astype(np.float32) / 65535
+            pixels, alpha = np.repeat(grey[..., None], 3, axis=2).clip(0, 1), None
+        else:
+            has_alpha = "A" in picture.getbands() or "transparency" in picture.info
+            rgba = picture.convert("RGBA" if has_alpha else "RGB")
+            values = np.asarray(rgba, dtype=np.float32) / 255
+            pixels, alpha = values[..., :3], values[..., 3] if has_alpha else None
+    note = f"first of {frames} frames" if frames > 1 else ""
+    return torch.from_numpy(pixels.copy()), None if alpha is None else torch.from_numpy(alpha.copy()), note
+
+
+def natural_order(name: str) -> list:
+    """Sort key under which `photo-2` comes before `photo-10`."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
