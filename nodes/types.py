@@ -3,3 +3,5 @@
 from comfy_api.latest import io
 
 PersonalizedTokenType = io.Custom("PERSONALIZED_TOKEN")
+Florence2Type = io.Custom("ATTRACTOR_FLORENCE2")
+Sam2Type = io.Custom("ATTRACTOR_SAM2")

@@ -95,3 +95,10 @@ def pictures_in(folder: str) -> list[Path]:
                         "there, and press R to refresh the list.")
     names = [entry.name for entry in path.iterdir() if entry.is_file()]
     return [path / name for name in folder_paths.filter_files_content_types(names, ["image"])]
+
+
+def model_folders(key: str) -> list[Path]:
+    """Where models of a kind may lie: ComfyUI's models/<key>, and what the user's extra paths add."""
+    if key not in folder_paths.folder_names_and_paths:
+        folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key), is_default=True)
+    return [Path(path) for path in folder_paths.get_folder_paths(key)]
