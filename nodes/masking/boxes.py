@@ -1,7 +1,8 @@
 """Boxes: the host's BOUNDING_BOX, the older BBOX, typed ones; and the choice between several."""
 
-import re
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 CHOICES = ("largest", "highest score", "all", "index")
@@ -33,47 +34,69 @@ def clip(box: Box, width: int, height: int) -> Box:
 
 
 def to_bounding_box(detection: Detection) -> dict:
-    """The host's BOUNDING_BOX, with whole pixels."""
+    """The host's BOUNDING_BOX in whole pixels, with `label` and `score` where its own detectors put them."""
     left, top = round(detection.box.x), round(detection.box.y)
     right, bottom = round(detection.box.x + detection.box.width), round(detection.box.y + detection.box.height)
-    return {"x": left, "y": top, "width": right - left, "height": bottom - top,
-            "metadata": {"label": detection.label, "score": detection.score}}
+    box = {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": detection.label}
+    return box if detection.score is None else {**box, "score": detection.score}
 
 
-def read_boxes(value, images: int) -> list[list[Detection]]:
+def read_boxes(values: list, images: int) -> list[list[Detection]]:
     """Boxes for each of `images` images.
 
-    value: one box, a list of boxes (the same ones for a single image, else one for each image), or a list of lists. A box is
-        the host's {x, y, width, height} or the older (left, top, right, bottom).
+    values: what came over the link, one value or one for each image. As in the host's own nodes a value is a box, a list of
+        boxes, or a list of such lists, one for each image. What speaks of one image only counts for all of them. A box is
+        {x, y, width, height} or the older (left, top, right, bottom).
 
     Raises:
         ValueError: it is nothing of this, or the count does not fit.
     """
-    if _is_box(value):
-        value = [value]
+    groups = [group for value in values for group in _groups(value)]
+    if len(groups) == 1:
+        groups *= images
+    if len(groups) != images:
+        raise ValueError(f"there are {images} images and boxes for {len(groups)}")
+    return groups
+
+
+def _groups(value) -> list[list[Detection]]:
+    """A value as lists of boxes, one for each image that it speaks of."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array or a tensor
+    if value is None or _is_box(value) or not isinstance(value, list | tuple) or all(_is_box(item) for item in value):
+        return [_group(value)]
+    return [_group(item) for item in value]
+
+
+def _group(value) -> list[Detection]:
+    """One image's boxes: a box, a list of boxes, or nothing."""
+    if value is None or _is_box(value):
+        return [] if value is None else [_read(value)]
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is no box: {{x, y, width, height}} or (left, top, right, bottom) is wanted")
-    if all(_is_box(item) for item in value):
-        value = [list(value)] if images == 1 else [[item] for item in value]
-    if len(value) != images:
-        raise ValueError(f"there are {images} images and boxes for {len(value)}")
-    return [[_read(item) for item in ([group] if _is_box(group) else group or [])] for group in value]
+        raise _no_box(value)
+    return [_read(item) for item in value]
 
 
 def _is_box(value) -> bool:
     if isinstance(value, dict):
         return {"x", "y", "width", "height"} <= set(value)
-    return isinstance(value, list | tuple) and len(value) == 4 and all(isinstance(v, int | float) for v in value)
+    return isinstance(value, list | tuple) and len(value) == 4 and all(isinstance(number, Real) for number in value)
 
 
 def _read(value) -> Detection:
     if not _is_box(value):
-        raise ValueError(f"{value!r} is no box: {{x, y, width, height}} or (left, top, right, bottom) is wanted")
+        raise _no_box(value)
     if isinstance(value, dict):
-        about = value.get("metadata") or {}
-        return Detection(Box(*(float(value[name]) for name in ("x", "y", "width", "height"))), str(about.get("label") or ""))
-    left, top, right, bottom = (float(v) for v in value)
-    return Detection(Box(left, top, right - left, bottom - top))
+        numbers, label = [value[name] for name in ("x", "y", "width", "height")], str(value.get("label") or "")
+    else:
+        left, top, right, bottom = value
+        numbers, label = [left, top, right - left, bottom - top], ""
+    if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+        raise _no_box(value)
+    return Detection(Box(*map(float, numbers)), label)
+
+
+def _no_box(value) -> ValueError:
+    return ValueError(f"{str(value)[:80]} is no box: {{x, y, width, height}} or (left, top, right, bottom) is wanted")
 
 
 def parse_boxes(text: str, images: int) -> list[list[Detection]]:
@@ -84,20 +107,23 @@ def parse_boxes(text: str, images: int) -> list[list[Detection]]:
     Raises:
         ValueError: names the line.
     """
-    groups = []
-    for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
-        group = []
-        for part in line.split(";"):
-            numbers = re.findall(r"-?\d+(?:\.\d+)?", part)
-            if len(numbers) != 4 or float(numbers[2]) <= 0 or float(numbers[3]) <= 0:
-                raise ValueError(f"line {number}, {line.strip()!r}, is not x, y, width, height")
-            group.append(Detection(Box(*map(float, numbers))))
-        groups.append(group)
+    groups = [[_typed(part, number) for part in line.split(";") if part.strip()]
+              for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(groups) == 1:
         groups *= images
     if len(groups) != images:
         raise ValueError(f"there are {images} images and {len(groups)} lines of boxes")
     return groups
+
+
+def _typed(text: str, line: int) -> Detection:
+    try:
+        x, y, width, height = map(float, text.replace(",", " ").split())
+    except ValueError:
+        width = height = math.nan
+    if not (width > 0 and height > 0 and all(map(math.isfinite, (x, y, width, height)))):
+        raise ValueError(f"line {line}, {text.strip()!r}, is not x, y, width, height")
+    return Detection(Box(x, y, width, height))
 
 
 def choose(detections: list[Detection], how: str, index: int = 0) -> list[int]:

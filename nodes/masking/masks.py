@@ -1,0 +1,142 @@
+"""From images and boxes to masks: one for each image, in order, always."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..chart import to_picture
+from ..errors import UserError
+from ..host.progress import Interrupted, Progress, is_out_of_memory
+from .boxes import Detection, choose, clip, to_bounding_box
+from .cleaning import clean
+from .overlay import draw_overlay
+from .recent import Packed, ask, digest
+
+NOTHING_FOUND = ("error", "whole image", "empty")
+_PREVIEW = 640  # pixels
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a person sets, as on the nodes."""
+
+    choose: str
+    index: int
+    if_nothing_found: str
+    threshold: float = 0.0
+    fill_holes: bool = False
+    keep_largest: bool = False
+    grow: int = 0
+    feather: int = 0
+    invert: bool = False
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What became of one image.
+
+    mask: (H, W). taken: indices of the detections that the mask is made of. problem: why it is made of none.
+    """
+
+    mask: Tensor
+    detections: list[Detection]
+    taken: list[int]
+    problem: str = ""
+
+    def boxes(self) -> list[dict]:
+        return [to_bounding_box(self.detections[i]) for i in self.taken]
+
+    def line(self) -> str:
+        """For the node: boxes taken, with label and score, and the mask's share of the image."""
+        parts = [self.problem] if self.problem else []
+        for i, box in zip(self.taken, self.boxes(), strict=True):
+            found = f"box {i} [{box['x']}, {box['y']}, {box['width']}, {box['height']}] {box['label']}".rstrip()
+            parts.append(f"{found}, score {box['score']:.2f}")
+        return "; ".join([*parts, f"mask {self.mask.mean():.1%}"])
+
+
+def mask_images(
+    images: list[Tensor], names: list[str], find: Callable[[int], list[Detection]], sam2, choices: Choices, nothing: str,
+    node_id: str,
+) -> tuple[list[Masked], list[Tensor], list[Image.Image], str]:
+    """Mask every image. One that fails does not stop the others, and what the model found in them is kept.
+
+    Args:
+        images: (H, W, 3) each. names: how to call them. find(i): what there is in image i. nothing: said where it is nothing.
+
+    Returns:
+        results; overlays (H, W, 3); overlays as small pictures; a line of text for each image.
+
+    Raises:
+        UserError: after the last image, with all that failed.
+    """
+    progress = Progress(len(images), node_id)
+    results, overlays, previews, lines, failed = [], [], [], [], []
+    cause = None
+    for i, image in enumerate(images):
+        try:
+            result = _mask(image, find(i), sam2, choices, nothing)
+            bad = bool(result.problem) and choices.if_nothing_found == NOTHING_FOUND[0]
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever a model makes of one picture must not lose the others
+            if is_out_of_memory(error):
+                raise
+            logging.exception("%s could not be masked", names[i])
+            result, bad, cause = Masked(torch.zeros(image.shape[:2]), [], [], f"it could not be masked ({error})"), True, error
+        results.append(result)
+        overlays.append(draw_overlay(image, result.mask, result.detections, result.taken))
+        previews.append(to_picture(overlays[-1][None]))
+        previews[-1].thumbnail((_PREVIEW, _PREVIEW))
+        lines.append(f"{names[i]}: {result.line()}")
+        if bad:
+            failed.append(i)
+        progress.update(i + 1, previews[-1])
+        progress.text("\n".join(lines))
+    if failed:
+        problems = "\n".join(f"{names[i]}: {results[i].problem}" for i in failed)
+        fine = "\n".join(line for i, line in enumerate(lines) if i not in failed)
+        raise UserError(
+            f"images: {len(failed)} of {len(images)} have no mask:\n{problems}\nChange the phrase or the boxes, or set "
+            "if_nothing_found to 'whole image' or 'empty'. The others are kept: queueing again does not search them anew."
+            + (f"\n{fine}" if fine else "")
+        ) from cause
+    return results, overlays, previews, "\n".join(lines)
+
+
+def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing: str) -> Masked:
+    height, width = image.shape[:2]
+    found = [replace(d, box=clip(d.box, width, height)) for d in found]
+    found = [d for d in found if d.box.width >= 1 and d.box.height >= 1]
+    if not found:
+        return _without(image, found, nothing, choices)
+    try:
+        every = choices.choose == "highest score"  # known only once there are masks
+        asked = list(range(len(found))) if every else choose(found, choices.choose, choices.index)
+    except ValueError as error:
+        return _without(image, found, str(error), choices)
+    boxes = [found[i].box for i in asked]
+    packed, scores = ask(sam2, (digest(image), tuple(boxes), choices.threshold), lambda: _segment(sam2, image, boxes, choices))
+    for i, score in zip(asked, scores, strict=True):
+        found[i] = replace(found[i], score=score)
+    taken = choose(found, choices.choose) if every else asked
+    mask = packed.masks()[[asked.index(i) for i in taken]].amax(0)
+    mask = clean(mask, fill_holes=choices.fill_holes, keep_largest=choices.keep_largest, grow=choices.grow,
+                 feather=choices.feather, invert=choices.invert)
+    if (mask == float(choices.invert)).all():
+        return _without(image, found, "nothing is left of its mask (see threshold and grow)", choices)
+    return Masked(mask, found, taken)
+
+
+def _segment(sam2, image: Tensor, boxes: list, choices: Choices) -> tuple[Packed, list[float]]:
+    masks, scores = sam2.masks(image, boxes, choices.threshold)
+    return Packed(masks), scores.tolist()
+
+
+def _without(image: Tensor, found: list[Detection], why: str, choices: Choices) -> Masked:
+    whole = choices.if_nothing_found == NOTHING_FOUND[1]
+    return Masked(torch.full(image.shape[:2], float(whole)), found, [], why)
