@@ -98,7 +98,6 @@ def pictures_in(folder: str) -> list[Path]:
 
 
 def model_folders(key: str) -> list[Path]:
-    """Where models of a kind may lie: ComfyUI's models/<key>, and what the user's extra paths add."""
-    if key not in folder_paths.folder_names_and_paths:
-        folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key), is_default=True)
+    """Where models of a kind may lie: what the user's extra paths say, and ComfyUI's own models/<key>."""
+    folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))  # nothing if it is there
     return [Path(path) for path in folder_paths.get_folder_paths(key)]

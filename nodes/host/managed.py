@@ -5,6 +5,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+_WORKING_ROOM = 2 * 1024**3  # bytes left free beside the weights, for what a forward pass needs
+
+_FAST_AT = {torch.float16: mm.should_use_fp16, torch.bfloat16: mm.should_use_bf16}
 
 
 class Managed:
@@ -12,24 +15,23 @@ class Managed:
 
     def __init__(self, module: torch.nn.Module):
         self.module = module.requires_grad_(False).train(False)
-        self._patcher = ModelPatcher(module, mm.get_torch_device(), mm.unet_offload_device())
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.module.parameters()).dtype
-
-    def loaded(self) -> torch.nn.Module:
-        """The module, whole on `device`."""
-        mm.load_models_gpu([self._patcher], force_full_load=True)
-        return self.module
+        holder = torch.nn.Module()  # the host sets attributes such as `device`, which transformers' models forbid
+        holder.inner = module
+        self._patcher = ModelPatcher(holder, mm.get_torch_device(), mm.unet_offload_device())
 
     @property
     def device(self) -> torch.device:
         return self._patcher.load_device
 
+    def loaded(self) -> torch.nn.Module:
+        """The module, whole on `device`."""
+        mm.load_models_gpu([self._patcher], memory_required=_WORKING_ROOM, force_full_load=True)
+        return self.module
 
-def resolve_dtype(name: str) -> torch.dtype:
-    """The weights' type for a choice of `DTYPES`; auto: half precision where the device is fast at it."""
+
+def resolve_dtype(name: str, preferred: tuple[torch.dtype, ...]) -> torch.dtype:
+    """The dtype for a choice of `DTYPES`; auto: the first of `preferred` that the device is fast at, else float32."""
     if name != "auto":
         return getattr(torch, name)
-    return torch.float16 if mm.should_use_fp16(mm.get_torch_device()) else torch.float32
+    device = mm.get_torch_device()
+    return next((dtype for dtype in preferred if _FAST_AT[dtype](device)), torch.float32)

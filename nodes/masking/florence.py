@@ -11,11 +11,12 @@ from ..errors import UserError
 from ..host.managed import DTYPES, Managed, resolve_dtype
 from ..types import Florence2Type
 from .boxes import Box, Detection, clip
-from .models import FLORENCE2, choices, find, needs_remote_code
+from .models import FLORENCE2, choices, find, native_classes, problem, read_weights, reading, runs_own_code
 
+# Gives every instance of a phrase. The other candidate, open vocabulary detection, answers with polygons at times.
 TASK = "<CAPTION_TO_PHRASE_GROUNDING>"
-_TOKENS = 1024  # a box takes four
-_BEAMS = 3
+# As Florence-2 was published: beams, no sampling, so that the same photo gives the same boxes.
+DECODING = {"num_beams": 3, "do_sample": False, "max_new_tokens": 1024}
 
 
 class Florence2:
@@ -25,14 +26,15 @@ class Florence2:
         self._managed, self._processor = Managed(model), processor
 
     def ground(self, image: Tensor, phrase: str) -> list[Detection]:
-        """Where `phrase` is in an image (H, W, 3) in 0..1; boxes in its pixels, in Florence-2's order. Deterministic."""
+        """Where `phrase` is in an image (H, W, 3) in 0..1; boxes in its pixels, in Florence-2's order. Deterministic.
+
+        Florence-2 gives no scores for grounding: `Detection.score` stays None.
+        """
         height, width = image.shape[:2]
-        model, managed = self._managed.loaded(), self._managed
+        model = self._managed.loaded()
         inputs = self._processor(text=TASK + phrase, images=to_picture(image[None]), return_tensors="pt")
-        inputs = {k: v.to(managed.device, managed.dtype) if v.is_floating_point() else v.to(managed.device)
-                  for k, v in inputs.items()}
         with torch.inference_mode():
-            ids = model.generate(**inputs, max_new_tokens=_TOKENS, num_beams=_BEAMS, do_sample=False)
+            ids = model.generate(**inputs.to(self._managed.device, model.dtype), **DECODING)
         text = self._processor.batch_decode(ids, skip_special_tokens=False)[0]
         found = self._processor.post_process_generation(text=text, task=TASK, image_size=(width, height))[TASK]
         detections = [
@@ -43,27 +45,19 @@ class Florence2:
 
 
 def load_florence2(path: Path, dtype: torch.dtype) -> Florence2:
-    """A folder in transformers' native format.
+    """A folder in transformers' native format, with weights in `dtype`.
 
     Raises:
         UserError: what is wrong with the files, or what is missing to read them.
     """
-    if needs_remote_code(path):
-        raise UserError(f"model: {path.name} is in the old format that runs Python files of its own (microsoft/Florence-2-*). "
-                        f"Use the converted one, such as {FLORENCE2.repositories[0]}: choose it and turn on "
+    if runs_own_code(path):
+        raise UserError(f"model: {path.name} is in the older format with Python files of its own (microsoft/Florence-2-*), "
+                        f"which this pack never runs. Use a converted one: choose {FLORENCE2.repositories[0]} and turn on "
                         "download_if_missing.")
-    try:
-        from transformers import AutoProcessor, Florence2ForConditionalGeneration
-    except ImportError as error:
-        raise UserError("model: this transformers is too old for Florence-2, which needs 4.56 or newer. Update it: "
-                        "pip install -U transformers.") from error
-    from safetensors import SafetensorError
-
-    try:
-        model = Florence2ForConditionalGeneration.from_pretrained(path, local_files_only=True)
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"model: {path.name} is damaged or no Florence-2 model ({error}). Download it again.") from error
+    model_class, processor_class = native_classes(FLORENCE2, "Florence2ForConditionalGeneration", "Florence2Processor")
+    with reading(FLORENCE2, path):
+        model = read_weights(model_class, path)
+        processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return Florence2(model.to(dtype), processor)
 
 
@@ -87,13 +81,17 @@ class LoadFlorence2(io.ComfyNode):
                                  tooltip="Fetch a florence-community/ model from the Hugging Face hub into models/florence2. "
                                          "A broken download goes on when queued again."),
                 io.Combo.Input("dtype", options=list(DTYPES), default="auto", optional=True, advanced=True,
-                               tooltip="Precision of the weights. auto: half where the GPU is fast at it."),
+                               tooltip="Precision of the weights. auto: float16 where the GPU is fast at it, else float32."),
             ],
             outputs=[Florence2Type.Output("florence2", tooltip="Wire to Subject Mask.")],
         )
 
     @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return problem(FLORENCE2, model) or True
+
+    @classmethod
     def execute(cls, model: str, download_if_missing: bool, dtype: str = "auto") -> io.NodeOutput:
         path = find(FLORENCE2, model, download_if_missing, cls.hidden.unique_id)
         with torch.inference_mode(False):
-            return io.NodeOutput(load_florence2(path, resolve_dtype(dtype)))
+            return io.NodeOutput(load_florence2(path, resolve_dtype(dtype, (torch.float16, torch.bfloat16))))

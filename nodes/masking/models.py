@@ -1,21 +1,24 @@
-"""Where Florence-2 and SAM2 models lie on disk, what each of them is, and how a missing one is downloaded."""
+"""Where Florence-2 and SAM2 models lie on disk, what each of them is, and how their files are read."""
 
 import json
-import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
 from ..host import folders
-from ..host.progress import Interrupted, Progress
+from .download import download
+
+NATIVE_SINCE = "4.56"  # the transformers that brought native classes of both families
 
 
 @dataclass(frozen=True)
 class Family:
     """A kind of model.
 
-    folders: of ComfyUI's models folder, the first is where downloads go.
-    types: `model_type` in a transformers config.json. repositories: on the Hugging Face hub, by the name in the list.
+    folders: under ComfyUI's models folder; the first is where downloads go.
+    types: `model_type` in a transformers config.json. files: suffixes of models that are a single file.
+    repositories: on the Hugging Face hub, by the name in the list.
     """
 
     title: str
@@ -24,35 +27,41 @@ class Family:
     repositories: tuple[str, ...]
     files: tuple[str, ...] = ()
 
+    @property
+    def places(self) -> str:
+        return " or ".join(f"models/{key}" for key in self.folders)
+
 
 FLORENCE2 = Family(
     "Florence-2", ("florence2", "LLM"), ("florence2",),
     tuple(f"florence-community/Florence-2-{size}" for size in ("base", "base-ft", "large", "large-ft")),
 )
 SAM2 = Family(
-    "SAM2", ("sam2",), ("sam2", "sam2_video"),
+    "SAM2", ("sam2",), ("sam2", "sam2_video"),  # Meta's own converted folders say sam2_video
     tuple(f"facebook/sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
     files=(".pt",),
 )
-_WANTED = ["*.json", "*.txt", "*.safetensors"]
 
 
 def choices(family: Family) -> list[str]:
-    """What a loader lists: local models first, then those that can be downloaded."""
-    local = list(local_models(family))
-    missing = [name for name in family.repositories if name.split("/")[1] not in {entry.split("/")[-1] for entry in local}]
-    return local + missing
+    """What a loader lists: local models, then names that can be downloaded (and stay valid when they have been)."""
+    return [*local_models(family), *family.repositories]
 
 
 def local_models(family: Family) -> dict[str, Path]:
-    """Paths by name `<folder>/<entry>` of what looks like a model of the family, a converted one or not."""
+    """Paths of what looks like a model of the family, by name `<folder>/<entry>`."""
+    return {
+        name: path for name, path in _entries(family).items()
+        if (path.suffix in family.files if path.is_file() else _config(path).get("model_type") in family.types)
+    }
+
+
+def _entries(family: Family) -> dict[str, Path]:
     found = {}
     for key in family.folders:
         for root in folders.model_folders(key):
             for path in sorted(root.iterdir()) if root.is_dir() else ():
-                if path.name.startswith("."):
-                    continue
-                if (path.is_file() and path.suffix in family.files) or (path.is_dir() and _type_of(path) in family.types):
+                if not path.name.startswith("."):
                     found.setdefault(f"{key}/{path.name}", path)
     return found
 
@@ -65,62 +74,90 @@ def _config(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _type_of(path: Path) -> str | None:
-    return _config(path).get("model_type")
+def problem(family: Family, name: str) -> str | None:
+    """Why a loader's `model` is none of `choices`, for the user; None if it is one."""
+    if name in family.repositories or name in local_models(family):
+        return None
+    path = _entries(family).get(name)
+    if path is None:
+        return (f"model: {name} is not in {family.places}. Put it there and press R to refresh the list, or choose "
+                f"{family.repositories[0]} and turn on download_if_missing.")
+    kind = _config(path).get("model_type") if path.is_dir() else f"{path.suffix} file"
+    return (f"model: {name} is no {family.title} model but "
+            f"{f'of the kind {kind}' if kind else 'a folder without a readable config.json'}. Choose another.")
 
 
-def needs_remote_code(path: Path) -> bool:
-    """Whether the folder is of the kind that brings Python files along, as microsoft/Florence-2-* does."""
-    return "auto_map" in _config(path) or any(path.glob("*.py"))
-
-
-def find(family: Family, name: str, download: bool, node_id: str) -> Path:
-    """The model's file or folder; downloads it if that is wanted and needed.
+def find(family: Family, name: str, may_download: bool, node_id: str) -> Path:
+    """The file or folder of a name out of `choices`; downloads it if that is wanted and needed.
 
     Raises:
         UserError: it is not there, or could not be downloaded.
     """
+    wrong = problem(family, name)
+    if wrong:
+        raise UserError(wrong)
     local = local_models(family)
     if name in local:
         return local[name]
-    repository = next((r for r in family.repositories if r == name), None)
-    if repository is None:
-        raise UserError(f"model: {name} is not in {_places(family)}. Put it there and press R to refresh the list.")
-    target = folders.model_folders(family.folders[0])[0] / repository.split("/")[1]
-    if target.is_dir():
-        return target
-    if not download:
-        raise UserError(f"model: {repository} is not on this machine. Turn on download_if_missing, or put its files into "
-                        f"models/{family.folders[0]}/{target.name}.")
-    return _download(repository, target, node_id)
+    short = name.split("/")[1]
+    for path in local.values():
+        if path.name == short:
+            return path
+    target = folders.model_folders(family.folders[0])[0] / short
+    if not may_download:
+        raise UserError(f"model: {name} is not on this machine. Turn on download_if_missing, or put its files into "
+                        f"models/{family.folders[0]}/{short}.")
+    return download(name, target, node_id)
 
 
-def _places(family: Family) -> str:
-    return " or ".join(f"models/{key}" for key in family.folders)
+def runs_own_code(path: Path) -> bool:
+    """Whether a Florence-2 folder is in the older format, whose model is Python files of its own (microsoft/*)."""
+    config = _config(path)
+    text = config.get("text_config")
+    return "auto_map" in config or (isinstance(text, dict) and text.get("model_type") == "florence2_language")
 
 
-def _download(repository: str, target: Path, node_id: str) -> Path:
-    """Into a folder beside, which a second try resumes, then into place."""
-    from huggingface_hub import snapshot_download
-    from tqdm.auto import tqdm
+def native_classes(family: Family, *names: str) -> list:
+    """Classes of transformers, by name.
 
-    progress = Progress(100, node_id)
+    Raises:
+        UserError: this transformers has them not.
+    """
+    import transformers
 
-    class Bar(tqdm):
-        def update(self, n=1):
-            result = super().update(n)
-            if self.total:
-                progress.update(int(100 * self.n / self.total))
-            return result
+    if not all(hasattr(transformers, name) for name in names):
+        raise UserError(
+            f"model: {family.title} needs transformers {NATIVE_SINCE} or newer, and this is {transformers.__version__}. "
+            "Update it in ComfyUI's Python: python -m pip install -U transformers"
+        )
+    return [getattr(transformers, name) for name in names]
 
-    partial = target.with_name(f".incomplete-{target.name}")
-    progress.text(f"downloading {repository} ...")
+
+@contextmanager
+def reading(family: Family, path: Path):
+    """Turns whatever the libraries raise over unfit files into a sentence for the user.
+
+    Raises:
+        UserError: names the file.
+    """
     try:
-        snapshot_download(repository, local_dir=partial, allow_patterns=_WANTED, tqdm_class=Bar)
-    except Interrupted:
+        yield
+    except (UserError, MemoryError):
         raise
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise UserError(f"model: {repository} could not be downloaded ({error}). Check the network and queue again, which "
-                        f"resumes; or put its files into {target.parent.name}/{target.name} by hand.") from error
-    os.replace(partial, target)
-    return target
+    except Exception as error:  # JSON, safetensors, zip and shapes each fail in a way of their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"model: {path.name} is damaged or no {family.title} model ({reason}). Download it again, or choose "
+                        "another.") from error
+
+
+def read_weights(model_class, path: Path):
+    """A transformers model out of a local folder, every weight of it from the file.
+
+    Raises:
+        ValueError: weights are missing. What transformers raises over unfit files.
+    """
+    model, report = model_class.from_pretrained(path, local_files_only=True, use_safetensors=True, output_loading_info=True)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
+    return model

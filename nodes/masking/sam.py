@@ -1,6 +1,6 @@
 """SAM2: masks from boxes, by the `sam2` package (official .pt files) or by transformers (converted folders)."""
 
-import pickle
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +8,18 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..errors import UserError
 from ..host.managed import DTYPES, Managed, resolve_dtype
 from ..types import Sam2Type
 from .boxes import Box
-from .models import SAM2, choices, find
-
-# Official configurations by the width of the trunk and its number of blocks.
-_SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
+from .models import SAM2, choices, find, native_classes, problem, read_weights, reading
+from .sam_checkpoint import read_checkpoint
 
 
-class Sam2:
-    """A loaded SAM2."""
+class Sam2(ABC):
+    """A loaded SAM2. Weights stay in float32, for places in the image need its precision; layers compute in `dtype`."""
+
+    def __init__(self, model: torch.nn.Module, dtype: torch.dtype):
+        self._managed, self._dtype = Managed(model), dtype
 
     def masks(self, image: Tensor, boxes: list[Box], threshold: float = 0.0) -> tuple[Tensor, Tensor]:
         """One mask for each box; of the three that SAM2 offers, the one with the highest predicted IoU.
@@ -28,135 +28,72 @@ class Sam2:
             image: (H, W, 3) in 0..1. boxes: N, in pixels. threshold: of the mask's logits.
 
         Returns:
-            masks (N, H, W) float32, 0 or 1; predicted IoU (N,), of the masks that were taken.
+            masks (N, H, W) float32, 0 or 1; predicted IoU (N,), of the masks that were taken; both on the CPU.
         """
+        height, width = image.shape[:2]
+        if not boxes:
+            return torch.zeros(0, height, width), torch.zeros(0)
         pixels = (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
         corners = np.array([(b.x, b.y, b.x + b.width, b.y + b.height) for b in boxes], dtype=np.float32)
-        with torch.inference_mode():
-            masks, scores = self._candidates(pixels, corners, threshold)
-        best = scores.argmax(1)
-        rows = torch.arange(len(boxes))
-        return masks[rows, best].float(), scores[rows, best].float()
+        model, device = self._managed.loaded(), self._managed.device
+        half = torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32)
+        with torch.inference_mode(), half:
+            masks, scores = self._best(model, pixels, corners, threshold)
+        return masks.float(), scores.float()
 
-    def _candidates(self, pixels: np.ndarray, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
-        """(H, W, 3) uint8, (N, 4) -> masks (N, 3, H, W) bool and predicted IoU (N, 3), on the CPU."""
-        raise NotImplementedError
+    @abstractmethod
+    def _best(self, model, pixels: np.ndarray, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
+        """(H, W, 3) uint8 and (N, 4) left, top, right, bottom -> (N, H, W) bool and (N,), on the CPU."""
 
 
 class PackageSam2(Sam2):
-    """By the `sam2` package's own image predictor, which keeps weights in float32 and computes in `dtype`."""
+    """By the `sam2` package's own image predictor."""
 
-    def __init__(self, model, dtype: torch.dtype):
+    def _best(self, model, pixels, corners, threshold):
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-        self._managed, self._dtype = Managed(model), dtype
-        self._predictor = SAM2ImagePredictor(model)
-
-    def _candidates(self, pixels, corners, threshold):
-        self._managed.loaded()
-        predictor = self._predictor
-        predictor.mask_threshold = threshold
-        try:
-            with torch.autocast(self._managed.device.type, self._dtype, enabled=self._dtype != torch.float32):
-                predictor.set_image(pixels)
-                found = [predictor.predict(box=box, multimask_output=True)[:2] for box in corners]
-        finally:
-            predictor.reset_predictor()  # its features of the picture would stay on the GPU
-        masks, scores = (torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
-        return masks > 0, scores
+        predictor = SAM2ImagePredictor(model, mask_threshold=threshold)  # holds the picture's features: not kept
+        predictor.set_image(pixels)
+        masks, scores = [], []
+        for box in corners:  # one at a time: three masks of a large photo are hundreds of megabytes
+            offered, predicted_iou, _ = predictor.predict(box=box, multimask_output=True)
+            best = predicted_iou.argmax()
+            masks.append(torch.from_numpy(offered[best] > 0))
+            scores.append(float(predicted_iou[best]))
+        return torch.stack(masks), torch.tensor(scores)
 
 
 class TransformersSam2(Sam2):
     """By transformers' native classes."""
 
-    def __init__(self, model, processor):
-        self._managed, self._processor = Managed(model), processor
+    def __init__(self, model, processor, dtype: torch.dtype):
+        super().__init__(model, dtype)
+        self._processor = processor
 
-    def _candidates(self, pixels, corners, threshold):
-        model, managed = self._managed.loaded(), self._managed
+    def _best(self, model, pixels, corners, threshold):
         inputs = self._processor(images=pixels, input_boxes=[corners.tolist()], return_tensors="pt")
         sizes = inputs["original_sizes"]
-        inputs = {k: v.to(managed.device, managed.dtype) if v.is_floating_point() else v.to(managed.device)
-                  for k, v in inputs.items()}
-        out = model(**inputs, multimask_output=True)
-        masks = self._processor.post_process_masks(out.pred_masks.float().cpu(), sizes, mask_threshold=threshold)[0]
-        return masks > 0, out.iou_scores[0].float().cpu()
+        out = model(**inputs.to(self._managed.device), multimask_output=True)
+        scores, best = out.iou_scores[0].max(-1)  # (N,)
+        low = out.pred_masks[0][torch.arange(len(best)), best]  # (N, 256, 256)
+        masks = self._processor.post_process_masks(low[None, :, None].float().cpu(), sizes, mask_threshold=threshold)[0]
+        return masks[:, 0], scores.cpu()
 
 
 def load_sam2(path: Path, dtype: torch.dtype) -> Sam2:
-    """A converted folder, or an official .pt file with, for other architectures, its configuration beside it.
+    """A converted folder, or an official .pt file with, for an architecture of its own, its configuration beside it.
 
     Raises:
         UserError: what is wrong with the files, or what is missing to read them.
     """
-    try:
-        return _load_folder(path, dtype) if path.is_dir() else _load_official(path, dtype)
-    except UserError:
-        raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"model: {path.name} is damaged or no SAM2 model ({error}). Download it again.") from error
-
-
-def _load_folder(path: Path, dtype: torch.dtype) -> Sam2:
-    try:
-        from transformers import Sam2Model, Sam2Processor
-    except ImportError as error:
-        raise UserError("model: this transformers is too old for SAM2. Update it (pip install -U transformers), or use an "
-                        "official .pt file with the sam2 package.") from error
-    from safetensors import SafetensorError
-
-    try:
-        model = Sam2Model.from_pretrained(path, local_files_only=True)
-    except SafetensorError as error:
-        raise ValueError(error) from error
-    return TransformersSam2(model.to(dtype), Sam2Processor.from_pretrained(path, local_files_only=True))
-
-
-def _load_official(path: Path, dtype: torch.dtype) -> Sam2:
-    try:
-        from sam2.build_sam import build_sam2
-    except ImportError as error:
-        raise UserError(
-            f"model: {path.name} is an official checkpoint, which needs the sam2 package. Install it with "
-            "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2, or choose a converted model such as "
-            f"{SAM2.repositories[0]}, which needs nothing."
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)["model"]
-    beside = path.with_suffix(".yaml")
-    model = _built_from(beside) if beside.is_file() else build_sam2(_official_config(path, state), device="cpu")
-    model.load_state_dict(state)
-    return PackageSam2(model, dtype)
-
-
-def _official_config(path: Path, state: dict[str, Tensor]) -> str:
-    """The package's configuration of a checkpoint, told by its weights: file names get changed."""
-    width = len(state["image_encoder.trunk.patch_embed.proj.weight"])
-    blocks = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("image_encoder.trunk.blocks."))
-    size = _SIZES.get((width, blocks))
-    if size is None:
-        raise UserError(f"model: {path.name} has a size of its own (width {width}, {blocks} blocks). Put the configuration it "
-                        f"was trained with beside it, as {path.stem}.yaml.")
-    version = "sam2.1" if "no_obj_embed_spatial" in state else "sam2"
-    return f"configs/{version}/{version}_hiera_{size}.yaml"
-
-
-def _built_from(config: Path):
-    """A model as a SAM2 configuration file describes it; of the sam2 package's own classes only."""
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    content = OmegaConf.to_container(OmegaConf.load(config), resolve=True)
-    foreign = [target for target in _targets(content) if not str(target).startswith("sam2.modeling.")]
-    if foreign:
-        raise UserError(f"model: {config.name} asks for {foreign[0]}, which is no part of SAM2. Nothing of it was run.")
-    return instantiate(content["model"], _recursive_=True).eval()
-
-
-def _targets(content) -> list:
-    if isinstance(content, dict):
-        own = [content["_target_"]] if "_target_" in content else []
-        return own + [t for value in content.values() for t in _targets(value)]
-    return [t for value in content for t in _targets(value)] if isinstance(content, list) else []
+    if path.is_file():
+        with reading(SAM2, path):
+            return PackageSam2(read_checkpoint(path), dtype)
+    model_class, processor_class = native_classes(SAM2, "Sam2Model", "Sam2Processor")
+    with reading(SAM2, path):
+        model = read_weights(model_class, path).float()
+        processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return TransformersSam2(model, processor, dtype)
 
 
 class LoadSAM2(io.ComfyNode):
@@ -174,18 +111,23 @@ class LoadSAM2(io.ComfyNode):
             inputs=[
                 io.Combo.Input("model", options=choices(SAM2),
                                tooltip="From models/sam2: official .pt files (which need the sam2 package) or converted "
-                                       "folders. Names that begin with facebook/ can be downloaded, the smallest is fine."),
+                                       "folders. Names that begin with facebook/ can be downloaded; the smallest is fine."),
                 io.Boolean.Input("download_if_missing", default=False,
                                  tooltip="Fetch a facebook/ model from the Hugging Face hub into models/sam2. A broken "
                                          "download goes on when queued again."),
                 io.Combo.Input("dtype", options=list(DTYPES), default="auto", optional=True, advanced=True,
-                               tooltip="Precision of the weights. auto: half where the GPU is fast at it."),
+                               tooltip="What layers compute in; weights are float32. auto: bfloat16 where the GPU is fast at "
+                                       "it, else float16 or float32."),
             ],
             outputs=[Sam2Type.Output("sam2", tooltip="Wire to Subject Mask or Mask From Boxes.")],
         )
 
     @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return problem(SAM2, model) or True
+
+    @classmethod
     def execute(cls, model: str, download_if_missing: bool, dtype: str = "auto") -> io.NodeOutput:
         path = find(SAM2, model, download_if_missing, cls.hidden.unique_id)
         with torch.inference_mode(False):
-            return io.NodeOutput(load_sam2(path, resolve_dtype(dtype)))
+            return io.NodeOutput(load_sam2(path, resolve_dtype(dtype, (torch.bfloat16, torch.float16))))
