@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import small_checkpoint as small_checkpoint_module
+import small_vision
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,3 +53,9 @@ def small_checkpoint(host_root):
 def pruned_checkpoint(host_root):
     """The same with 10 cross-attention blocks instead of 16: a model that the pack must refuse."""
     return small_checkpoint_module.cached_small_checkpoint(host_root, ROOT / ".dev" / "cache", pruned=True)
+
+
+@pytest.fixture(scope="session")
+def vision_models():
+    """A models folder with small Florence-2 and SAM2 models, made once and kept in `.dev/cache`: copy before changing."""
+    return small_vision.cached_small_vision(ROOT / ".dev" / "cache")
