@@ -26,6 +26,12 @@ class Detection:
     score: float | None = None
 
 
+def whole_pixels(box: Box) -> Box:
+    """Each side at the nearest border between pixels."""
+    left, top = round(box.x), round(box.y)
+    return Box(left, top, round(box.x + box.width) - left, round(box.y + box.height) - top)
+
+
 def clip(box: Box, width: int, height: int) -> Box:
     """The part of a box that lies inside an image; of no size if none does."""
     left, top = min(max(box.x, 0), width), min(max(box.y, 0), height)
@@ -35,9 +41,7 @@ def clip(box: Box, width: int, height: int) -> Box:
 
 def to_bounding_box(detection: Detection) -> dict:
     """The host's BOUNDING_BOX in whole pixels, with `label` and `score` where its own detectors put them."""
-    left, top = round(detection.box.x), round(detection.box.y)
-    right, bottom = round(detection.box.x + detection.box.width), round(detection.box.y + detection.box.height)
-    box = {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": detection.label}
+    box = {**whole_pixels(detection.box)._asdict(), "label": detection.label}
     return box if detection.score is None else {**box, "score": detection.score}
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..chart import to_picture
 from ..errors import UserError
-from ..host.progress import Interrupted, Progress, is_out_of_memory
-from .boxes import Detection, choose, clip, to_bounding_box
+from ..host.progress import Interrupted, is_out_of_memory
+from .boxes import Detection, choose, clip, to_bounding_box, whole_pixels
 from .cleaning import clean
 from .overlay import draw_overlay
 from .recent import Packed, ask, digest
@@ -61,12 +61,13 @@ class Masked:
 
 def mask_images(
     images: list[Tensor], names: list[str], find: Callable[[int], list[Detection]], sam2, choices: Choices, nothing: str,
-    node_id: str,
+    report: Callable[[int, Image.Image, str], None],
 ) -> tuple[list[Masked], list[Tensor], list[Image.Image], str]:
     """Mask every image. One that fails does not stop the others, and what the model found in them is kept.
 
     Args:
         images: (H, W, 3) each. names: how to call them. find(i): what there is in image i. nothing: said where it is nothing.
+        report(done, picture, text): called after each image with its small overlay and the lines so far.
 
     Returns:
         results; overlays (H, W, 3); overlays as small pictures; a line of text for each image.
@@ -74,7 +75,6 @@ def mask_images(
     Raises:
         UserError: after the last image, with all that failed.
     """
-    progress = Progress(len(images), node_id)
     results, overlays, previews, lines, failed = [], [], [], [], []
     cause = None
     for i, image in enumerate(images):
@@ -95,22 +95,22 @@ def mask_images(
         lines.append(f"{names[i]}: {result.line()}")
         if bad:
             failed.append(i)
-        progress.update(i + 1, previews[-1])
-        progress.text("\n".join(lines))
+        report(i + 1, previews[-1], "\n".join(lines))
     if failed:
-        problems = "\n".join(f"{names[i]}: {results[i].problem}" for i in failed)
-        fine = "\n".join(line for i, line in enumerate(lines) if i not in failed)
+        fine = "".join(f"\n{line}" for i, line in enumerate(lines) if i not in failed)
         raise UserError(
-            f"images: {len(failed)} of {len(images)} have no mask:\n{problems}\nChange the phrase or the boxes, or set "
-            "if_nothing_found to 'whole image' or 'empty'. The others are kept: queueing again does not search them anew."
-            + (f"\n{fine}" if fine else "")
+            f"images: {len(failed)} of {len(images)} have no mask:\n"
+            + "\n".join(f"{names[i]}: {results[i].problem}" for i in failed)
+            + "\nChange the phrase or the boxes, or set if_nothing_found to 'whole image' or 'empty'."
+            + (f" What was found in the others is kept for the next run:{fine}" if fine else "")
         ) from cause
     return results, overlays, previews, "\n".join(lines)
 
 
 def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing: str) -> Masked:
     height, width = image.shape[:2]
-    found = [replace(d, box=clip(d.box, width, height)) for d in found]
+    # What is handed out as boxes must be what was masked, so that it gives the same masks again.
+    found = [replace(d, box=clip(whole_pixels(d.box), width, height)) for d in found]
     found = [d for d in found if d.box.width >= 1 and d.box.height >= 1]
     if not found:
         return _without(image, found, nothing, choices)
@@ -128,7 +128,7 @@ def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing
     mask = clean(mask, fill_holes=choices.fill_holes, keep_largest=choices.keep_largest, grow=choices.grow,
                  feather=choices.feather, invert=choices.invert)
     if (mask == float(choices.invert)).all():
-        return _without(image, found, "nothing is left of its mask (see threshold and grow)", choices)
+        return _without(image, found, "nothing is left of its mask; see threshold and grow", choices)
     return Masked(mask, found, taken)
 
 

@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..chart import to_tensor
 from ..errors import UserError
+from ..host.progress import Progress
 from ..photos import as_list
 from ..types import Florence2Type, Sam2Type
 from .boxes import CHOICES, Detection, parse_boxes, read_boxes
@@ -120,7 +121,13 @@ def _output(cls, images, names, find, sam2, inputs: dict, nothing: str) -> io.No
         if len(names) != len(images):
             raise UserError(f"names: there are {len(images)} images and {len(names)} names. Wire both from the same node.")
         numbers = [f"{number} ({name})" for number, name in zip(numbers, names, strict=True)]
-    results, overlays, previews, text = mask_images(images, numbers, find, sam2, choices, nothing, cls.hidden.unique_id)
+    progress = Progress(len(images), cls.hidden.unique_id)
+
+    def report(done: int, picture, lines: str) -> None:
+        progress.update(done, picture)
+        progress.text(lines)
+
+    results, overlays, previews, text = mask_images(images, numbers, find, sam2, choices, nothing, report)
     masks = [result.mask[None] for result in results]
     shown = ui.PreviewImage([to_tensor(preview)[0] for preview in previews], cls=cls).as_dict()
     return io.NodeOutput(masks, [overlay[None] for overlay in overlays], [result.boxes() for result in results],

@@ -1,5 +1,7 @@
 """The test pack's nodes (V3)."""
 
+import json
+
 from comfy_api.latest import ComfyExtension, io
 
 from . import tiny_sd15
@@ -55,6 +57,24 @@ class TestTinyControlNet(io.ComfyNode):
         return io.NodeOutput(tiny_sd15.tiny_control_net(seed, width))
 
 
+class TestOldBoxes(io.ComfyNode):
+    """The older BBOX, (left, top, right, bottom), as packs that know no BOUNDING_BOX give it."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestOldBoxes",
+            display_name="Old boxes (test)",
+            category="attractor/test",
+            inputs=[io.String.Input("boxes")],
+            outputs=[io.Custom("BBOX").Output()],
+        )
+
+    @classmethod
+    def execute(cls, boxes) -> io.NodeOutput:
+        return io.NodeOutput(json.loads(boxes))
+
+
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
-        return [TestTinySD15, TestTinyControlNet]
+        return [TestTinySD15, TestTinyControlNet, TestOldBoxes]
