@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from comfy_api.latest import io
+from PIL import Image
 from torch import Tensor
 
+from ..chart import to_picture
 from ..host.managed import DTYPES, Managed, resolve_dtype
 from ..types import Sam2Type
 from .boxes import Box
@@ -33,27 +35,27 @@ class Sam2(ABC):
         height, width = image.shape[:2]
         if not boxes:
             return torch.zeros(0, height, width), torch.zeros(0)
-        pixels = (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
+        picture = to_picture(image[None])
         corners = np.array([(b.x, b.y, b.x + b.width, b.y + b.height) for b in boxes], dtype=np.float32)
         model, device = self._managed.loaded(), self._managed.device
         half = torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32)
         with torch.inference_mode(), half:
-            masks, scores = self._best(model, pixels, corners, threshold)
+            masks, scores = self._best(model, picture, corners, threshold)
         return masks.float(), scores.float()
 
     @abstractmethod
-    def _best(self, model, pixels: np.ndarray, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
-        """(H, W, 3) uint8 and (N, 4) left, top, right, bottom -> (N, H, W) bool and (N,), on the CPU."""
+    def _best(self, model, picture: Image.Image, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
+        """corners: (N, 4), left, top, right, bottom. Gives (N, H, W) bool and (N,), on the CPU."""
 
 
 class PackageSam2(Sam2):
     """By the `sam2` package's own image predictor."""
 
-    def _best(self, model, pixels, corners, threshold):
+    def _best(self, model, picture, corners, threshold):
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
         predictor = SAM2ImagePredictor(model, mask_threshold=threshold)  # holds the picture's features: not kept
-        predictor.set_image(pixels)
+        predictor.set_image(picture)
         masks, scores = [], []
         for box in corners:  # one at a time: three masks of a large photo are hundreds of megabytes
             offered, predicted_iou, _ = predictor.predict(box=box, multimask_output=True)
@@ -70,8 +72,8 @@ class TransformersSam2(Sam2):
         super().__init__(model, dtype)
         self._processor = processor
 
-    def _best(self, model, pixels, corners, threshold):
-        inputs = self._processor(images=pixels, input_boxes=[corners.tolist()], return_tensors="pt")
+    def _best(self, model, picture, corners, threshold):
+        inputs = self._processor(images=picture, input_boxes=[corners.tolist()], return_tensors="pt")
         sizes = inputs["original_sizes"]
         out = model(**inputs.to(self._managed.device), multimask_output=True)
         scores, best = out.iou_scores[0].max(-1)  # (N,)
