@@ -29,10 +29,17 @@ class Florence2:
         """Where `phrase` is in an image (H, W, 3) in 0..1; boxes in its pixels, in Florence-2's order. Deterministic.
 
         Florence-2 gives no scores for grounding: `Detection.score` stays None.
+
+        Raises:
+            UserError: the phrase is none.
         """
+        if "<" in phrase:  # Florence-2's marks for tasks and places
+            raise UserError(f"phrase: {phrase!r} has a < in it. Say it in plain words, such as the dog.")
         height, width = image.shape[:2]
         model = self._managed.loaded()
         inputs = self._processor(text=TASK + phrase, images=to_picture(image[None]), return_tensors="pt")
+        if inputs["input_ids"].shape[1] > model.config.text_config.max_position_embeddings:
+            raise UserError(f"phrase: {len(phrase)} characters are more than Florence-2 can read. Say it in a few words.")
         with torch.inference_mode():
             ids = model.generate(**inputs.to(self._managed.device, model.dtype), **DECODING)
         text = self._processor.batch_decode(ids, skip_special_tokens=False)[0]
@@ -58,6 +65,8 @@ def load_florence2(path: Path, dtype: torch.dtype) -> Florence2:
     with reading(FLORENCE2, path):
         model = read_weights(model_class, path)
         processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        if "<loc_999>" not in processor.tokenizer.get_vocab():  # without its files transformers makes an empty one
+            raise ValueError("its tokenizer knows no places in a picture")
     return Florence2(model.to(dtype), processor)
 
 
