@@ -3,7 +3,6 @@
 import gc
 
 import pytest
-import small_vision
 import torch
 
 from attractor.nodes.errors import UserError
@@ -17,10 +16,8 @@ CHOICES = Choices(choose="largest", index=0, if_nothing_found="empty")
 
 
 @pytest.fixture(scope="module")
-def sam2(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sam2") / "tiny"
-    small_vision.write_sam2_transformers(folder)
-    return load_sam2(folder, torch.float32)
+def sam2(vision_models):
+    return load_sam2(vision_models / "sam2" / "tiny", torch.float32)
 
 
 @pytest.fixture

@@ -6,16 +6,18 @@ wrong place is seen. What is right is known all the same: a photo among others m
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-import small_vision
 from graphs import add_batch, add_tiny, add_training
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from comfy_client import ExecutionFailed, Graph, Interrupted
+from comfy_server import link
 
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "api"
 DISCS = {"left": (24, 22, 16), "low": (48, 42, 20), "right": (72, 22, 14)}
 TINT, STRENGTH = np.array([255, 40, 90]), 0.45
 NOTHING = "nothing like 'the disc' was found"
@@ -30,13 +32,10 @@ def scene(name, size=(96, 64)):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def models(comfy_server):
+def models(comfy_server, vision_models):
     """The small models, where the server looks for models."""
-    folder = comfy_server.base / "models"
-    if not (folder / "sam2" / "tiny").exists():
-        small_vision.write_florence2(folder / "florence2" / "tiny")
-        small_vision.write_florence2(folder / "florence2" / "tiny-blind", boxes=0)
-        small_vision.write_sam2_transformers(folder / "sam2" / "tiny")
+    for name in ("florence2/tiny", "florence2/tiny-blind", "sam2/tiny"):
+        link(vision_models / name, comfy_server.base / "models" / name)
 
 
 def load(graph, comfy, names):
@@ -289,7 +288,7 @@ def test_cleaning_and_inverting_reach_the_mask(comfy):
     assert mask.any() and not mask.all()
     assert same(from_boxes(comfy, ["left"], box, invert=True).masks, plain.backgrounds)
     assert (from_boxes(comfy, ["left"], box, grow=2).masks[0] > 127)[mask].all()
-    more, less = (from_boxes(comfy, ["left"], box, threshold=t).masks[0] for t in (-0.002, 0.002))
+    more, less = (from_boxes(comfy, ["left"], box, threshold=t).masks[0] for t in (-2e-5, 2e-5))
     assert (less <= plain.masks[0]).all() and (plain.masks[0] <= more).all() and less.sum() < more.sum()
     soft = from_boxes(comfy, ["left"], box, feather=8).masks[0]
     assert ((soft > 0) & (soft < 255)).any()
@@ -352,3 +351,28 @@ def test_a_large_photo(comfy):
     (mask,) = comfy.images(entry, shown)  # Crop To Subject refuses masks of another size than the image's
     assert np.ptp(np.asarray(mask)) > 0
     assert max(comfy.images(entry, node)[0].size) <= 640, "what is shown on the node is small"
+
+
+def test_the_example_workflow_runs(comfy, comfy_server):
+    prompt = json.loads((WORKFLOWS / "mask_and_train.json").read_text())
+    folder = comfy_server.input / "my-dog"
+    folder.mkdir(exist_ok=True)
+    for name in DISCS:
+        scene(name).save(folder / f"{name}.png")
+    loaders = {"AttractorLoadFlorence2": "florence2/tiny", "AttractorLoadSAM2": "sam2/tiny"}
+    small = {"steps": 2, "sample_every": 0, "batch_size": 2, "resolution": 128, "width": 128, "height": 128}
+    for node in prompt.values():
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
+        elif node["class_type"] in loaders:
+            node["inputs"]["model"] = loaders[node["class_type"]]
+        elif node["class_type"] == "AttractorTrain":
+            node["inputs"]["name"] = "mask-and-train"
+        if node["class_type"] != "TestTinySD15":
+            node["inputs"].update({key: value for key, value in small.items() if key in node["inputs"]})
+    entry = comfy.run(prompt, timeout=300)
+    (train,) = [key for key, node in prompt.items() if node["class_type"] == "AttractorTrain"]
+    (masker,) = [key for key, node in prompt.items() if node["class_type"] == "AttractorSubjectMask"]
+    assert entry["outputs"][train]["images"]
+    assert [line.split(":")[0] for line in entry["outputs"][masker]["text"][0].splitlines()] == [
+        "image 1 (left.png)", "image 2 (low.png)", "image 3 (right.png)"]
