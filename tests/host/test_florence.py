@@ -84,7 +84,7 @@ def test_boxes_turned_inside_out_or_off_the_image_are_left_out(florence2, monkey
     assert [detection.box for detection in ground(florence2, pixels(0))] == [Box(12, 9, 48, 36)]
 
 
-@pytest.mark.parametrize("phrase", ["Hund 🐶 und Katze", "dog" * 300, "{input} {x}"])
+@pytest.mark.parametrize("phrase", ["Hund 🐶 und Katze", "the big brown dog " * 5, "{input} {x}"])
 def test_any_words_can_be_asked_for(florence2, phrase):
     assert len(ground(florence2, pixels(0), phrase)) == 2
 
