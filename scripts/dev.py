@@ -47,7 +47,9 @@ RELEASES = {
 }
 # These three belong together: other mixes fail when the host imports them.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest", "pytest-xdist", "ruff", "scikit-image"]
+TOOLS = ["pytest", "pytest-xdist", "ruff", "scikit-image", "setuptools>=77"]
+# Building this one takes torch: the environment's own, or the build would fetch gigabytes of another.
+BUILT_WITH_TORCH = "sam2"
 
 
 class Failed(Exception):
@@ -120,14 +122,20 @@ def tools_python():
 def install_packages(python, requirements):
     tools = tools_python()
     listing = subprocess.run([tools, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    last = [line for line in requirements if line.startswith(BUILT_WITH_TORCH)]
+    passes = [part for part in ([line for line in requirements if line not in last], last) if part]
+    environment = {"SAM2_BUILD_CUDA": "0", **os.environ}
     try:
         # What is set for uv itself stays.
-        environment = {**pip_settings(listing), **os.environ}
-        uv = [tools, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-        run([*uv, *requirements], env=environment)
+        for part in passes:
+            uv = [tools, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+            uv += ["--no-build-isolation-package", BUILT_WITH_TORCH]
+            run([*uv, *part], env={**pip_settings(listing), **environment})
     except Failed as failure:
         say(f"trying pip, because uv {failure}")
-        run([python, "-m", "pip", "install", "--quiet", *requirements])
+        for part in passes:
+            isolation = ["--no-build-isolation"] if part is last else []
+            run([python, "-m", "pip", "install", "--quiet", *isolation, *part], env=environment)
 
 
 def requirement_lines(host):

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import io
+import sys
 import tarfile
 from pathlib import Path
 
@@ -79,6 +80,24 @@ def test_host_requirements_cannot_override_the_torch_that_fits(tmp_path):
     lines = dev.requirement_lines(tmp_path)
     assert [line for line in lines if line.startswith("torch")] == dev.TORCH
     assert "numpy>=1" in lines
+
+
+@pytest.mark.parametrize("uv_works", [True, False])
+def test_what_is_built_with_torch_comes_after_it_and_fetches_no_torch_of_its_own(tmp_path, monkeypatch, uv_works):
+    commands = []
+
+    def run(command, env):
+        commands.append((list(map(str, command)), env))
+        if "uv" in command and not uv_works:
+            raise dev.Failed("has no network")
+
+    monkeypatch.setattr(dev, "run", run)
+    monkeypatch.setattr(dev, "tools_python", lambda: sys.executable)
+    dev.install_packages(tmp_path / "python", ["sam2>=1.1.0", "torch==2", "numpy"])
+    (first, _), (second, environment) = commands[-2:]
+    assert first[-2:] == ["torch==2", "numpy"] and second[-1] == "sam2>=1.1.0" and "torch==2" not in second
+    assert ("--no-build-isolation-package" if uv_works else "--no-build-isolation") in second
+    assert ("uv" in second) == uv_works and environment["SAM2_BUILD_CUDA"] == "0"
 
 
 def test_pip_settings_reach_uv_and_environment_variables_win():
