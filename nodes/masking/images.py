@@ -8,6 +8,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..host import folders
+from ..host.progress import Progress
 from ..photos import as_list
 from .cropping import WHERE, crop, empty_mask, square_around, subject_box
 from .pictures import natural_order, read_picture
@@ -28,6 +29,7 @@ class LoadSubjectImages(io.ComfyNode):
             description="Loads every picture of a folder under ComfyUI's input folder, upright, in natural order, each at its "
                         "own size. Wire images and masks to Train Attractor Embedding.",
             search_aliases=["load folder", "load images", "dataset", "photos"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input("folder", options=folders.picture_folders(),
                                tooltip="A folder under ComfyUI's input folder. Press R to refresh the list."),
@@ -54,7 +56,9 @@ class LoadSubjectImages(io.ComfyNode):
     def execute(cls, folder: str, alpha: str, unreadable_files: str) -> io.NodeOutput:
         paths = sorted(folders.pictures_in(folder), key=lambda path: natural_order(path.name))
         images, masks, names, lines, broken = [], [], [], [], []
-        for path in paths:
+        progress = Progress(len(paths), cls.hidden.unique_id)
+        for done, path in enumerate(paths):
+            progress.update(done)
             try:
                 image, opaque, note = read_picture(path)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -74,8 +78,10 @@ class LoadSubjectImages(io.ComfyNode):
                             "unreadable_files to 'leave out'.")
         if not images:
             raise UserError(f"folder: there is no picture in {folder!r}. Put the photos there, or choose another folder.")
-        lines += [f"left out: {line}" for line in broken]
-        return io.NodeOutput(images, masks, names, ui={"text": ["\n".join(lines)]})
+        text = "\n".join([*lines, *(f"left out: {line}" for line in broken)])
+        progress.update(len(paths))
+        progress.text(text)
+        return io.NodeOutput(images, masks, names, ui={"text": [text]})
 
 
 class CropToSubject(io.ComfyNode):

@@ -1,11 +1,11 @@
 """Nodes that make subject masks: from a phrase, or from boxes."""
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..chart import to_tensor
 from ..errors import UserError
 from ..host.progress import Progress
-from ..photos import as_list
 from ..types import Florence2Type, Sam2Type
 from .boxes import CHOICES, Detection, parse_boxes, read_boxes
 from .masks import NOTHING_FOUND, Choices, mask_images
@@ -96,8 +96,8 @@ class MaskFromBoxes(io.ComfyNode):
 
 
 def _pixels(images: list) -> list:
-    """Every image as (H, W, 3)."""
-    return [image[..., :3].expand(-1, -1, 3) for image in as_list(images)]
+    """Every image as (H, W, 3), not copied: photos are large."""
+    return [image[..., :3].expand(-1, -1, 3).to("cpu", torch.float32) for batch in images for image in batch]
 
 
 def _wired(boxes: list | None, images: int) -> list[list[Detection]] | None:
