@@ -1,16 +1,16 @@
 """Fetching a model from the Hugging Face hub: asked for by the user, shown on the node, resumed when broken off."""
 
+import io
 import logging
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
 from ..errors import UserError
 from ..host.progress import Interrupted, Progress
 
-_WANTED = ["*.json", "*.txt", "*.safetensors"]
+_WANTED = ("*.json", "*.txt", "*.safetensors")
 
 
 def download(repository: str, target: Path, node_id: str) -> Path:
@@ -21,10 +21,9 @@ def download(repository: str, target: Path, node_id: str) -> Path:
     Raises:
         UserError: the hub cannot be reached, or the download broke off. Interrupted: the user has cancelled.
     """
-    partial = target.with_name(f".incomplete-{target.name}")
     try:
-        _fetch(repository, partial, node_id)
-        os.replace(partial, target)
+        complete = _fetch(repository, target.with_name(f".incomplete-{target.name}"), node_id)
+        os.replace(complete, target)
     except Interrupted:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries
@@ -36,38 +35,49 @@ def download(repository: str, target: Path, node_id: str) -> Path:
     return target
 
 
-def _fetch(repository: str, folder: Path, node_id: str) -> None:
-    from huggingface_hub import HfApi, snapshot_download
-    from tqdm.auto import tqdm
+def _fetch(repository: str, folder: Path, node_id: str) -> Path:
+    """The folder, once all files are in it. File by file, since `snapshot_download` keeps nothing of one that breaks off."""
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
 
-    # Asked first: without an answer snapshot_download would take what is in the folder for the whole.
     info = HfApi().model_info(repository, files_metadata=True)
-    sizes = {f.rfilename: f.size for f in info.siblings if any(fnmatch(f.rfilename, pattern) for pattern in _WANTED)}
-    total = sum(sizes.values())
+    files = [file for file in info.siblings
+             if "/" not in file.rfilename and any(fnmatch(file.rfilename, pattern) for pattern in _WANTED)]
+    total = sum(file.size for file in files)
     logging.info("Downloading %s, revision %s (main), %d MB", repository, info.sha, total // 10**6)
-    cancelled = threading.Event()
-
-    class Bar(tqdm):
-        def update(self, n=1):
-            if cancelled.is_set():
-                raise Interrupted
-            return super().update(n)
-
+    folder.mkdir(parents=True, exist_ok=True)
     progress = Progress(total, node_id)
-    pool = ThreadPoolExecutor(1)
-    job = pool.submit(snapshot_download, repository, revision=info.sha, local_dir=folder, allow_patterns=_WANTED,
-                      tqdm_class=Bar)
-    try:
-        done = False
-        while not done:
-            done = bool(wait([job], timeout=0.5).done)
-            here = min(total, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
-            progress.update(here)
-            progress.text(f"downloading {repository}: {here / 1e6:.0f} of {total / 1e6:.0f} MB")
-        job.result()
-    finally:
-        cancelled.set()
-        pool.shutdown(wait=False)
-    short = [name for name, size in sizes.items() if not (folder / name).is_file() or (folder / name).stat().st_size != size]
-    if short:
-        raise OSError(f"{short[0]} did not come whole")
+    parts, before = {}, 0
+    for file in files:
+        # Named by content too: what came of an older revision must not be gone on with.
+        part = parts[file.rfilename] = folder / f"{file.rfilename}.{file.blob_id}"
+
+        def written(here: int, before: int = before) -> None:
+            progress.update(before + here)
+            progress.text(f"downloading {repository}: {(before + here) / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+        with _Sink(part, written) as sink:
+            written(sink.tell())
+            if sink.tell() < file.size:
+                address = hf_hub_url(repository, file.rfilename, revision=info.sha)
+                http_get(address, sink, resume_size=sink.tell(), headers=build_hf_headers(), expected_size=file.size)
+        before += file.size
+    for path in set(folder.iterdir()) - set(parts.values()):
+        path.unlink()
+    for name, part in parts.items():
+        os.replace(part, folder / name)
+    return folder
+
+
+class _Sink(io.FileIO):
+    """A file that is appended to, and says how long it has become."""
+
+    def __init__(self, path: Path, written: Callable[[int], None]):
+        super().__init__(path, "ab")
+        self._written = written
+
+    def write(self, data) -> int:
+        count = super().write(data)
+        self._written(self.tell())
+        return count

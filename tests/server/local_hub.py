@@ -48,31 +48,34 @@ class LocalHub:
                     self.close_connection = True
                     return
                 name = path.rpartition("/")[2]
-                if path in (f"/api/models/{hub.repository}", f"/api/models/{hub.repository}/revision/{REVISION}"):
-                    siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
+                if path == f"/api/models/{hub.repository}":
+                    siblings = [{"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+                                for name, content in hub.files.items()]
                     info = {"id": hub.repository, "modelId": hub.repository, "sha": REVISION, "siblings": siblings}
                     self._send(json.dumps({**info, "private": False, "tags": [], "downloads": 0, "likes": 0}).encode(), body)
-                elif path == f"/api/models/{hub.repository}/tree/{REVISION}":
-                    tree = [{"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                            for name, content in hub.files.items()]
-                    self._send(json.dumps(tree).encode(), body)
                 elif path == f"/{hub.repository}/resolve/{REVISION}/{name}" and name in hub.files:
+                    self._redirect(f"/cdn/{name}")  # as the hub does with large files
+                elif path.startswith("/cdn/"):
                     content = hub.files[name]
-                    etag = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": REVISION}
                     start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-                    self._send(content, body, start, etag)
+                    self._send(content, body, start)
                 else:
-                    self.send_response(404)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
+                    self._redirect(None)
 
-            def _send(self, content, body, start=0, headers=()):
+            def _redirect(self, target):
+                self.send_response(302 if target else 404)
+                if target:
+                    self.send_header("Location", hub.url + target)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def _send(self, content, body, start=0):
                 rest = content[start:]
                 self.send_response(206 if start else 200)
                 if start:
                     self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-                for key, value in {"Content-Length": str(len(rest)), "Accept-Ranges": "bytes", **dict(headers)}.items():
-                    self.send_header(key, value)
+                self.send_header("Content-Length", str(len(rest)))
+                self.send_header("Accept-Ranges", "bytes")
                 self.end_headers()
                 if not body:
                     return
