@@ -12,7 +12,7 @@ import torch
 import nodes as host_nodes
 from attractor.nodes.errors import UserError
 from attractor.nodes.host.conds import KEY
-from attractor.nodes.host.payload import AppliedToken, Payload
+from attractor.nodes.host.payload import Payload
 from attractor.nodes.host.text import HostTextEncoder
 from attractor.nodes.tokens import ApplyPersonalizedToken
 from attractor.trainer.concept import Embedding, PersonalizedToken
@@ -92,9 +92,29 @@ def test_two_branches_do_not_leak_into_each_other_or_the_original(tiny_model, ti
     assert torch.equal(sample(first[0], *prompts[1]), alone[5])
 
 
+def test_patches_of_the_model_stay_and_see_the_tokens_contexts(tiny_model, tiny_clip):
+    seen = []
+
+    def patch(query, k, v, extra):
+        seen.append(not torch.equal(k, v))  # the bypass is in V only
+        return query, k, v
+
+    patched = tiny_model.clone()
+    patched.set_model_attn2_patch(patch)
+    (model, clip), (plain, _) = apply(patched, tiny_clip), apply(tiny_model, tiny_clip)
+    positive, negative = encode(clip, PROMPT), encode(clip, "")
+    expected = sample(plain, positive, negative, steps=3)
+    for _ in range(2):
+        assert torch.equal(sample(model, positive, negative, steps=3), expected)
+    assert len(seen) == 2 * 3 * 16 and all(seen)
+    assert model.model_options["transformer_options"]["patches"] == {"attn2_patch": [patch]}
+
+
 def single_embedding(tiny_model, tiny_clip):
-    """What sampling gives with the plain embedding that a NeTI token falls back to."""
-    embedding = Embedding(AppliedToken("<cat>", neti_token().subject).representative())
+    """What sampling gives with the plain embedding that a NeTI token falls back to: that of t = 500, the layers' mean
+    direction at their mean norm."""
+    vectors, _ = neti_token().subject(torch.full((16,), 500.0), torch.arange(16))
+    embedding = Embedding(torch.nn.functional.normalize(vectors.mean(0, keepdim=True)) * vectors.norm(dim=-1).mean())
     model, clip = apply(tiny_model, tiny_clip, PersonalizedToken("<cat>", "cat", "textual_inversion", 768, embedding))
     return sample(model, encode(clip, PROMPT), encode(clip, ""))
 
