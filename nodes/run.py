@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,10 +90,9 @@ class Run:
             self.save()
             raise
         except NonFiniteLoss as error:
-            raise UserError(
-                f"Training stopped at {error}. Lower learning_rate (preset 'paper' is the lowest). Kept: the run's last "
-                f"checkpoint{f' at step {self._saved_step}' if self._saved_step > 0 else ' (none was saved yet)'}."
-            ) from error
+            kept = f"at step {self._saved_step}" if self._saved_step > 0 else "(none was saved yet)"
+            raise UserError(f"Training stopped at {error}. Lower learning_rate (preset 'paper' is the lowest) and give the run "
+                            f"another name. Kept: this run's last checkpoint {kept}.") from error
         self.save()
 
     def _step(self) -> StepResult:
@@ -123,7 +123,7 @@ class Run:
             UserError: a file could not be written; those before it are whole.
         """
         step = self.trainer.step_count
-        try:
+        with self._writing():
             token = self.token()
             save_token(token, self.token_path)
             if snapshot:
@@ -132,14 +132,21 @@ class Run:
             with replacing(self.folder / "curves.json") as temporary:
                 temporary.write_text(json.dumps(self.trainer.curves))
             self._save_picture(self.chart(), self.folder / "chart.png")
-        except Exception as error:  # safetensors raises an error class of its own
-            raise UserError(f"The run '{self.folder.name}' could not be saved at step {step}: {error}. Free space or "
-                            "choose another output folder; queue again to resume from the last whole checkpoint."
-                            ) from error
         self._saved_step = step
 
     def _save_sample(self, step: int) -> None:
-        self._save_picture(self._sample, self.folder / "samples" / f"step-{step:06d}.png")
+        with self._writing():
+            self._save_picture(self._sample, self.folder / "samples" / f"step-{step:06d}.png")
+
+    @contextmanager
+    def _writing(self):
+        """Says what to do where a file cannot be written."""
+        try:
+            yield
+        except Exception as error:  # safetensors raises an error class of its own
+            raise UserError(f"The run '{self.folder.name}' could not be saved at step {self.trainer.step_count}: {error}. "
+                            "Free space or choose another output folder; queue again to resume from the last whole "
+                            "checkpoint.") from error
 
     @staticmethod
     def _save_picture(picture: Image.Image, path: Path) -> None:

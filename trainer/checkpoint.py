@@ -50,11 +50,11 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
         with safe_open(path, framework="pt", device="cpu") as file:
             header = json.loads((file.metadata() or {})["attractor"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no __iter__)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        check_resume(header, trainer.settings, identity)
+        trainer.concepts.load_state_dict(_under(tensors, "concept/"))
+    except (SafetensorError, OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         raise CannotResume(f"{Path(path).name} is damaged ({error}).") from error
-    check_resume(header, trainer.settings, identity)
 
-    trainer.concepts.load_state_dict(_under(tensors, "concept/"))
     for name, parameter in trainer.concepts.named_parameters():
         state = _under(tensors, f"optimizer/{name}/")
         if state:

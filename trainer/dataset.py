@@ -32,7 +32,7 @@ def latent_masks(masks: Tensor, size: tuple[int, int], resize: str = "area", dil
     Args:
         masks: (n, H, W) in 0..1 at the photos' size.
         size: (h, w) of the latents.
-        resize: `area` averages (soft masks), `nearest` picks.
+        resize: `area` averages (soft masks), `nearest` picks the pixel in the middle.
         dilation: pixels by which the subject grows first.
 
     Returns:
@@ -41,7 +41,8 @@ def latent_masks(masks: Tensor, size: tuple[int, int], resize: str = "area", dil
     masks = masks[:, None].float()
     if dilation > 0:
         masks = F.max_pool2d(masks, 2 * dilation + 1, stride=1, padding=dilation)
-    return F.interpolate(masks, size=size, mode=resize)
+    # Plain "nearest" takes each cell's top left pixel, which shifts the subject by half a cell.
+    return F.interpolate(masks, size=size, mode="nearest-exact" if resize == "nearest" else resize)
 
 
 def cache_photos(images: Tensor, masks: Tensor | None, encode, settings) -> Photos:

@@ -81,9 +81,10 @@ def load_official_mapper(path: str | os.PathLike) -> tuple[NeTIMapper, dict]:
         data = content["cfg"].get("data", {})
         mapper = _mapper_of(state, options, encoder)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path.name} is no official NeTI mapper, or an incomplete one ({error}).") from error
+        raise ValueError(f"{path.name} is no official NeTI mapper, or an incomplete one ({error}). Choose another file "
+                         "or get it again.") from error
     if not all(torch.isfinite(value).all() for value in mapper.state_dict().values()):
-        raise ValueError(f"{path.name} holds numbers that are not finite: its training diverged.")
+        raise ValueError(f"{path.name} holds numbers that are not finite: its training diverged. Choose an earlier checkpoint.")
     return mapper, {
         "placeholder": data.get("placeholder_token"),
         "super_category": data.get("super_category_token"),
@@ -136,8 +137,8 @@ def load_learned_embeds(path: str | os.PathLike) -> dict[str, Tensor]:
         name = content.get("name")
         content = {name if isinstance(name, str) else "emb_params": vectors}
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no embedding.")
+        raise ValueError(f"{path.name} holds no embedding. Choose a Textual Inversion or NeTI file.")
     found = {key: value.detach() for key, value in content.items() if isinstance(key, str) and torch.is_tensor(value)}
     if not found:
-        raise ValueError(f"{path.name} holds no embedding.")
+        raise ValueError(f"{path.name} holds no embedding. Choose a Textual Inversion or NeTI file.")
     return found

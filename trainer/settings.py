@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 
 from .schedules import SCHEDULES
@@ -18,7 +19,8 @@ CHOICES = {
     "attractor_kind": ("mapper", "embedding"),
 }
 
-# Changing one of these does not change what a step computes, so a resumed run may differ in them.
+# A resumed run may differ in these: they do not change what a step computes. But for `steps`: a run may be lengthened
+# at the price that the rest of w_c's schedule is stretched.
 _FREE_ON_RESUME = frozenset({"steps", "micro_batch", "gradient_checkpointing", "text_chunk", "fixed_loss_every"})
 
 
@@ -111,11 +113,14 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 found.append(f"{name} is {getattr(self, name)}: use 1 or more.")
         for name in ("learning_rate", "tau"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:  # false for NaN, too
                 found.append(f"{name} is {getattr(self, name)}: use a number above 0.")
-        for name in ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "weight_decay"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} is {getattr(self, name)}: use 0 or more.")
+        for name in ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "weight_decay",
+                     "attractor_noise", "mask_dilation", "micro_batch"):
+            if not 0 <= getattr(self, name) < math.inf:
+                found.append(f"{name} is {getattr(self, name)}: use a number, 0 or more.")
+        if not 0 <= self.nested_dropout <= 1:
+            found.append(f"nested_dropout is {self.nested_dropout}: use 0 to 1.")
         if self.uses_attractor and not self.loss_weights:
             found.append("subject_weight, background_weight and joint_weight are all 0: raise at least one.")
         if self.uses_contrast and self.batch_size < 2:

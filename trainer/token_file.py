@@ -61,6 +61,9 @@ def load_token(path: str | os.PathLike) -> PersonalizedToken:
         return _load_safetensors(path)
     if holds_mapper(path):
         return _load_official(path)
+    mapper = path.with_name(path.name.replace("learned_embeds", "mapper")).with_suffix(".pt")
+    if "learned_embeds" in path.name and mapper.is_file():  # its vector is the super-category's, never trained
+        raise ValueError(f"{path.name} only names the NeTI token that lies beside it. Choose {mapper.name}.")
     return _from_embeddings(path, load_learned_embeds(path))
 
 
@@ -74,7 +77,7 @@ def _load_safetensors(path: Path) -> PersonalizedToken:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no __iter__)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is not a readable safetensors file ({error}).") from error
+        raise ValueError(f"{path.name} is not a readable safetensors file ({error}). Get it again.") from error
     if "attractor" not in metadata:
         return _from_embeddings(path, tensors)
     try:
@@ -93,7 +96,7 @@ def _load_safetensors(path: Path) -> PersonalizedToken:
             concepts["subject"], tuple(attractors), header["record"],
         )
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is damaged: its header or tensors do not fit ({error}).") from error
+        raise ValueError(f"{path.name} is damaged: its header or tensors do not fit ({error}). Get it again.") from error
 
 
 def _rebuild(config: dict, state: dict[str, Tensor]) -> Representation:
@@ -108,7 +111,7 @@ def _load_official(path: Path) -> PersonalizedToken:
     mapper, info = load_official_mapper(path)
     placeholder = info["placeholder"]
     companion = path.with_name(path.name.replace("mapper", "learned_embeds")).with_suffix(".bin")
-    if companion.is_file():
+    if companion.stem != path.stem and companion.is_file():
         placeholder = next(iter(load_learned_embeds(companion)), placeholder)
     return PersonalizedToken(
         placeholder or f"<{path.stem}>", info["super_category"] or "", "neti", mapper.width, mapper,
@@ -124,7 +127,7 @@ def _from_embeddings(path: Path, tensors: dict[str, Tensor]) -> PersonalizedToke
     vectors = tensors.get(name)
     if vectors is None or not 1 <= vectors.ndim <= 2 or not torch.is_floating_point(vectors):
         raise ValueError(f"{path.name} holds no token: neither a personalised token of this pack nor the vectors "
-                         "of a Textual Inversion embedding.")
+                         "of a Textual Inversion embedding. Choose a file that is one of these.")
     vectors = vectors.reshape(-1, vectors.shape[-1])
     is_name = name.startswith("<") or name not in ("clip_l", "emb_params")
     placeholder = name if is_name and not any(c.isspace() for c in name) else f"<{path.stem}>"

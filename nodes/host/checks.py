@@ -43,6 +43,8 @@ def _predicts_noise(sampling) -> bool:
 
 def clip_problems(clip) -> list[str]:
     """Why a CLIP cannot take a token; empty if it can."""
+    if clip is None:
+        return [f"clip: the loaded file holds no text encoder. {_SD15}"]
     stage = clip.cond_stage_model
     if getattr(stage, "clip", None) != "clip_l" or not hasattr(getattr(stage, "clip_l", None), "transformer"):
         return [f"clip: this is not the text encoder of Stable Diffusion 1.5 ({type(stage).__name__}). {_SD15}"]
@@ -51,6 +53,8 @@ def clip_problems(clip) -> list[str]:
 
 def vae_problems(vae) -> list[str]:
     """Why a VAE cannot encode for SD1.5; empty if it can."""
+    if getattr(vae, "first_stage_model", None) is None:  # the host's VAE of a file without one
+        return [f"vae: the loaded file holds no VAE. {_SD15}"]
     if vae.latent_channels != 4 or getattr(vae, "latent_dim", 2) != 2:
         return [f"vae: it has {vae.latent_channels} latent channels, Stable Diffusion 1.5 has 4. Wire the VAE of the "
                 "same checkpoint."]

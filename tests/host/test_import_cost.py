@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUDGET = 0.3  # seconds of CPU time, so that a busy machine does not count
-HEAVY = ("transformers", "matplotlib", "sam2", "huggingface_hub", "scipy", "diffusers")
+BUDGET = 0.3  # seconds
+HEAVY = {"transformers", "matplotlib", "sam2", "huggingface_hub", "scipy", "diffusers"}
 
 START = """
 import asyncio, importlib.util, json, os, sys, time
@@ -19,16 +19,17 @@ root, host = sys.argv[1:]
 sys.path.insert(0, host)
 from comfy.cli_args import args
 args.cpu = True
+args.base_directory = os.getcwd()  # never the models and outputs of the user's own ComfyUI
 import utils.extra_config
 import nodes, server, comfy_api.latest, comfy.sd, comfy.sample
-before, started = set(sys.modules), time.process_time()
+before, started = set(sys.modules), time.perf_counter()
 spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
 module = sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 extension = asyncio.run(module.comfy_entrypoint())
 asyncio.run(extension.on_load())
 found = asyncio.run(extension.get_node_list())
-seconds = time.process_time() - started
+seconds = time.perf_counter() - started
 print(json.dumps({"seconds": seconds, "nodes": len(found), "new": sorted(set(sys.modules) - before)}))
 """
 
@@ -41,21 +42,23 @@ def start(host_root, base):
 
 
 def test_the_pack_is_imported_in_a_moment_and_brings_nothing_heavy(host_root, tmp_path):
-    starts = [start(host_root, tmp_path) for _ in range(2)]
-    assert starts[0]["nodes"] >= 4
-    brought = {name.split(".")[0] for name in starts[0]["new"]}
-    assert not brought & set(HEAVY)
-    assert min(run["seconds"] for run in starts) < BUDGET
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=BUDGET + 1) > BUDGET:  # the best of three: a machine may be busy
+        run = start(host_root, tmp_path)
+        assert run["nodes"] >= 4
+        assert not {name.split(".")[0] for name in run["new"]} & HEAVY
+        seconds.append(run["seconds"])
+    assert min(seconds) <= BUDGET, seconds
 
 
 def imported(path):
-    """Top-level names of what a module imports, at its top or inside functions; `..name` from outside its package."""
+    """Full names of what a module imports, at its top or inside functions; `..name` from outside its package."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level != 1:
-            found.add("." * node.level + (node.module or "").split(".")[0])
+            found.add("." * node.level + (node.module or ""))
     return found
 
 
@@ -63,12 +66,23 @@ def modules(folder):
     return sorted((ROOT / folder).rglob("*.py"))
 
 
+@pytest.fixture(scope="session")
+def host_modules(host_root):
+    """Top-level names that are the host's: its root and, as its nodes.py puts it on `sys.path`, its comfy folder."""
+    files = [*host_root.iterdir(), *(host_root / "comfy").iterdir()]
+    names = {path.stem for path in files if path.is_dir() or path.suffix == ".py"} - set(sys.stdlib_module_names)
+    assert {"comfy", "nodes", "folder_paths", "server", "model_management", "comfy_api"} <= names
+    return names
+
+
 @pytest.mark.parametrize("path", modules("trainer"), ids=lambda path: path.name)
 def test_the_trainer_knows_nothing_of_the_host(path):
-    assert imported(path) <= {"torch", "safetensors", *sys.stdlib_module_names}
+    assert {name.split(".")[0] for name in imported(path)} <= {"torch", "safetensors", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("path", [p for p in modules("nodes") if p.parent.name != "host"], ids=lambda path: path.name)
-def test_only_the_adapter_touches_the_hosts_internals(path):
-    # comfy_api is the host's public interface for nodes
-    assert not imported(path) & {"comfy", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution", "nodes"}
+@pytest.mark.parametrize("path", [ROOT / "__init__.py", *(p for p in modules("nodes") if p.parent != ROOT / "nodes" / "host")],
+                         ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_only_the_adapter_touches_the_hosts_internals(path, host_modules):
+    # the host's public interface for nodes
+    public = {"comfy_api.latest"}
+    assert not {name for name in imported(path) - public if name.split(".")[0] in host_modules}

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import sys
 from contextlib import contextmanager
 
@@ -55,7 +56,6 @@ def assert_said(error, node_type, *words):
     assert error.node_type == node_type
     for word in words:
         assert word in error.exception_message, f"{word!r} is not in: {error.exception_message}"
-    assert "progress" not in error.exception_message
 
 
 def plain_photos(graph, masks=(0.5, 0.5, 0.5), size=128, mask_size=128):
@@ -81,23 +81,33 @@ TRAINING = {
     "a pruned model": (train({"kind": "pruned"}), ("model: ", "10 cross-attention blocks", "pruned", "Load Checkpoint")),
     "a v-prediction model": (train(sampling="v_prediction"), ("model: ", "predicts v", "eps")),
     "a quantised model": (train({"kind": "fp8"}), ("model: ", "quantised (float8_e4m3fn)", "Load the fp16")),
+    "an inpainting model": (train({"kind": "inpainting"}), ("model: ", "9 channels", "Load Checkpoint")),
+    "another model's text encoder": (
+        train({"kind": "sd2 text encoder"}), ("clip: ", "SD2ClipModel", "Load a Stable Diffusion 1.5 checkpoint")),
+    "a file without text encoder and VAE": (
+        train({"kind": "U-Net only"}), ("clip: ", "no text encoder", "vae: ", "no VAE", "Load a Stable Diffusion 1.5")),
     "another model's VAE": (train({"vae_channels": 16}), ("vae: ", "16 latent channels", "same checkpoint")),
     "fewer masks than images": (train(photos={"masks": (0.5, 0.5)}), ("masks: ", "3 images and 2 masks", "one mask per")),
+    "more masks than images": (train(photos={"masks": (0.5,) * 4}), ("masks: ", "3 images and 4 masks", "one mask per")),
     "masks of another size": (train(photos={"mask_size": 64}), ("masks: ", "image 1 is 64 x 64", "128 x 128")),
     "an empty mask": (train(photos={"masks": (0.5, 0.0, 0.5)}), ("masks: ", "image 2 is empty", "Paint")),
     "a full mask": (train(photos={"masks": (0.5, 0.5, 1.0)}), ("masks: ", "image 3 covers the whole", "Mask the subject")),
     "no placeholder": (train(placeholder=" "), ("placeholder is empty", "<my-dog>")),
     "a placeholder that is a word": (train(placeholder="dog"), ("placeholder 'dog'", "vocabulary", "<dog>")),
     "a placeholder with a space": (train(placeholder="<my dog>"), ("placeholder '<my dog>'", "space", "<my-dog>")),
+    "a placeholder that prompts would read otherwise": (
+        train(placeholder="(my-dog:1.2)"), ("placeholder '(my-dog:1.2)'", "( ) [ ]", "<my-dog>")),
     "a sample prompt without the subject": (
         train(sample_every=1, sample_prompt="a photo of a dog"), ("sample_prompt", "{}", "<my-cat>")),
-    "an unknown super-category": (train(super_category="flibbertigibbet"), ("super_category", "tokens", "must be one")),
+    "an unknown super-category": (
+        train(super_category="flibbertigibbet"),
+        ("super_category 'flibbertigibbet' takes 6 tokens", "must be one", "such as dog")),
     "no super-category": (train(super_category=""), ("super_category is empty", "such as dog")),
     "contrast in a batch of one": (train(batch_size=1), ("batch_size is 1", "contrast_weight to 0")),
     "a learning rate of zero": (
         train(learning_rate_preset="custom", learning_rate=0.0), ("learning_rate is 0", "above 0")),
     "a name that leads elsewhere": (train(name="../elsewhere"), ("name '../elsewhere'", "letters, digits")),
-    "an absolute name": (train(name="/tmp/elsewhere"), ("name '/tmp/elsewhere'", "letters, digits")),
+    "an absolute name": (train(name="/tmp/attractor-elsewhere"), ("name '/tmp/attractor-elsewhere'", "letters, digits")),
     "a Windows path": (train(name="..\\elsewhere"), ("name ", "letters, digits")),
     "no name": (train(name=" "), ("name is empty", "my-dog")),
     "much at once": (
@@ -111,6 +121,15 @@ def test_training_refuses(comfy, comfy_server, kind):
     graph, words = TRAINING[kind]
     with unchanged(comfy_server.output, comfy_server.base / "models"):
         assert_said(error_of(comfy, graph), "AttractorTrain", *words)
+    assert not os.path.exists("/tmp/attractor-elsewhere")
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"resolution": 0}, {"method": "magic"}, {"batch_size": "many"}])
+def test_values_out_of_range_are_refused_before_anything_runs(comfy, comfy_server, changes):
+    with unchanged(comfy_server.output), pytest.raises(GraphRejected) as rejected:
+        comfy.run(train(**changes))
+    (message,) = rejected.value.messages
+    assert message.startswith("AttractorTrain: ") and next(iter(changes)) in message
 
 
 def test_methods_with_attractor_need_masks(comfy, comfy_server):
@@ -138,10 +157,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(comfy, ru
     graph = training(comfy, "diverged", steps=5, checkpoint_every=1, learning_rate_preset="custom", learning_rate=1e30)
     error = error_of(comfy, graph)
     assert_said(error, "AttractorTrain", "step 2: the ", "loss is not a finite number", "Lower learning_rate",
-                "checkpoint at step 1")
+                "another name", "checkpoint at step 1")
     assert steps_done(runs / "diverged") == 1
+    names = {path.name for path in (runs / "diverged").iterdir()}
+    assert names == {"diverged.safetensors", "diverged-step-000001.safetensors", "resume.state", "curves.json", "chart.png"}
     token = load_token(runs / "diverged" / "diverged.safetensors")
     assert torch.isfinite(token.subject.vectors).all()
+
+
+def test_a_first_checkpoint_that_never_came_is_not_promised(comfy, runs):
+    graph = training(comfy, "diverged-early", steps=5, learning_rate_preset="custom", learning_rate=1e30)
+    with unchanged(runs):
+        assert_said(error_of(comfy, graph), "AttractorTrain", "step 2: the ", "none was saved yet")
 
 
 def test_resuming_something_else_says_what_differs(comfy, runs):
@@ -160,39 +187,66 @@ def test_resuming_something_else_says_what_differs(comfy, runs):
             assert_said(error_of(comfy, graph), "AttractorTrain", "name: ", "cannot be resumed", "turn resume off", *words)
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"garbage", lambda whole: b""])
-def test_a_damaged_state_is_not_resumed(comfy, runs, damage):
-    name = f"damaged{len(damage(bytes(64)))}"
-    comfy.run(training(comfy, name))
-    state = runs / name / "resume.state"
-    state.write_bytes(damage(state.read_bytes()))
-    with unchanged(runs):
-        error = error_of(comfy, training(comfy, name, steps=2))
-    assert_said(error, "AttractorTrain", "name: ", "resume.state is damaged", "turn resume off")
-    comfy.run(training(comfy, name, steps=2, resume=False))
-    assert steps_done(runs / name) == 2
+def test_a_damaged_state_is_not_resumed(comfy, runs):
+    comfy.run(training(comfy, "damaged"))
+    graph = training(comfy, "damaged", steps=2)
+    state = runs / "damaged" / "resume.state"
+    whole = state.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"garbage", b""):
+        state.write_bytes(damaged)
+        with unchanged(runs):
+            error = error_of(comfy, graph)
+        assert_said(error, "AttractorTrain", "name: ", "resume.state is damaged", "turn resume off")
+    comfy.run(training(comfy, "damaged", steps=2, resume=False))
+    assert steps_done(runs / "damaged") == 2
+
+
+@contextmanager
+def file_size_limit(server, size):
+    """No file of the running server may grow beyond `size` bytes: to it, a full disk."""
+    import resource
+
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of a running server's files")
 def test_a_full_disk_leaves_the_last_files_whole(comfy, comfy_server, runs):
-    import resource
-
-    def limit(size):
-        pid = comfy_server.process.pid
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
-
+    folder = runs / "full"
     comfy.run(training(comfy, "full", method="neti"))
     graph = training(comfy, "full", method="neti", steps=2)
-    limit(700_000)  # bytes; less than a mapper takes, more than the server's log
-    try:
-        with unchanged(runs):
-            error = error_of(comfy, graph)
-    finally:
-        limit(resource.RLIM_INFINITY)
+    sizes = [(folder / name).stat().st_size for name in ("full.safetensors", "resume.state")]
+    assert 700_000 < sizes[0] < sizes[1] - 1, "the limits below would hit something else"
+
+    with unchanged(runs), file_size_limit(comfy_server, 700_000):  # the server's log is smaller
+        error = error_of(comfy, graph)
     assert_said(error, "AttractorTrain", "could not be saved at step 2", "Free space", "queue again")
+
+    state = (folder / "resume.state").read_bytes()
+    with file_size_limit(comfy_server, sizes[1] - 1):  # the token fits, the state does not
+        error = error_of(comfy, graph)
+    assert_said(error, "AttractorTrain", "could not be saved at step 2", "Free space", "queue again")
+    assert (folder / "resume.state").read_bytes() == state
+    assert load_token(folder / "full.safetensors").record["step"] == 2
+    assert not [path for path in folder.rglob("*") if path.suffix == ".tmp"]
+
     comfy.run(graph)
-    assert steps_done(runs / "full") == 2
+    assert steps_done(folder) == 2
+
+
+def test_a_sample_that_cannot_be_saved_says_what_to_do(comfy, runs):
+    graph = training(comfy, "no-room", steps=2, sample_every=1, sample_steps=1, sample_cfg=1.0, checkpoint_every=1)
+    (runs / "no-room").mkdir(parents=True)
+    (runs / "no-room" / "samples").write_text("where a folder should be")
+    assert_said(error_of(comfy, graph), "AttractorTrain", "could not be saved at step 1", "Free space", "queue again")
+    assert steps_done(runs / "no-room") == 1
+    (runs / "no-room" / "samples").unlink()
+    comfy.run(graph)
+    assert steps_done(runs / "no-room") == 2
 
 
 # --- token files ------------------------------------------------------------------------------------
@@ -231,39 +285,66 @@ def test_a_malicious_pickle_runs_nothing(comfy, comfy_server, tokens, tmp_path, 
     assert not trace.exists()
 
 
+def half_a_token(path):
+    save_token(PersonalizedToken("<x>", "cat", "textual_inversion", 768, Embedding(torch.zeros(4, 768))), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def a_mapper_without_its_network(path):
+    torch.save({"state_dict": {}, "cfg": {"model": {"use_positional_encoding": False}}, "encoder": None}, path)
+
+
+def half_a_mapper(path):
+    a_mapper_without_its_network(path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def a_lora(path):
+    save_file({"unet.up": torch.zeros(3, 4), "unet.down": torch.zeros(4, 3)}, path)
+
+
+def other_numbers(path):
+    torch.save({"step": 3}, path)
+
+
 FILES = {
-    "garbage.safetensors": (b"garbage" * 100, ("garbage.safetensors",)),
-    "empty.safetensors": (b"", ("empty.safetensors",)),
-    "garbage.pt": (b"garbage" * 100, ("garbage.pt",)),
-    "empty.bin": (b"", ("empty.bin",)),
+    "garbage.safetensors": (lambda path: path.write_bytes(b"garbage" * 100), "not a readable safetensors file", "Get it again"),
+    "empty.safetensors": (lambda path: path.touch(), "not a readable safetensors file", "Get it again"),
+    "garbage.pt": (lambda path: path.write_bytes(b"garbage" * 100), "damaged", "Get the file again"),
+    "empty.bin": (lambda path: path.touch(), "damaged", "Get it again"),
+    "half-a-token.safetensors": (half_a_token, "not a readable safetensors file", "Get it again"),
+    "half-a-mapper.pt": (half_a_mapper, "damaged", "Get it again"),
+    "hollow-mapper.pt": (a_mapper_without_its_network, "no official NeTI mapper", "Choose another file"),
+    "lora.safetensors": (a_lora, "holds no token", "Choose"),
+    "numbers.pt": (other_numbers, "holds no embedding", "Choose"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_are_no_tokens(comfy, comfy_server, tokens, name):
-    content, words = FILES[name]
-    (tokens / name).write_bytes(content)
-    with unchanged(comfy_server.output):
-        assert_said(error_of(comfy, load(name)), "AttractorLoadNeTIMapper", "file: ", *words)
+    write, *words = FILES[name]
+    write(tokens / name)
+    with unchanged(comfy_server.output, tokens):
+        assert_said(error_of(comfy, load(name)), "AttractorLoadNeTIMapper", f"file: {name} ", *words)
 
 
-def test_a_model_of_another_sort_is_no_token(comfy, tokens):
-    save_file({"unet.up": torch.zeros(3, 4), "unet.down": torch.zeros(4, 3)}, tokens / "lora.safetensors")
-    assert_said(error_of(comfy, load("lora.safetensors")), "AttractorLoadNeTIMapper", "file: lora.safetensors holds no token")
-
-
-def test_half_a_token_is_no_token(comfy, tokens):
-    save_token(PersonalizedToken("<x>", "cat", "textual_inversion", 768, Embedding(torch.zeros(4, 768))), tokens / "half.tmp")
-    whole = (tokens / "half.tmp").read_bytes()
-    (tokens / "half.safetensors").write_bytes(whole[: len(whole) // 2])
-    assert_said(error_of(comfy, load("half.safetensors")), "AttractorLoadNeTIMapper", "file: ", "half.safetensors")
+def test_an_official_mapper_alone_has_a_name_and_its_companion_points_to_it(comfy, comfy_server, tokens, golden):
+    """`learned_embeds` only names the token: taken for an embedding, it would be the super-category's word."""
+    shutil.copy(golden / "official_ckpt" / "mapper-steps-250.pt", tokens / "mapper-steps-250.pt")
+    comfy.run(load("mapper-steps-250.pt"))
+    assert load_token(comfy_server.output / "neti" / "loaded.safetensors").placeholder == "<concept-name>"
+    shutil.copy(golden / "official_ckpt" / "learned_embeds-steps-250.bin", tokens / "learned_embeds-steps-250.bin")
+    with unchanged(comfy_server.output, tokens):
+        assert_said(error_of(comfy, load("learned_embeds-steps-250.bin")), "AttractorLoadNeTIMapper",
+                    "file: learned_embeds-steps-250.bin ", "Choose mapper-steps-250.pt")
 
 
 @pytest.mark.parametrize("file", ["../../../secret.safetensors", "/etc/passwd", "embeddings/../../x.pt", "absent.safetensors"])
-def test_only_listed_files_are_loaded(comfy, file):
-    with pytest.raises((GraphRejected, ExecutionFailed)) as failed:
+def test_only_listed_files_are_loaded(comfy, comfy_server, file):
+    with unchanged(comfy_server.output), pytest.raises(GraphRejected) as rejected:
         comfy.run(load(file))
-    assert "file" in str(failed.value)
+    (message,) = rejected.value.messages
+    assert message.startswith("AttractorLoadNeTIMapper: Value not in list: file: ") and repr(file) in message
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "..", "a\\b", " ", "a//b", "con\0trol"])
@@ -273,26 +354,41 @@ def test_saving_stays_in_its_folder(comfy, comfy_server, tokens, name):
     graph = load("good.safetensors")
     graph.prompt["2"]["inputs"]["name"] = name
     with unchanged(comfy_server.output, comfy_server.base / "models"):
-        assert_said(error_of(comfy, graph), "AttractorSaveToken", "name")
+        assert_said(error_of(comfy, graph), "AttractorSaveToken", "name ",
+                    "use letters, digits" if name.strip() else "give the run a name")
+
+
+def apply(tokens, prompt, width=768, **loader):
+    """Load a token <cat>, apply it and encode a prompt."""
+    token = PersonalizedToken("<cat>", "cat", "textual_inversion", width, Embedding(torch.ones(1, width)))
+    save_token(token, tokens / "cat.safetensors")
+    graph = Graph()
+    tiny = add_tiny(graph, **loader)
+    loaded = graph.add("AttractorLoadNeTIMapper", file="cat.safetensors")
+    applied = graph.add("AttractorApplyToken", model=tiny[0], clip=tiny[1], token=loaded[0])
+    graph.add("PreviewAny", source=encode(graph, applied[1], prompt))
+    return graph
+
+
+@pytest.mark.parametrize(
+    "loader, words",
+    [
+        ({"kind": "sdxl"}, ("model: ", "cross-attention blocks")),
+        ({"kind": "pruned"}, ("model: ", "10 cross-attention blocks")),
+        ({"kind": "sd2 text encoder"}, ("clip: ", "SD2ClipModel")),
+        ({"kind": "U-Net only"}, ("clip: ", "no text encoder")),
+    ],
+)
+def test_applying_refuses(comfy, tokens, loader, words):
+    error = error_of(comfy, apply(tokens, "<cat>", **loader))
+    assert_said(error, "AttractorApplyToken", *words, "Load a Stable Diffusion 1.5 checkpoint")
 
 
 def test_a_token_of_another_width_is_refused(comfy, tokens):
-    token = PersonalizedToken("<wide>", "cat", "textual_inversion", 1024, Embedding(torch.ones(1, 1024)))
-    save_token(token, tokens / "wide.safetensors")
-    graph = Graph()
-    tiny = add_tiny(graph)
-    loaded = graph.add("AttractorLoadNeTIMapper", file="wide.safetensors")
-    applied = graph.add("AttractorApplyToken", model=tiny[0], clip=tiny[1], token=loaded[0])
-    graph.add("PreviewAny", source=encode(graph, applied[1], "<wide>"))
-    assert_said(error_of(comfy, graph), "AttractorApplyToken", "token: <wide> has width 1024", "768", "Stable Diffusion 1.5")
+    error = error_of(comfy, apply(tokens, "<cat>", width=1024))
+    assert_said(error, "AttractorApplyToken", "token: <cat> has width 1024", "768", "Stable Diffusion 1.5")
 
 
 def test_an_unknown_placeholder_in_a_prompt_is_loud(comfy, tokens):
-    token = PersonalizedToken("<cat>", "cat", "textual_inversion", 768, Embedding(torch.ones(1, 768)))
-    save_token(token, tokens / "cat.safetensors")
-    graph = Graph()
-    tiny = add_tiny(graph)
-    loaded = graph.add("AttractorLoadNeTIMapper", file="cat.safetensors")
-    applied = graph.add("AttractorApplyToken", model=tiny[0], clip=tiny[1], token=loaded[0])
-    graph.add("PreviewAny", source=encode(graph, applied[1], "a photo of <cta>"))
-    assert_said(error_of(comfy, graph), "CLIPTextEncode", "text: <cta>", "Known here: <cat>", "Correct the name")
+    error = error_of(comfy, apply(tokens, "a photo of <cta>"))
+    assert_said(error, "CLIPTextEncode", "text: <cta>", "Known here: <cat>", "Correct the name")

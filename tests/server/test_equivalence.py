@@ -28,24 +28,57 @@ def constant_mapper(vector):
     return mapper
 
 
+def deceptive_mapper(vector):
+    """`vector` at every time and layer, but the opposite at t = 500.
+
+    A prompt falls back to the embedding of t = 500 (no test here samples there). A constant token falls back to the
+    right vector, so it cannot tell contexts that arrive from contexts that do not; this one can.
+    """
+    mapper = NeTIMapper(positional=False, bypass=False, norm_scale=vector.norm().item(), nested_dropout=0.0, seed=0)
+    first, second, last = mapper.net[0], mapper.net[3], mapper.output_layer
+    middle, margin = 2 * 500 / 999 - 1, 1 / 999  # as the mapper scales time: t = 500, half a step
+    with torch.no_grad():
+        for parameter in (*first.parameters(), *second.parameters(), *last.parameters()):
+            parameter.zero_()
+        # Pairs of opposite sign keep LayerNorm from shifting anything; x = time - middle.
+        first.weight[:2, 0] = torch.tensor([1.0, -1.0])
+        first.bias[:4] = torch.tensor([-middle, middle, 1.0, -1.0])
+        second.weight[0, :3] = torch.tensor([1 / 0.99, 1 / 0.99, -margin])  # |x| - margin, by two leaky ReLUs
+        second.weight[1] = -second.weight[0]
+        last.weight[:, 0], last.weight[:, 1] = vector, -vector  # its sign alone survives `norm_scale`
+        at_500, elsewhere = mapper(torch.tensor([500.0, 499.0]), torch.tensor([0, 15]))[0]
+    assert torch.allclose(elsewhere, vector, atol=1e-6) and torch.allclose(at_500, -vector, atol=1e-6)
+    return mapper
+
+
+def varying_mapper(reverse=None):
+    """One that varies over time and layer, bypass included. reverse: run input 0 (time) or 1 (layer) backwards."""
+    mapper = NeTIMapper(positional=False, norm_scale=1.0, seed=3)
+    if reverse is not None:
+        mapper.net[0].weight.data[:, reverse].neg_()  # time and layer are scaled to -1..1
+    return mapper
+
+
 @pytest.fixture(scope="module", autouse=True)
 def files(comfy_server):
-    """Two constant NeTI tokens, the same vectors as stock embeddings, a token that varies, and a LoRA."""
+    """Two constant NeTI tokens, the same vectors as stock embeddings, tokens that vary, and a LoRA."""
     models = comfy_server.base / "models"
     for folder in ("neti", "embeddings", "loras"):
         (models / folder).mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(7)
 
-    def save(name, mapper):
+    def save(kind, name, mapper):
         token = PersonalizedToken(f"<{name}>", "cat", "neti", 768, mapper)
-        save_token(token, models / "neti" / f"{name}.safetensors")
+        save_token(token, models / "neti" / f"{kind}-{name}.safetensors")
 
     for name in NAMES:
         vector = torch.randn(768, generator=generator) * 0.05
-        save(name, constant_mapper(vector))
+        save("constant", name, constant_mapper(vector))
+        save("deceptive", name, deceptive_mapper(vector))
         save_embedding(vector[None], models / "embeddings" / f"{name}.safetensors")
-    varying = NeTIMapper(norm_scale=1.0, seed=3)
-    save("varying", varying)
+        save_embedding(-vector[None], models / "embeddings" / f"opposite-{name}.safetensors")
+    for kind, reverse in (("varying", None), ("time-reversed", 0), ("layer-reversed", 1)):
+        save(kind, "one", varying_mapper(reverse))
     layers = [f"lora_unet_{place}_transformer_blocks_0_attn2_to_{part}"
               for place in ("down_blocks_0_attentions_0", "up_blocks_3_attentions_2") for part in "kv"]
     layers += ["lora_te_text_model_encoder_layers_0_self_attn_v_proj"]
@@ -85,15 +118,28 @@ class Stock(Branch):
         return model, clip
 
 
+class Opposite(Stock):
+    words = " embedding:opposite-{} "
+
+
 class Ours(Branch):
     words = "<{}>"
+    kinds = {"one": "constant", "two": "constant"}
 
     def apply(self, model, clip):
-        for name in NAMES:
-            token = self.graph.add("AttractorLoadNeTIMapper", file=f"{name}.safetensors")[0]
+        for name, kind in self.kinds.items():
+            token = self.graph.add("AttractorLoadNeTIMapper", file=f"{kind}-{name}.safetensors")[0]
             applied = self.graph.add("AttractorApplyToken", model=model, clip=clip, token=token)
             model, clip = applied[0], applied[1]
         return model, clip
+
+
+class Deceptive(Ours):
+    kinds = {"one": "deceptive", "two": "deceptive"}
+
+
+class DeceptiveFirst(Ours):
+    kinds = {"one": "deceptive", "two": "constant"}
 
 
 def applied(branch):
@@ -141,10 +187,10 @@ def with_control_net(branch):
     return branch.sample(both[0], both[1], model=ready["model"])
 
 
-def with_lora(branch, before):
+def with_lora(branch, before, strength_model=1.0, strength_clip=1.0):
     def lora(model, clip):
-        loaded = branch.graph.add("LoraLoader", model=model, clip=clip, lora_name="tiny.safetensors", strength_model=1.0,
-                                  strength_clip=1.0)
+        loaded = branch.graph.add("LoraLoader", model=model, clip=clip, lora_name="tiny.safetensors",
+                                  strength_model=strength_model, strength_clip=strength_clip)
         return loaded[0], loaded[1]
 
     steps = [lora, branch.apply] if before else [branch.apply, lora]
@@ -199,10 +245,14 @@ CASES = {
     "clip skip before": lambda b: with_clip_skip(b, before=True),
     "clip skip after": lambda b: with_clip_skip(b, before=False),
     "image to image": image_to_image,
-    "heun": lambda b: b.sample(sampler_name="heun", steps=3),
+    "heun": lambda b: b.sample(sampler_name="heun", steps=4),
     "dpmpp_2m karras": lambda b: b.sample(sampler_name="dpmpp_2m", scheduler="karras", steps=4),
-    "uni_pc": lambda b: b.sample(sampler_name="uni_pc", steps=4),
+    "uni_pc": lambda b: b.sample(sampler_name="uni_pc", steps=5),
 }
+
+# By design Conditioning Concat carries per-layer contexts of its first prompt only, and a ControlNet reads the
+# embedding to fall back to; that one has a test of its own.
+ARRIVING = {"Concat": DeceptiveFirst, "ControlNet": Ours}
 
 
 def run(comfy, comfy_server, **branches):
@@ -230,19 +280,42 @@ def plain(comfy_server):
 
 @pytest.mark.parametrize("case", CASES)
 def test_constant_token_equals_the_stock_embedding(comfy, comfy_server, plain, case):
-    latents = run(comfy, comfy_server, stock=(Stock, CASES[case]), ours=(Ours, CASES[case]))
+    kinds = {"stock": Stock, "ours": Ours, "arriving": ARRIVING.get(case, Deceptive)}
+    latents = run(comfy, comfy_server, **{name: (kind, CASES[case]) for name, kind in kinds.items()})
     assert difference(latents["ours"], latents["stock"]) < TOLERANCE
+    if kinds["arriving"] is not Ours:
+        assert difference(latents["arriving"], latents["stock"]) < TOLERANCE, "what arrives is the fall-back"
     if case not in ("plain, cfg 7", "batch of 2"):
         assert difference(latents["stock"], plain) > 100 * TOLERANCE, "the case has no effect"
 
 
-class Varying(Ours):
-    """The first token is one that varies over time and layer."""
+def test_the_contexts_arrive_under_a_control_net(comfy, comfy_server):
+    """By design the ControlNet itself reads the embedding to fall back to; the U-Net must not."""
+    case = CASES["ControlNet"]
+    latents = run(comfy, comfy_server, ours=(Deceptive, case), fallen_back=(Opposite, case))
+    assert difference(latents["ours"], latents["fallen_back"]) > 100 * TOLERANCE
 
-    def apply(self, model, clip):
-        token = self.graph.add("AttractorLoadNeTIMapper", file="varying.safetensors", placeholder="<one>")[0]
-        result = self.graph.add("AttractorApplyToken", model=model, clip=clip, token=token)
-        return result[0], result[1]
+
+def test_the_lora_changes_model_and_text_encoder(comfy, comfy_server, plain):
+    parts = {
+        "model": lambda b: with_lora(b, before=True, strength_clip=0.0),
+        "clip": lambda b: with_lora(b, before=True, strength_model=0.0),
+    }
+    latents = run(comfy, comfy_server, **{name: (Stock, case) for name, case in parts.items()})
+    for name in parts:
+        assert difference(latents[name], plain) > 100 * TOLERANCE, name
+
+
+class Varying(Ours):
+    kinds = {"one": "varying"}
+
+
+class TimeReversed(Ours):
+    kinds = {"one": "time-reversed"}
+
+
+class LayerReversed(Ours):
+    kinds = {"one": "layer-reversed"}
 
 
 class VaryingWithoutModel(Varying):
@@ -250,11 +323,12 @@ class VaryingWithoutModel(Varying):
         return model, super().apply(model, clip)[1]
 
 
-def test_a_token_that_varies_is_seen_as_such(comfy, comfy_server, plain):
-    """So that the equivalence above cannot come from an injection that does nothing."""
-    sample = CASES["plain, cfg 7"]
-    latents = run(comfy, comfy_server, varying=(Varying, sample), single=(VaryingWithoutModel, sample))
-    assert difference(latents["varying"], latents["single"]) > 100 * TOLERANCE
+def test_each_time_and_layer_gets_its_own_context(comfy, comfy_server):
+    """A token that varies differs from the constant one it falls back to, and from itself backwards."""
+    kinds = {"varying": Varying, "constant": VaryingWithoutModel, "time": TimeReversed, "layer": LayerReversed}
+    latents = run(comfy, comfy_server, **{name: (kind, CASES["plain, cfg 7"]) for name, kind in kinds.items()})
+    for other in ("constant", "time", "layer"):
+        assert difference(latents["varying"], latents[other]) > 100 * TOLERANCE, other
     assert "does not come through Apply Personalized Token" in comfy_server.log_text()
 
 

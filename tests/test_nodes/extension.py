@@ -4,7 +4,9 @@ import json
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import tiny_sd15
+from . import tiny_sd15, unfit_models
+
+KINDS = ["sd15", "pruned", "sdxl", "fp8", "inpainting", "sd2 text encoder", "U-Net only"]
 
 
 class TestTinySD15(io.ComfyNode):
@@ -21,7 +23,7 @@ class TestTinySD15(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=2**31 - 1),
                 io.Int.Input("width", default=64, min=32, max=320, step=32),
                 io.Int.Input("text_layers", default=2, min=1, max=12),
-                io.Combo.Input("kind", options=["sd15", "pruned", "sdxl", "fp8"], default="sd15", optional=True),
+                io.Combo.Input("kind", options=KINDS, default="sd15", optional=True),
                 io.Int.Input("vae_channels", default=4, min=4, max=16, step=12, optional=True),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
@@ -29,11 +31,11 @@ class TestTinySD15(io.ComfyNode):
 
     @classmethod
     def execute(cls, seed, width, text_layers, kind="sd15", vae_channels=4) -> io.NodeOutput:
-        return io.NodeOutput(
-            tiny_sd15.tiny_model(seed, width, kind),
-            tiny_sd15.tiny_clip(seed, text_layers),
-            tiny_sd15.tiny_vae(seed, vae_channels),
-        )
+        model = tiny_sd15.tiny_model(seed, width, kind) if kind != "inpainting" else unfit_models.inpainting_model(seed, width)
+        if kind == "U-Net only":
+            return io.NodeOutput(model, *unfit_models.parts_of_a_unet_file())
+        clip = unfit_models.sd2_clip() if kind == "sd2 text encoder" else tiny_sd15.tiny_clip(seed, text_layers)
+        return io.NodeOutput(model, clip, tiny_sd15.tiny_vae(seed, vae_channels))
 
 
 class TestTinyControlNet(io.ComfyNode):

@@ -5,10 +5,19 @@ import math
 import pytest
 import torch
 
-from attractor.trainer.dataset import Photos, draw_batch, fixed_batch, latent_masks, mask_problems, step_generator
+from attractor.trainer.dataset import (
+    Photos,
+    cache_photos,
+    draw_batch,
+    fixed_batch,
+    latent_masks,
+    mask_problems,
+    step_generator,
+)
 from attractor.trainer.losses import info_nce, masked_loss
 from attractor.trainer.prompts import ONE_SLOT, TWO_SLOTS
 from attractor.trainer.schedules import SCHEDULES, contrast_weight
+from attractor.trainer.settings import TrainingSettings
 
 
 def randn(*shape, seed=0):
@@ -175,8 +184,31 @@ def test_latent_masks_average_or_pick_and_grow():
     mask = torch.zeros(1, 16, 16)
     mask[0, :, :4] = 1
     assert torch.equal(latent_masks(mask, (2, 2))[0, 0], torch.tensor([[0.5, 0.0], [0.5, 0.0]]))
-    assert set(latent_masks(mask, (2, 2), "nearest").unique().tolist()) <= {0.0, 1.0}
     assert latent_masks(mask, (2, 2), dilation=2)[0, 0, 0, 0] == pytest.approx(6 / 8)
+    middles = torch.zeros(1, 16, 16)
+    middles[:, 4::8, 4::8] = 1
+    assert latent_masks(middles, (2, 2), "nearest").min() == 1, "a corner's pixel would shift the subject by half a cell"
+    assert latent_masks(1 - middles, (2, 2), "nearest").max() == 0
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_photos_are_encoded_once_a_view_with_the_mask_that_belongs_to_it(flip):
+    images, masks = torch.rand(3, 16, 24, 3), torch.rand(3, 16, 24)
+    seen = []
+
+    def encode(view):
+        seen.append(view)
+        return torch.nn.functional.interpolate(view.movedim(-1, 1)[:, [0, 1, 2, 0]], (2, 3), mode="area")
+
+    settings = TrainingSettings(flip=flip)
+    photos = cache_photos(images, masks, encode, settings)
+    assert len(seen) == 1 + flip and photos.count == 3
+    assert photos.latents.shape == (1 + flip, 3, 4, 2, 3) and photos.masks.shape == (1 + flip, 3, 1, 2, 3)
+    assert torch.equal(photos.masks[0], latent_masks(masks, (2, 3)))
+    if flip:
+        torch.testing.assert_close(photos.latents[1], photos.latents[0].flip(-1))
+        torch.testing.assert_close(photos.masks[1], photos.masks[0].flip(-1))
+    assert cache_photos(images, None, encode, settings).masks.min() == 1
 
 
 def test_mask_problems_name_the_image():

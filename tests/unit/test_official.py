@@ -71,6 +71,9 @@ def test_placeholder_comes_from_the_learned_embeds_beside_the_mapper(mapper_file
     assert load_token(tmp_path / "teapot.pt").kind == "neti", "a mapper is known by its content, not its name"
     torch.save({"<renamed>": torch.zeros(768)}, tmp_path / "learned_embeds-steps-250.bin")
     assert load_token(tmp_path / "mapper-steps-250.pt").placeholder == "<renamed>"
+    shutil.copy(mapper_file, tmp_path / "teapot.bin")
+    for name in ("teapot.bin", "teapot.pt"):
+        assert load_token(tmp_path / name).placeholder == "<concept-name>", "nothing lies beside a renamed mapper"
 
 
 @pytest.mark.parametrize("place", ["state_dict", "_parameters"])

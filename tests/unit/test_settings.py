@@ -13,6 +13,9 @@ from attractor.trainer.settings import (
     resolve_learning_rate,
 )
 
+NOT_NEGATIVE = ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "weight_decay",
+                "attractor_noise", "mask_dilation", "micro_batch")
+
 
 def test_the_defaults_are_fine():
     assert TrainingSettings().problems() == []
@@ -23,8 +26,9 @@ def test_the_defaults_are_fine():
     [
         *[({name: "nonsense"}, name) for name in CHOICES],
         *[({name: 0}, name) for name in ("steps", "batch_size", "text_chunk", "fixed_loss_every", "learning_rate", "tau")],
-        *[({name: -1.0}, name) for name in ("subject_weight", "contrast_weight", "weight_decay")],
-        ({"learning_rate": float("nan")}, "learning_rate"),
+        *[({name: value}, name) for name in NOT_NEGATIVE for value in (-1.0, float("nan"), float("inf"))],
+        *[({name: value}, name) for name in ("learning_rate", "tau") for value in (-1.0, float("nan"), float("inf"))],
+        *[({"nested_dropout": value}, "nested_dropout") for value in (-0.1, 1.1, float("nan"))],
         ({"batch_size": 1}, "batch_size is 1"),
         ({"subject_weight": 0.0, "background_weight": 0.0, "joint_weight": 0.0}, "all 0"),
     ],
@@ -32,6 +36,11 @@ def test_the_defaults_are_fine():
 def test_each_bad_setting_is_named(changes, word):
     problems = replace(TrainingSettings(), **changes).problems()
     assert any(word in problem for problem in problems), problems
+
+
+def test_all_bad_settings_are_named_at_once():
+    problems = TrainingSettings(method="x", steps=0, tau=-1.0, joint_weight=-1.0).problems()
+    assert [problem.split()[0] for problem in problems] == ["method", "steps", "tau", "joint_weight"]
 
 
 def test_a_batch_of_one_is_fine_without_contrast():

@@ -1,0 +1,174 @@
+"""A run's state on disk, on a toy text encoder and a toy U-Net."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from attractor.trainer import checkpoint
+from attractor.trainer.checkpoint import CannotResume, load_state, save_state
+from attractor.trainer.dataset import Photos
+from attractor.trainer.loop import build_trainer
+from attractor.trainer.settings import TrainingSettings
+
+IDENTITY = {"base_model": "abc", "photos": "def"}
+METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")
+
+
+class ToyText:
+    """Words are their lengths; a state is the mean of what came before."""
+
+    width, bos, eos, length = 8, 1, 0, 24
+    device = torch.device("cpu")
+    table = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+
+    def tokenize(self, text):
+        return [2 + len(word) for word in text.split()]
+
+    def embed(self, ids):
+        return self.table[ids]
+
+    def hidden_states(self, embeddings):
+        return embeddings.cumsum(1) / torch.arange(1, embeddings.shape[1] + 1)[:, None]
+
+    def final_layer_norm(self, hidden):
+        return torch.nn.functional.layer_norm(hidden, (self.width,))
+
+
+class ToyUNet:
+    """Noise that depends on both contexts of every layer."""
+
+    device, loss_scale = torch.device("cpu"), 1.0
+
+    def add_noise(self, latents, noise, timesteps):
+        return latents + noise * (timesteps / 1000)[:, None, None, None]
+
+    def predict_noise(self, noisy, timesteps, context_k, context_v):
+        layers = torch.arange(1.0, len(context_k) + 1)[:, None, None, None]
+        signal = ((context_k.tanh() + context_v.sin()) * layers).mean((0, 2))
+        return noisy * signal[:, :4, None, None] + signal[:, 4:, None, None]
+
+
+def trainer_of(method="neti+", **changes):
+    generator = torch.Generator().manual_seed(1)
+    photos = Photos(torch.randn(2, 3, 4, 4, 4, generator=generator), torch.rand(2, 3, 1, 4, 4, generator=generator))
+    settings = TrainingSettings(method=method, steps=7, batch_size=2, text_chunk=100, fixed_loss_every=3)
+    return build_trainer(replace(settings, **changes), photos, ToyText(), ToyUNet())
+
+
+def train(trainer, steps):
+    for _ in range(steps):
+        trainer.step()
+    return trainer
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A trainer after three steps, and the file of its state."""
+    trainer = train(trainer_of(), 3)
+    save_state(trainer, tmp_path / "resume.state", IDENTITY)
+    return trainer, tmp_path / "resume.state"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_straight_steps_equal_a_kill_and_the_rest_bit_for_bit(tmp_path, method):
+    path = tmp_path / "resume.state"
+    straight = train(trainer_of(method), 7)
+    save_state(train(trainer_of(method), 3), path, IDENTITY)
+    torch.manual_seed(99)  # another process has other random numbers lying about
+    resumed = trainer_of(method)
+    load_state(resumed, path, IDENTITY)
+    assert resumed.step_count == 3
+    train(resumed, 4)
+    assert straight.step_count == resumed.step_count
+    start = trainer_of(method).concepts.state_dict()
+    after, again = straight.concepts.state_dict(), resumed.concepts.state_dict()
+    assert all(torch.equal(after[key], again[key]) for key in after)
+    assert any(not torch.equal(after[key], start[key]) for key in after), "nothing was learnt"
+    assert straight.curves.keys() == resumed.curves.keys()
+    for name, curve in straight.curves.items():
+        assert len(curve) == 7 and curve == pytest.approx(resumed.curves[name], abs=0, rel=0, nan_ok=True)
+
+
+def test_an_attractor_whose_photo_was_not_drawn_yet_needs_no_optimiser_state(tmp_path):
+    trainer = train(trainer_of("textual_inversion+"), 1)  # two of three photos
+    assert len(trainer.optimizer.state) == 3
+    save_state(trainer, tmp_path / "s", IDENTITY)
+    fresh = trainer_of("textual_inversion+")
+    load_state(fresh, tmp_path / "s", IDENTITY)
+    assert len(fresh.optimizer.state) == 3
+
+
+def test_every_difference_is_listed(saved):
+    other = trainer_of(tau=0.5, seed=4, method="textual_inversion+", steps=2)
+    with pytest.raises(CannotResume) as error:
+        load_state(other, saved[1], {"base_model": "xyz", "photos": "uvw"})
+    for words in ("base model was abc, is xyz", "photos was def, is uvw", "tau was 0.07, is 0.5", "seed was 0, is 4",
+                  "method was 'neti+', is 'textual_inversion+'", "3 steps are done already, steps is 2"):
+        assert words in str(error.value)
+    assert other.step_count == 0 and not other.optimizer.state and not other.curves, "a refused state left traces"
+
+
+def test_what_changes_no_result_may_differ(saved):
+    other = trainer_of(steps=3, text_chunk=5, micro_batch=1)
+    load_state(other, saved[1], IDENTITY)
+    assert other.step_count == 3
+
+
+def edit(path, change):
+    """Rewrite a state with its header changed by `change(header)`."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["attractor"])
+    change(header)
+    save_file(load_file(path), path, {"attractor": json.dumps(header)})
+
+
+def without_header(path):
+    save_file(load_file(path), path)
+
+
+def without_tensors(path):
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({"concept/subject.input_layer.bias": torch.zeros(160)}, path, metadata)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(b"no safetensors at all"),
+    lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    lambda path: path.unlink(),
+    without_header,
+    without_tensors,
+    lambda path: edit(path, lambda header: header.pop("identity")),
+    lambda path: edit(path, lambda header: header.pop("step")),
+    lambda path: edit(path, lambda header: header.pop("settings")),
+], ids=["empty", "garbage", "cut short", "gone", "no header", "no tensors", "no identity", "no step", "no settings"])
+def test_a_damaged_state_is_said_to_be(saved, damage):
+    damage(saved[1])
+    with pytest.raises(CannotResume, match="resume.state is damaged"):
+        load_state(trainer_of(), saved[1], IDENTITY)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"format": "attractor-token"}])
+def test_another_format_is_refused_by_name(saved, change):
+    edit(saved[1], lambda header: header.update(change))
+    with pytest.raises(CannotResume, match="this pack reads attractor-training-state up to 1"):
+        load_state(trainer_of(), saved[1], IDENTITY)
+
+
+def test_a_failed_write_leaves_the_old_state(saved, monkeypatch):
+    trainer, path = saved
+    before = path.read_bytes()
+
+    def fail_half_way(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail_half_way)
+    with pytest.raises(OSError, match="No space"):
+        save_state(train(trainer, 1), path, IDENTITY)
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]

@@ -1,0 +1,60 @@
+"""The training templates, as the paper lists them, filled and tokenised."""
+
+import pytest
+
+from attractor.trainer.conditioning import Slot, build_prompt
+from attractor.trainer.prompts import ONE_SLOT, TWO_SLOTS
+
+
+class WordText:
+    """One token a word; ids tell words apart."""
+
+    bos, eos, length = 1, 0, 20
+
+    def __init__(self):
+        self.words = {}
+
+    def tokenize(self, text):
+        return [self.words.setdefault(word, 2 + len(self.words)) for word in text.split()]
+
+
+def expected_ids(text, template, *words):
+    """The whole prompt tokenised at once; a learnable token's word is the end token."""
+    filled = template.format(*words).split()
+    ids = [text.eos if word == "<>" else text.tokenize(word)[0] for word in filled]
+    return (text.bos, *ids, *[text.eos] * (text.length - 1 - len(ids)))
+
+
+@pytest.mark.parametrize("template", ONE_SLOT)
+def test_subject_prompts(template):
+    text = WordText()
+    prompt = build_prompt(text, template, Slot("subject"))
+    assert prompt.ids == expected_ids(text, template, "<>")
+    assert prompt.positions == {"subject": 1 + template.split().index("{}")}
+
+
+@pytest.mark.parametrize("template", TWO_SLOTS)
+def test_background_and_joint_prompts(template):
+    text = WordText()
+    first, second = (1 + n for n, word in enumerate(template.split()) if word == "{}")
+    background = build_prompt(text, template, "dog", Slot("attractor_3"))
+    assert background.ids == expected_ids(text, template, "dog", "<>") and background.positions == {"attractor_3": second}
+    joint = build_prompt(text, template, Slot("subject"), Slot("attractor_3"))
+    assert joint.ids == expected_ids(text, template, "<>", "<>")
+    assert joint.positions == {"subject": first, "attractor_3": second}
+
+
+def test_a_prompt_fills_the_sequence_to_the_last_place_and_no_further():
+    text = WordText()
+    words = " ".join("abcdefghijklmnopqr"[: text.length - 3])
+    prompt = build_prompt(text, words + " {}", Slot("subject"))
+    assert prompt.positions == {"subject": text.length - 2} and prompt.ids[-1] == text.eos
+    with pytest.raises(ValueError, match="takes 21 tokens; the text encoder holds 20"):
+        build_prompt(text, "s " + words + " {}", Slot("subject"))
+
+
+def test_the_lists_are_the_papers():
+    assert ONE_SLOT[0] == "a photo of a {}" and TWO_SLOTS[0] == "a photo of a {} in the {}"
+    words = {word for template in ONE_SLOT + TWO_SLOTS for word in template.split()}
+    assert words == {"a", "the", "my", "one", "of", "in", "{}", "photo", "rendering", "rendition", "close-up",
+                          "cropped", "bright", "dark", "good", "cool", "nice", "clean", "dirty"}
