@@ -306,4 +306,4 @@ def test_text_encoder_agrees_with_the_hosts(tiny_clip, skip):
         ids += [text.eos] * (text.length - len(ids))
         with torch.inference_mode():
             found = text.final_layer_norm(text.hidden_states(text.embed(torch.tensor([ids]))))
-        assert (found.cpu() - expected.cpu()).abs().max() < 2e-6
+        assert (found.cpu() - expected.cpu()).abs().max() < 1e-5
