@@ -150,13 +150,20 @@ def _sam2_config(side: int) -> dict:
     }
 
 
+def _sam2_image_processor():
+    import transformers
+
+    name = "Sam2ImageProcessor"
+    return getattr(transformers, name if hasattr(transformers, name) else f"{name}Fast")  # its name in transformers 4
+
+
 def write_sam2_transformers(folder: Path, seed: int = 0) -> None:
     import torch
-    from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2Processor
+    from transformers import Sam2Config, Sam2Model, Sam2Processor
 
     torch.manual_seed(seed)
     Sam2Model(Sam2Config(**_sam2_config(SIDE))).save_pretrained(folder)
-    images = Sam2ImageProcessor(size={"height": SIDE, "width": SIDE}, mask_size={"height": SIDE // 4, "width": SIDE // 4})
+    images = _sam2_image_processor()(size={"height": SIDE, "width": SIDE}, mask_size={"height": SIDE // 4, "width": SIDE // 4})
     Sam2Processor(images, target_size=SIDE).save_pretrained(folder)
 
 
@@ -195,7 +202,7 @@ def converted(weights: dict) -> dict:
 def write_sam2_converted(folder: Path, checkpoint: Path) -> None:
     """Saved as a video model, with whose files image models are loaded: so are Meta's own folders on the hub."""
     import torch
-    from transformers import Sam2ImageProcessor, Sam2VideoConfig, Sam2VideoModel, Sam2VideoProcessor, Sam2VideoVideoProcessor
+    from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VideoProcessor, Sam2VideoVideoProcessor
 
     model = Sam2VideoModel(Sam2VideoConfig(
         **_sam2_config(1024), image_size=1024, memory_attention_hidden_size=32, memory_attention_num_layers=1,
@@ -212,12 +219,12 @@ def write_sam2_converted(folder: Path, checkpoint: Path) -> None:
     model.load_state_dict(weights, strict=False)
     model.save_pretrained(folder)
     size = {"height": 1024, "width": 1024}
-    Sam2VideoProcessor(Sam2ImageProcessor(size=size), Sam2VideoVideoProcessor(size=size)).save_pretrained(folder)
+    Sam2VideoProcessor(_sam2_image_processor()(size=size), Sam2VideoVideoProcessor(size=size)).save_pretrained(folder)
 
 
 def write_florence2(folder: Path, boxes: int = 2, seed: int = 0) -> None:
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import (
         BartTokenizerFast,
         CLIPImageProcessor,
@@ -232,6 +239,7 @@ def write_florence2(folder: Path, boxes: int = 2, seed: int = 0) -> None:
     vocabulary = {token: i for i, token in enumerate([*special, *letters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     tokenizer.add_tokens([f"<loc_{i}>" for i in range(1000)])
     fast = BartTokenizerFast(tokenizer_object=tokenizer, extra_special_tokens={"image_token": "<image>"})

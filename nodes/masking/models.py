@@ -150,14 +150,21 @@ def reading(family: Family, path: Path):
                         "another.") from error
 
 
-def read_weights(model_class, path: Path):
+def read_weights(model_class, path: Path, twins: dict[str, str] | None = None):
     """A transformers model out of a local folder, every weight of it from the file.
+
+    twins: weights that are the same as another's, by name, and that a file may hold once.
 
     Raises:
         ValueError: weights are missing. What transformers raises over unfit files.
     """
     model, report = model_class.from_pretrained(path, local_files_only=True, use_safetensors=True, output_loading_info=True)
-    missing = sorted(report["missing_keys"])
+    missing = set(report["missing_keys"])
+    weights = model.state_dict()
+    for name, twin in (twins or {}).items():
+        if name in missing and twin not in missing:
+            weights[name].copy_(weights[twin])
+            missing.remove(name)
     if missing:
-        raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
+        raise ValueError(f"it lacks {len(missing)} weights, such as {min(missing)}")
     return model

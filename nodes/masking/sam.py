@@ -16,6 +16,9 @@ from .boxes import Box
 from .models import SAM2, choices, find, native_classes, problem, read_weights, reading
 from .sam_checkpoint import read_checkpoint
 
+# Folders that transformers 4 saved hold these once. Transformers 4 makes the other of it; 5 would leave it random.
+_TWINS = {"prompt_encoder.shared_embedding.positional_embedding": "shared_image_embedding.positional_embedding"}
+
 
 class Sam2(ABC):
     """A loaded SAM2. Weights stay in float32, for places in the image need its precision; layers compute in `dtype`."""
@@ -93,7 +96,7 @@ def load_sam2(path: Path, dtype: torch.dtype) -> Sam2:
             return PackageSam2(read_checkpoint(path), dtype)
     model_class, processor_class = native_classes(SAM2, "Sam2Model", "Sam2Processor")
     with reading(SAM2, path):
-        model = read_weights(model_class, path).float()
+        model = read_weights(model_class, path, _TWINS).float()
         processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return TransformersSam2(model, processor, dtype)
 

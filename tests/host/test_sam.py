@@ -103,6 +103,16 @@ def test_both_libraries_give_the_same_masks_for_the_same_weights(package, conver
     torch.testing.assert_close(iou, other_iou, atol=1e-3, rtol=0)
 
 
+def test_a_folder_that_transformers_4_saved_is_whole(converted, vision_models, tmp_path):
+    """It holds the positional embedding once, where transformers 5 looks for it twice."""
+    folder = shutil.copytree(vision_models / "sam2" / "tiny-converted", tmp_path / "saved by 4")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("prompt_encoder.shared_embedding.positional_embedding", None)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    masks, _ = ask(load_sam2(folder, torch.float32), picture(), BOXES)
+    assert torch.equal(masks, ask(converted, picture(), BOXES)[0])
+
+
 @pytest.mark.parametrize("backend", ["package", "small"])
 def test_a_box_is_masked_alone_as_among_others_and_every_call_alike(backend, request):
     sam2, image = request.getfixturevalue(backend), picture()
