@@ -76,7 +76,9 @@ class TransformersSam2(Sam2):
         self._processor = processor
 
     def _best(self, model, picture, corners, threshold):
-        inputs = self._processor(images=picture, input_boxes=[corners.tolist()], return_tensors="pt")
+        # A box as its two corners, as SAM2 itself takes it: transformers 4.56 forgets a token of what it calls boxes.
+        points, labels = corners.reshape(-1, 2, 2).tolist(), [[2, 3]] * len(corners)
+        inputs = self._processor(images=picture, input_points=[points], input_labels=[labels], return_tensors="pt")
         sizes = inputs["original_sizes"]
         out = model(**inputs.to(self._managed.device), multimask_output=True)
         scores, best = out.iou_scores[0].max(-1)  # (N,)
