@@ -14,7 +14,7 @@ from comfy_server import ComfyServer, link
 from local_hub import LocalHub
 
 REPOSITORY = "facebook/sam2.1-hiera-tiny"
-MODELS = ("florence2/tiny", "sam2/tiny", "sam2/tiny.pt", "sam2/tiny.yaml")
+MODELS = ("florence2/tiny-blind", "florence2/tiny", "sam2/tiny", "sam2/tiny.pt", "sam2/tiny.yaml")
 
 
 def picture():
@@ -83,7 +83,7 @@ def test_lists_hold_local_models_of_the_kind_and_what_can_be_downloaded(comfy, c
     (folder / "sam2" / ".incomplete-x").mkdir(exist_ok=True)
     (folder / "sam2" / "notes.txt").write_text("")
     assert options(comfy, "AttractorLoadFlorence2") == [
-        "florence2/tiny", "LLM/from another pack", *(f"florence-community/Florence-2-{s}" for s in
+        "florence2/tiny", "florence2/tiny-blind", "LLM/from another pack", *(f"florence-community/Florence-2-{s}" for s in
                                                     ("base", "base-ft", "large", "large-ft"))]
     assert options(comfy, "AttractorLoadSAM2") == [
         "sam2/tiny", "sam2/tiny.pt", *(f"facebook/sam2.1-hiera-{s}" for s in ("tiny", "small", "base-plus", "large"))]

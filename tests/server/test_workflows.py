@@ -19,7 +19,8 @@ def widget_names(info):
     for inputs in (info["input"].get("required", {}), info["input"].get("optional", {})):
         for name, (kind, *options) in inputs.items():
             options = options[0] if options else {}
-            if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+            is_widget = isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+            if is_widget and not options.get("forceInput"):
                 names.append(name)
                 if options.get("control_after_generate") or options.get("image_upload"):
                     names.append(_FRONTEND_ONLY)
