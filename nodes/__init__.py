@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
+from .evaluation import NODES as EVALUATION
 from .host import folders
 from .masking import NODES as MASKING
 from .tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
@@ -15,4 +16,6 @@ class AttractorExtension(ComfyExtension):
         folders.register()
 
     async def get_node_list(self):
-        return [TrainAttractorEmbedding, LoadNeTIMapper, ApplyPersonalizedToken, SavePersonalizedToken, *MASKING]
+        return [
+            TrainAttractorEmbedding, LoadNeTIMapper, ApplyPersonalizedToken, SavePersonalizedToken, *MASKING, *EVALUATION,
+        ]

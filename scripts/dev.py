@@ -47,7 +47,7 @@ RELEASES = {
 }
 # These three belong together: other mixes fail when the host imports them.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest", "pytest-xdist", "ruff", "scikit-image", "setuptools>=77"]
+TOOLS = ["pytest", "pytest-xdist", "ruff", "scikit-image", "setuptools>=77", "torchmetrics", "timm"]
 # Building this one takes torch: the environment's own, or the build would fetch gigabytes of another.
 BUILT_WITH_TORCH = "sam2"
 

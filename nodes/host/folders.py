@@ -25,6 +25,10 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / TOKENS
 
 
+def evaluations_folder() -> Path:
+    return Path(folder_paths.get_output_directory()) / "pdst"
+
+
 def token_files() -> list[str]:
     """Names for a loader's list: the token folders and the stock embeddings, the latter under `embeddings/`."""
     embeddings = [f"embeddings/{name}" for name in folder_paths.get_filename_list("embeddings")]
@@ -64,8 +68,21 @@ def output_path(name: str, suffix: str = "") -> Path:
     Raises:
         UserError: the name is not a plain relative one.
     """
+    return _inside(output_folder(), name, suffix)
+
+
+def evaluation_path(name: str) -> Path:
+    """The folder of an evaluation that a user named, under `output/pdst`.
+
+    Raises:
+        UserError: the name is not a plain relative one.
+    """
+    return _inside(evaluations_folder(), name)
+
+
+def _inside(root: Path, name: str, suffix: str = "") -> Path:
     problems = name_problems(name)
-    root = output_folder().resolve()
+    root = root.resolve()
     path = root / f"{name}{suffix}"
     if problems or not path.resolve().is_relative_to(root):
         raise UserError.of(problems or [f"name {name!r} leads out of the output folder: use a plain name."])

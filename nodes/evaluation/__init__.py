@@ -1,0 +1,3 @@
+"""Held-out evaluation: a data set on disk, scores of a token on it, and the report of them."""
+
+NODES = []
