@@ -1,0 +1,72 @@
+"""The toy world's diffusion model, made of the host's own classes: SD1.5's kinds of layers, all 16 cross-attention blocks.
+
+Needs the host's root on `sys.path`. `build_*` give untrained modules, `load` the MODEL, CLIP and VAE of a workflow.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from .autoencoder import Autoencoder
+
+WEIGHTS = Path(__file__).parent / "weights"
+WIDTH = 128  # of the text encoder, and so of the contexts
+_LAYERS = 2
+_TEXT = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 4 * WIDTH}
+
+
+def unet_config() -> dict:
+    """Arguments of the host's UNetModel: 64 to 128 channels, SD1.5's blocks."""
+    return {
+        "image_size": 16, "in_channels": 4, "out_channels": 4,
+        "model_channels": 64, "channel_mult": [1, 1, 2, 2], "num_res_blocks": [2] * 4,
+        "transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_output": [1] * 9 + [0] * 3,
+        "transformer_depth_middle": 1, "context_dim": WIDTH, "num_heads": 4, "num_head_channels": -1,
+        "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False,
+        "use_checkpoint": False, "adm_in_channels": None,
+        "use_temporal_attention": False, "use_temporal_resblock": False,
+    }  # fmt: skip
+
+
+def build_model(seed: int = 0):
+    """MODEL with seeded untrained weights, float32."""
+    import comfy.model_management as mm
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    from test_nodes.tiny_sd15 import _EagerOps, fill_parameters
+
+    config = comfy.supported_models.SD15(unet_config())
+    config.custom_operations = _EagerOps
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, device=torch.device("cpu"))
+    fill_parameters(model.diffusion_model, seed)
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
+    )
+
+
+def build_clip(seed: int = 0):
+    """CLIP with seeded untrained weights, float32: the real tokenizer, a small text encoder."""
+    from test_nodes.tiny_sd15 import tiny_clip
+
+    clip = tiny_clip(seed, _LAYERS, **_TEXT)
+    clip.tokenizer.clip_l.embedding_size = WIDTH  # of the stock embeddings that fit
+    return clip
+
+
+def build_vae(autoencoder: Autoencoder):
+    """VAE: the host's own object around our autoencoder."""
+    import comfy.model_patcher
+    import comfy.sd
+
+    from test_nodes.tiny_sd15 import make_taesd
+
+    vae = comfy.sd.VAE(sd=make_taesd(0).state_dict(), dtype=torch.float32)
+    vae.first_stage_model = autoencoder.train(False).requires_grad_(False)
+    vae.patcher = comfy.model_patcher.ModelPatcher(
+        vae.first_stage_model, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device
+    )
+    return vae

@@ -1,0 +1,256 @@
+"""Train the toy world's models from nothing.
+
+    COMFYUI_PATH=<ComfyUI> python tests/toy_world/train.py pictures autoencoder diffusion [--steps N] [--work FOLDER]
+
+Stages run in the order given; each leaves its result in the work folder and can be run again alone. `diffusion` goes on
+from its last saved state, so it can be stopped at any time. `write` puts the weights where the tests read them.
+"""
+
+import argparse
+import copy
+import json
+import math
+import os
+import random
+import sys
+import time
+from multiprocessing import Pool
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[:0] = [os.environ["COMFYUI_PATH"], str(ROOT / "tests")]
+    from comfy.cli_args import args as host_args
+
+    host_args.cpu = True
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toy_world import models, scenes
+from toy_world.autoencoder import Autoencoder, reconstruction_loss
+
+SEED = 0
+PICTURES = 24000
+EMPTY = 0.08  # share of pictures without a subject
+CAPTION_DROPOUT = 0.1
+MIN_SNR = 5.0  # arXiv 2303.09556
+EMA = 0.999
+BATCH = 32
+
+
+def log(work: Path, stage: str, **values) -> None:
+    line = json.dumps({"stage": stage, **values})
+    print(line, flush=True)
+    with open(work / "log.jsonl", "a") as file:
+        file.write(line + "\n")
+
+
+def training_scenes(count: int = PICTURES) -> list[scenes.Scene]:
+    rng = random.Random(SEED)
+    return [scenes.random_scene(rng, EMPTY) for _ in range(count)]
+
+
+def _picture(scene):
+    return scenes.render(scene)[0]
+
+
+def render_pictures(work: Path) -> None:
+    """`pictures.npy`: (PICTURES, SIZE, SIZE, 3) uint8."""
+    array = np.lib.format.open_memmap(work / "pictures.npy", "w+", np.uint8, (PICTURES, scenes.SIZE, scenes.SIZE, 3))
+    with Pool(2) as pool:
+        for i, picture in enumerate(pool.imap(_picture, training_scenes(), chunksize=64)):
+            array[i] = picture
+    array.flush()
+
+
+def to_pixels(pictures: np.ndarray) -> Tensor:
+    """uint8 (B, H, W, 3) to (B, 3, H, W) in -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def schedule(step: int, steps: int, warm_up: int, decay: int) -> float:
+    """Learning rate factor: up, level, and down at the end, so that more steps can be added to a stopped run."""
+    return max(0.0, min(1.0, (step + 1) / warm_up, (steps - step) / decay))
+
+
+# -- autoencoder ------------------------------------------------------------------------------------------
+
+
+def train_autoencoder(work: Path, steps: int) -> None:
+    torch.manual_seed(SEED)
+    pictures = np.load(work / "pictures.npy", mmap_mode="r")
+    rng = np.random.default_rng(SEED)
+    model = Autoencoder().to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), 1.5e-3, weight_decay=1e-3, betas=(0.9, 0.99))
+    started = time.monotonic()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 1.5e-3 * schedule(step, steps, 100, steps // 2)
+        pixels = to_pixels(pictures[np.sort(rng.integers(0, len(pictures), 16))]).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            raw = model.encoder(pixels)
+            # Noise on the latents makes the decoder forgive a sampler's small errors, and bounds what they can hold.
+            restored = model.decoder(raw + 0.1 * torch.randn_like(raw))
+        loss = reconstruction_loss(restored.float(), pixels) + 1e-2 * (raw.float() ** 2 - 1).clamp(min=0).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average_weights(average, model, 0.995, step)
+        if step % 100 == 0 or step == steps - 1:
+            log(work, "autoencoder", step=step, loss=round(loss.item(), 4), seconds=round(time.monotonic() - started))
+    with torch.no_grad():
+        # Latents of deviation 1 after the host's SD15 scale of 0.18215.
+        raw = torch.cat([average.encoder(to_pixels(pictures[i : i + 64])) for i in range(0, 1024, 64)])
+        average.latent_mean.copy_(raw.mean((0, 2, 3)))
+        average.latent_scale.copy_(1 / (raw - raw.mean((0, 2, 3), keepdim=True)).std() / 0.18215)
+    torch.save(average.state_dict(), work / "autoencoder.pt")
+    encode_pictures(work)
+
+
+def load_autoencoder(work: Path) -> Autoencoder:
+    model = Autoencoder()
+    model.load_state_dict(torch.load(work / "autoencoder.pt", weights_only=True))
+    return model.train(False).requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_pictures(work: Path) -> None:
+    """`latents.pt`: (PICTURES, 4, SIZE/8, SIZE/8) in the model's space (after the host's scale), float16."""
+    pictures, model = np.load(work / "pictures.npy", mmap_mode="r"), load_autoencoder(work)
+    parts = [model.encode(to_pixels(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]
+    torch.save((torch.cat(parts) * 0.18215).half(), work / "latents.pt")
+
+
+@torch.no_grad()
+def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average, faster at first."""
+    decay = min(decay, (step + 1) / (step + 10))
+    for a, b in zip(average.parameters(), model.parameters(), strict=True):
+        a.lerp_(b, 1 - decay)
+
+
+# -- diffusion ----------------------------------------------------------------------------------------------
+
+
+class Diffusion(nn.Module):
+    """U-Net and text encoder of the host, trained together."""
+
+    def __init__(self):
+        super().__init__()
+        from comfy.ldm.modules.attention import attention_pytorch
+
+        model, clip = models.build_model(SEED), models.build_clip(SEED + 1)
+        self.unet = model.model.diffusion_model.requires_grad_(True)
+        self.text = clip.cond_stage_model.clip_l.transformer.text_model.requires_grad_(True)
+        self.tokenizer = clip.tokenizer
+        self.register_buffer("sigmas", model.model.model_sampling.sigmas.clone(), persistent=False)
+        self.attention = attention_pytorch
+        self._ids = {}
+        for layer in self.unet.modules():  # residual branches start at nothing, as in SD
+            if hasattr(layer, "out_layers"):
+                nn.init.zeros_(layer.out_layers[-1].weight)
+        nn.init.zeros_(self.unet.out[-1].weight)
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self._ids:
+            (chunk,) = self.tokenizer.tokenize_with_weights(text)["l"]
+            self._ids[text] = [token for token, _ in chunk]
+        return self._ids[text]
+
+    def contexts(self, captions: list[str]) -> Tensor:
+        """(B, 77, width). The host's own forward adds in place, which autograd cannot follow."""
+        text = self.text
+        ids = torch.tensor([self.ids(caption) for caption in captions])
+        hidden = text.embeddings(ids)
+        causal = torch.full((77, 77), -math.inf).triu_(1)
+        for layer in text.encoder.layers:
+            hidden = hidden + layer.self_attn(layer.layer_norm1(hidden), causal, self.attention)
+            hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
+        return text.final_layer_norm(hidden)
+
+    def loss(self, latents: Tensor, captions: list[str]) -> Tensor:
+        """min-SNR-weighted error of the noise predicted, (B,)."""
+        timesteps = torch.randint(0, 1000, (len(latents),))
+        sigma = self.sigmas[timesteps][:, None, None, None]
+        noise = torch.randn_like(latents)
+        noisy = (latents + noise * sigma) / (sigma**2 + 1) ** 0.5
+        options = {"optimized_attention_override": lambda _, *inputs, **named: self.attention(*inputs, **named)}
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = self.unet(noisy, timesteps, self.contexts(captions), transformer_options=options)
+        snr = sigma.flatten() ** -2
+        return F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3)) * (MIN_SNR / snr).clamp(max=1)
+
+
+def train_diffusion(work: Path, steps: int, decay: int) -> None:
+    latents = torch.load(work / "latents.pt", weights_only=True)
+    worlds = training_scenes()
+    model = Diffusion()
+    average = copy.deepcopy(model)
+    rows = list(model.text.embeddings.token_embedding.parameters())
+    rest = [p for p in model.parameters() if p is not rows[0]]
+    # Rows of words that no caption has stay as they were: no weight decay, and Adam leaves a zero gradient alone.
+    optimizer = torch.optim.AdamW([{"params": rest, "weight_decay": 0.01}, {"params": rows, "weight_decay": 0.0}], 5e-4,
+                                  betas=(0.9, 0.99))
+    state = work / "diffusion.pt"
+    done, before = 0, 0.0
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        done, before = saved["step"], saved["seconds"]
+
+    def save(step):
+        partial = state.with_suffix(".partial")
+        torch.save({"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+                    "step": step, "seconds": before + time.monotonic() - started}, partial)
+        partial.rename(state)
+
+    started, losses = time.monotonic(), []
+    for step in range(done, steps):
+        torch.manual_seed(SEED * 10**6 + step)
+        rng = random.Random(f"{SEED} {step}")
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-4 * schedule(step, steps, 300, decay)
+        index = [rng.randrange(len(worlds)) for _ in range(BATCH)]
+        captions = ["" if rng.random() < CAPTION_DROPOUT else scenes.caption(worlds[i], rng) for i in index]
+        loss = model.loss(latents[index].float(), captions).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average_weights(average, model, EMA, step)
+        losses.append(loss.item())
+        if (step + 1) % 100 == 0:
+            log(work, "diffusion", step=step + 1, loss=round(sum(losses) / len(losses), 4),
+                seconds=round(before + time.monotonic() - started))
+            losses.clear()
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            save(step + 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stages", nargs="+", choices=["pictures", "autoencoder", "diffusion"])
+    parser.add_argument("--steps", type=int, default=6000, help="of the diffusion model")
+    parser.add_argument("--decay", type=int, default=1200, help="its last steps, in which the learning rate falls to 0")
+    parser.add_argument("--autoencoder-steps", type=int, default=2500)
+    parser.add_argument("--work", type=Path, default=ROOT / ".dev" / "toy_world")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for stage in arguments.stages:
+        if stage == "pictures":
+            render_pictures(arguments.work)
+        elif stage == "autoencoder":
+            train_autoencoder(arguments.work, arguments.autoencoder_steps)
+        else:
+            train_diffusion(arguments.work, arguments.steps, arguments.decay)
+
+
+if __name__ == "__main__":
+    main()
