@@ -3,11 +3,9 @@
 Needs the host's root on `sys.path`. `build_*` give untrained modules, `load` the MODEL, CLIP and VAE of a workflow.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from .autoencoder import Autoencoder
 

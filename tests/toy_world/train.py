@@ -1,9 +1,9 @@
 """Train the toy world's models from nothing.
 
-    COMFYUI_PATH=<ComfyUI> python tests/toy_world/train.py pictures autoencoder diffusion [--steps N] [--work FOLDER]
+    cd tests; COMFYUI_PATH=<ComfyUI> python -m toy_world.train pictures autoencoder diffusion [--steps N] [--work FOLDER]
 
 Stages run in the order given; each leaves its result in the work folder and can be run again alone. `diffusion` goes on
-from its last saved state, so it can be stopped at any time. `write` puts the weights where the tests read them.
+from its last saved state, so it can be stopped at any time.
 """
 
 import argparse
@@ -17,21 +17,15 @@ import time
 from multiprocessing import Pool
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [os.environ["COMFYUI_PATH"], str(ROOT / "tests")]
-    from comfy.cli_args import args as host_args
-
-    host_args.cpu = True
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toy_world import models, scenes
-from toy_world.autoencoder import Autoencoder, reconstruction_loss
+from . import models, scenes
+from .autoencoder import Autoencoder, reconstruction_loss
 
+ROOT = Path(__file__).resolve().parents[2]
 SEED = 0
 PICTURES = 24000
 EMPTY = 0.08  # share of pictures without a subject
@@ -243,6 +237,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / ".dev" / "toy_world")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    from comfy.cli_args import args as host_args
+
+    host_args.cpu = True  # before anything imports the host's model management
     for stage in arguments.stages:
         if stage == "pictures":
             render_pictures(arguments.work)

@@ -1,29 +1,25 @@
 """Train what looks at the toy world's pictures: the judge, and the CLIP- and DINO-like encoders.
 
-    COMFYUI_PATH=<ComfyUI> python tests/toy_world/train_judges.py views judge clip dino [--work FOLDER]
+    cd tests; COMFYUI_PATH=<ComfyUI> python -m toy_world.train_judges views judge clip dino [--work FOLDER]
 """
 
 import argparse
 import json
 import os
 import random
-import sys
 import time
 from dataclasses import replace
 from multiprocessing import Pool
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "tests"))
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toy_world import judges, scenes
+from . import judges, scenes
 
+ROOT = Path(__file__).resolve().parents[2]
 SEED = 1
 SUBJECTS, VIEWS = 6000, 4
 HELD_OUT = 300  # subjects that none of the three is trained on
