@@ -1,16 +1,18 @@
 """The toy world's diffusion model, made of the host's own classes: SD1.5's kinds of layers, all 16 cross-attention blocks.
 
-Needs the host's root on `sys.path`. `build_*` give untrained modules, `load` the MODEL, CLIP and VAE of a workflow.
+Needs the host's root on `sys.path`. `build_*` give untrained modules, `load_*` those of the committed weights.
 """
 
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from .autoencoder import Autoencoder
 
 WEIGHTS = Path(__file__).parent / "weights"
 WIDTH = 128  # of the text encoder, and so of the contexts
+TEXT_SEED = 1
 _LAYERS = 2
 _TEXT = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 4 * WIDTH}
 
@@ -68,3 +70,39 @@ def build_vae(autoencoder: Autoencoder):
         vae.first_stage_model, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device
     )
     return vae
+
+
+def word_rows(clip) -> torch.nn.Parameter:
+    return clip.cond_stage_model.clip_l.transformer.text_model.embeddings.token_embedding.weight
+
+
+def load_model():
+    """MODEL of the committed weights, float32."""
+    model = build_model()
+    model.model.diffusion_model.load_state_dict(_read("unet"))
+    return model
+
+
+@torch.no_grad()
+def load_clip():
+    """CLIP of the committed weights, float32. Words that no caption has keep the rows that the seed gave them."""
+    clip, state = build_clip(TEXT_SEED), _read("text")
+    ids, rows = state.pop("word_ids").long(), state.pop("word_rows")
+    text = clip.cond_stage_model.clip_l.transformer.text_model
+    word_rows(clip)[ids] = rows
+    missing, unexpected = text.load_state_dict(state, strict=False)
+    assert missing == ["embeddings.token_embedding.weight"] and not unexpected, (missing, unexpected)
+    return clip
+
+
+def load_vae():
+    """VAE of the committed weights, float32."""
+    autoencoder = Autoencoder()
+    autoencoder.load_state_dict(_read("autoencoder"))
+    return build_vae(autoencoder)
+
+
+def _read(name: str) -> dict[str, torch.Tensor]:
+    """Tensors of a file of `weights/`, those in half precision as float32."""
+    return {key: value.float() if value.dtype == torch.float16 else value
+            for key, value in load_file(WEIGHTS / f"{name}.safetensors").items()}

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -138,7 +139,7 @@ class Diffusion(nn.Module):
         super().__init__()
         from comfy.ldm.modules.attention import attention_pytorch
 
-        model, clip = models.build_model(SEED), models.build_clip(SEED + 1)
+        model, clip = models.build_model(SEED), models.build_clip(models.TEXT_SEED)
         self.unet = model.model.diffusion_model.requires_grad_(True)
         self.text = clip.cond_stage_model.clip_l.transformer.text_model.requires_grad_(True)
         self.tokenizer = clip.tokenizer
@@ -228,9 +229,31 @@ def train_diffusion(work: Path, steps: int, decay: int) -> None:
             save(step + 1)
 
 
+def write_weights(work: Path) -> None:
+    """The averaged weights in half precision, with what made them, into `weights/`."""
+    saved = torch.load(work / "diffusion.pt", weights_only=True)
+    model = Diffusion()
+    untrained = model.text.embeddings.token_embedding.weight.detach().clone()
+    model.load_state_dict(saved["average"])
+    text = model.text.state_dict()
+    rows = text.pop("embeddings.token_embedding.weight")
+    ids = (rows != untrained).any(1).nonzero().flatten()
+    text |= {"word_ids": ids.int(), "word_rows": rows[ids]}
+    made = {"command": "python -m toy_world.train pictures autoencoder diffusion write", "seed": str(SEED),
+            "steps": str(saved["step"]), "seconds": str(round(saved["seconds"])), "torch": torch.__version__}
+    models.WEIGHTS.mkdir(exist_ok=True)
+    parts = {"unet": model.unet.state_dict(), "text": text, "autoencoder": load_autoencoder(work).state_dict()}
+    for name, state in parts.items():
+        small = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
+        save_file({key: value.contiguous() for key, value in small.items()}, models.WEIGHTS / f"{name}.safetensors",
+                  metadata=made)
+        size = (models.WEIGHTS / f"{name}.safetensors").stat().st_size
+        log(work, "write", file=name, megabytes=round(size / 2**20, 2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stages", nargs="+", choices=["pictures", "autoencoder", "diffusion"])
+    parser.add_argument("stages", nargs="+", choices=["pictures", "autoencoder", "diffusion", "write"])
     parser.add_argument("--steps", type=int, default=6000, help="of the diffusion model")
     parser.add_argument("--decay", type=int, default=1200, help="its last steps, in which the learning rate falls to 0")
     parser.add_argument("--autoencoder-steps", type=int, default=2500)
@@ -246,8 +269,10 @@ def main() -> None:
             render_pictures(arguments.work)
         elif stage == "autoencoder":
             train_autoencoder(arguments.work, arguments.autoencoder_steps)
-        else:
+        elif stage == "diffusion":
             train_diffusion(arguments.work, arguments.steps, arguments.decay)
+        else:
+            write_weights(arguments.work)
 
 
 if __name__ == "__main__":
