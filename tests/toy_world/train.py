@@ -71,45 +71,89 @@ def schedule(step: int, steps: int, warm_up: int, decay: int) -> float:
     return max(0.0, min(1.0, (step + 1) / warm_up, (steps - step) / decay))
 
 
-# -- autoencoder ------------------------------------------------------------------------------------------
+@torch.no_grad()
+def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average, faster at first."""
+    decay = min(decay, (step + 1) / (step + 10))
+    for a, b in zip(average.parameters(), model.parameters(), strict=True):
+        a.lerp_(b, 1 - decay)
 
 
-def train_autoencoder(work: Path, steps: int) -> None:
-    torch.manual_seed(SEED)
-    pictures = np.load(work / "pictures.npy", mmap_mode="r")
-    rng = np.random.default_rng(SEED)
-    model = Autoencoder().to(memory_format=torch.channels_last)
-    average = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), 1.5e-3, weight_decay=1e-3, betas=(0.9, 0.99))
-    started = time.monotonic()
-    for step in range(steps):
+class Resumable:
+    """A training's state in `<name>.pt`, saved every 250 steps and found again at the start."""
+
+    def __init__(self, work: Path, name: str, model: nn.Module, average: nn.Module, optimizer):
+        self.work, self.name, self.path = work, name, work / f"{name}.pt"
+        self.parts = {"model": model, "average": average, "optimizer": optimizer}
+        self.done, self.before, self.losses, self.started = 0, 0.0, [], time.monotonic()
+        if self.path.exists():
+            saved = torch.load(self.path, weights_only=True)
+            for key, part in self.parts.items():
+                part.load_state_dict(saved[key])
+            self.done, self.before = saved["step"], saved["seconds"]
+
+    def step(self, step: int, steps: int, loss: Tensor, rate: float, decay: float) -> None:
+        """Take the optimiser's step number `step`."""
+        model, optimizer = self.parts["model"], self.parts["optimizer"]
         for group in optimizer.param_groups:
-            group["lr"] = 1.5e-3 * schedule(step, steps, 100, steps // 2)
-        pixels = to_pixels(pictures[np.sort(rng.integers(0, len(pictures), 16))]).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            raw = model.encoder(pixels)
-            # Noise on the latents makes the decoder forgive a sampler's small errors, and bounds what they can hold.
-            restored = model.decoder(raw + 0.1 * torch.randn_like(raw))
-        loss = reconstruction_loss(restored.float(), pixels) + 1e-2 * (raw.float() ** 2 - 1).clamp(min=0).mean()
+            group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        average_weights(average, model, 0.995, step)
-        if step % 100 == 0 or step == steps - 1:
-            log(work, "autoencoder", step=step, loss=round(loss.item(), 4), seconds=round(time.monotonic() - started))
+        average_weights(self.parts["average"], model, decay, step)
+        self.losses.append(loss.item())
+        if (step + 1) % 100 == 0:
+            log(self.work, self.name, step=step + 1, loss=round(sum(self.losses) / len(self.losses), 4),
+                seconds=round(self.seconds))
+            self.losses.clear()
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            self.save(step + 1)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def save(self, step: int) -> None:
+        partial = self.path.with_suffix(".partial")
+        torch.save({**{key: part.state_dict() for key, part in self.parts.items()}, "step": step, "seconds": self.seconds},
+                   partial)
+        partial.rename(self.path)
+
+
+# -- autoencoder ------------------------------------------------------------------------------------------
+
+
+def train_autoencoder(work: Path, steps: int, decay: int) -> None:
+    """`autoencoder.pt`; goes on from its last saved state, as the diffusion model does."""
+    torch.manual_seed(SEED)
+    pictures = np.load(work / "pictures.npy", mmap_mode="r")
+    model = Autoencoder().to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), 1.2e-3, weight_decay=1e-3, betas=(0.9, 0.99))
+    run = Resumable(work, "autoencoder", model, average, optimizer)
+    for step in range(run.done, steps):
+        torch.manual_seed(SEED * 10**6 + step)
+        index = np.sort(np.random.default_rng([SEED, step]).integers(0, len(pictures), 16))
+        pixels = to_pixels(pictures[index]).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            raw = model.encoder(pixels)
+            # A little noise on the latents makes the decoder forgive a sampler's small errors.
+            restored = model.decoder(raw + 0.03 * torch.randn_like(raw))
+        loss = reconstruction_loss(restored.float(), pixels) + 1e-2 * (raw.float() ** 2 - 1).clamp(min=0).mean()
+        run.step(step, steps, loss, 1.2e-3 * schedule(step, steps, 100, decay), 0.995)
     with torch.no_grad():
         # Latents of deviation 1 after the host's SD15 scale of 0.18215.
         raw = torch.cat([average.encoder(to_pixels(pictures[i : i + 64])) for i in range(0, 1024, 64)])
         average.latent_mean.copy_(raw.mean((0, 2, 3)))
         average.latent_scale.copy_(1 / (raw - raw.mean((0, 2, 3), keepdim=True)).std() / 0.18215)
-    torch.save(average.state_dict(), work / "autoencoder.pt")
+    run.save(steps)
     encode_pictures(work)
 
 
 def load_autoencoder(work: Path) -> Autoencoder:
     model = Autoencoder()
-    model.load_state_dict(torch.load(work / "autoencoder.pt", weights_only=True))
+    model.load_state_dict(torch.load(work / "autoencoder.pt", weights_only=True)["average"])
     return model.train(False).requires_grad_(False)
 
 
@@ -119,14 +163,6 @@ def encode_pictures(work: Path) -> None:
     pictures, model = np.load(work / "pictures.npy", mmap_mode="r"), load_autoencoder(work)
     parts = [model.encode(to_pixels(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]
     torch.save((torch.cat(parts) * 0.18215).half(), work / "latents.pt")
-
-
-@torch.no_grad()
-def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average, faster at first."""
-    decay = min(decay, (step + 1) / (step + 10))
-    for a, b in zip(average.parameters(), model.parameters(), strict=True):
-        a.lerp_(b, 1 - decay)
 
 
 # -- diffusion ----------------------------------------------------------------------------------------------
@@ -191,42 +227,14 @@ def train_diffusion(work: Path, steps: int, decay: int) -> None:
     # Rows of words that no caption has stay as they were: no weight decay, and Adam leaves a zero gradient alone.
     optimizer = torch.optim.AdamW([{"params": rest, "weight_decay": 0.01}, {"params": rows, "weight_decay": 0.0}], 5e-4,
                                   betas=(0.9, 0.99))
-    state = work / "diffusion.pt"
-    done, before = 0, 0.0
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        done, before = saved["step"], saved["seconds"]
-
-    def save(step):
-        partial = state.with_suffix(".partial")
-        torch.save({"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-                    "step": step, "seconds": before + time.monotonic() - started}, partial)
-        partial.rename(state)
-
-    started, losses = time.monotonic(), []
-    for step in range(done, steps):
+    run = Resumable(work, "diffusion", model, average, optimizer)
+    for step in range(run.done, steps):
         torch.manual_seed(SEED * 10**6 + step)
         rng = random.Random(f"{SEED} {step}")
-        for group in optimizer.param_groups:
-            group["lr"] = 5e-4 * schedule(step, steps, 300, decay)
         index = [rng.randrange(len(worlds)) for _ in range(BATCH)]
         captions = ["" if rng.random() < CAPTION_DROPOUT else scenes.caption(worlds[i], rng) for i in index]
         loss = model.loss(latents[index].float(), captions).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average_weights(average, model, EMA, step)
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            log(work, "diffusion", step=step + 1, loss=round(sum(losses) / len(losses), 4),
-                seconds=round(before + time.monotonic() - started))
-            losses.clear()
-        if (step + 1) % 250 == 0 or step + 1 == steps:
-            save(step + 1)
+        run.step(step, steps, loss, 5e-4 * schedule(step, steps, 300, decay), EMA)
 
 
 def write_weights(work: Path) -> None:
@@ -256,7 +264,7 @@ def main() -> None:
     parser.add_argument("stages", nargs="+", choices=["pictures", "autoencoder", "diffusion", "write"])
     parser.add_argument("--steps", type=int, default=6000, help="of the diffusion model")
     parser.add_argument("--decay", type=int, default=1200, help="its last steps, in which the learning rate falls to 0")
-    parser.add_argument("--autoencoder-steps", type=int, default=2500)
+    parser.add_argument("--autoencoder-steps", type=int, default=6000)
     parser.add_argument("--work", type=Path, default=ROOT / ".dev" / "toy_world")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -268,7 +276,7 @@ def main() -> None:
         if stage == "pictures":
             render_pictures(arguments.work)
         elif stage == "autoencoder":
-            train_autoencoder(arguments.work, arguments.autoencoder_steps)
+            train_autoencoder(arguments.work, arguments.autoencoder_steps, arguments.autoencoder_steps // 4)
         elif stage == "diffusion":
             train_diffusion(arguments.work, arguments.steps, arguments.decay)
         else:
