@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import small_checkpoint as small_checkpoint_module
+import small_encoders as small_encoders_module
 import small_vision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,3 +60,9 @@ def pruned_checkpoint(host_root):
 def vision_models():
     """A models folder with small Florence-2 and SAM2 models, made once and kept in `.dev/cache`: copy before changing."""
     return small_vision.cached_small_vision(ROOT / ".dev" / "cache")
+
+
+@pytest.fixture(scope="session")
+def small_encoders():
+    """A models folder with small CLIP, DINO and DINOv2 models, made once and kept in `.dev/cache`: copy before changing."""
+    return small_encoders_module.cached_small_encoders(ROOT / ".dev" / "cache")

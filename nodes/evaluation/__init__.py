@@ -1,3 +1,7 @@
 """Held-out evaluation: a data set on disk, scores of a token on it, and the report of them."""
 
-NODES = []
+from .encoders import LoadEvaluationEncoders
+
+NODES = [
+    LoadEvaluationEncoders,
+]

@@ -11,12 +11,13 @@ from ..errors import UserError
 from ..host.progress import Interrupted, Progress
 
 _WANTED = ("*.json", "*.txt", "*.safetensors")
+_OLDER = "pytorch_model*.bin"  # what a repository without safetensors has for weights
 
 
-def download(repository: str, target: Path, node_id: str) -> Path:
+def download(repository: str, target: Path, node_id: str, field: str = "model") -> Path:
     """Fetch the newest revision of `repository` into the folder `target`, by way of a hidden folder beside it.
 
-    A second call goes on where the last one stopped.
+    A second call goes on where the last one stopped. field: the input that errors name.
 
     Raises:
         UserError: the hub cannot be reached, or the download broke off. Interrupted: the user has cancelled.
@@ -29,7 +30,7 @@ def download(repository: str, target: Path, node_id: str) -> Path:
     except Exception as error:  # the hub's client raises errors of several libraries
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"model: {repository} could not be downloaded ({reason}). Check the network and queue again, which goes on where "
+            f"{field}: {repository} could not be downloaded ({reason}). Check the network and queue again, which goes on where "
             f"this stopped; or put its files into models/{target.parent.name}/{target.name} by hand."
         ) from error
     return target
@@ -42,8 +43,10 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
     from huggingface_hub.utils import build_hf_headers
 
     info = HfApi().model_info(repository, files_metadata=True)
-    files = [file for file in info.siblings
-             if "/" not in file.rfilename and any(fnmatch(file.rfilename, pattern) for pattern in _WANTED)]
+    there = [file for file in info.siblings if "/" not in file.rfilename]
+    safe = any(file.rfilename.endswith(".safetensors") for file in there)
+    wanted = _WANTED if safe else (*_WANTED, _OLDER)
+    files = [file for file in there if any(fnmatch(file.rfilename, pattern) for pattern in wanted)]
     total = sum(file.size for file in files)
     logging.info("Downloading %s, revision %s (main), %d MB", repository, info.sha, total // 10**6)
     folder.mkdir(parents=True, exist_ok=True)
