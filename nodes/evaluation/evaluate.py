@@ -120,7 +120,7 @@ def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
 
 def _wired_inputs() -> list:
     return [
-        io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs wired before "
+        io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs in it "
                                         "count."),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint, before any Apply Personalized Token."),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
@@ -141,8 +141,8 @@ def _main_inputs() -> list:
         io.Int.Input("images_per_caption", default=5, min=1, max=100,
                      tooltip="Images of each caption (paper: 5, in its appendix 10)."),
         io.Combo.Input("sampler", options=list(SAMPLERS), default="euler",
-                       tooltip="The host's samplers. Those with noise of their own (ancestral, SDE) take one image at a time, so "
-                               "that an image depends on its own seed only. The paper does not say which it used."),
+                       tooltip="The host's samplers. Those with noise of their own (ancestral, SDE) take one image at a time: "
+                               "so each depends on its own seed only. The paper does not say which it used."),
         io.Combo.Input("scheduler", options=list(SCHEDULERS), default="normal", tooltip="The host's schedulers."),
         io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Sampling steps. The paper gives no number."),
         io.Float.Input("cfg", default=7.0, min=1.0, max=30.0, step=0.5, tooltip="Guidance. The paper gives no number."),

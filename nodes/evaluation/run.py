@@ -281,11 +281,11 @@ def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size and give the "
-                        "evaluation another name: images of other batches differ in their last bits.") from error
+        raise UserError(f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
+                        "and where images are there already give another name: other batches differ in their last bits.") from error
     if not torch.isfinite(images).all():
-        raise UserError(f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, or use "
-                        "another model; what was made so far is kept.")
+        raise UserError(f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
+                        "or use another model; what was made so far is kept.")
     return (images * 255).round() / 255
 
 
