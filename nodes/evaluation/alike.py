@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from ..masking.pictures import read_picture
 
@@ -38,6 +40,12 @@ def look_at(path: Path) -> Look:
             picture = ImageOps.exif_transpose(file).convert("RGB")
     small = picture.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     return Look(np.asarray(small, dtype=np.float32) / 255, picture.width / picture.height)
+
+
+def look_at_pixels(image: Tensor) -> Look:
+    """The same of a photo (H, W, C) in 0..1 that is in memory."""
+    small = F.interpolate(image[None, ..., :3].movedim(-1, 1).float(), (_SIDE, _SIDE), mode="area")[0].movedim(0, -1)
+    return Look(small.numpy(), image.shape[1] / image.shape[0])
 
 
 def same_photo(one: Look, other: Look) -> bool:
