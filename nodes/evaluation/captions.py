@@ -63,7 +63,9 @@ def flags(caption: str, words: list[str]) -> list[str]:
     return found
 
 
-def write_drafts(folder: Path, photos: list[Path], drafts: list[list[str]], words: list[str], replace_edited: bool) -> list[Draft]:
+def write_drafts(
+    folder: Path, photos: list[Path], drafts: list[list[str]], words: list[str], replace_edited: bool
+) -> list[Draft]:
     """Write each photo's caption file, but leave alone what was edited by hand unless `replace_edited`.
 
     folder: of the subject. drafts: sentences for each photo.

@@ -35,20 +35,20 @@ class SplitSubjectPhotos(io.ComfyNode):
             node_id="AttractorSplitSubjectPhotos",
             display_name="Split Subject Photos",
             category=CATEGORY,
-            description="Copies a subject's photos into a data set under models/pdst: some to train on, the others held back for "
-                        "the test. Go on with Make PDST Captions.",
+            description="Copies a subject's photos into a data set under models/pdst: some to train on, the others held back "
+                        "for the test. Go on with Make PDST Captions.",
             search_aliases=["train test split", "held-out", "make dataset"],
             is_output_node=True,
             inputs=[
                 io.Combo.Input("photos", options=folders.picture_folders(),
-                               tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied, not moved. "
+                               tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied. "
                                        "Press R to refresh the list."),
                 io.String.Input("dataset", default="my-subjects", tooltip="Name of the data set's folder under models/pdst."),
                 io.String.Input("subject", default="my-dog",
                                 tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog."),
                 io.String.Input("super_category", default="dog", tooltip="What the subject is, in a word."),
-                io.Combo.Input("kind", options=list(KINDS), tooltip="living: people, animals, plants. rigid: things. The report "
-                                                                    "gives scores of each."),
+                io.Combo.Input("kind", options=list(KINDS), tooltip="living: people, animals, plants. rigid: things. The "
+                                                                    "report tells them apart."),
                 io.Int.Input("train_photos", default=5, min=1, max=1000,
                              tooltip="How many to train on (paper: 5 of 15). The others are held back."),
                 io.Combo.Input("order", options=[_SHUFFLED, _BY_NAME], default=_SHUFFLED,
@@ -271,7 +271,7 @@ def _from_texts(texts: list[str], photos: list[Path]) -> list[list[str]]:
     """
     blocks = texts if len(texts) > 1 else [block for block in re.split(r"\n\s*\n", texts[0]) if block.strip()]
     if len(blocks) != len(photos):
-        raise UserError(f"texts: there are {len(photos)} test photos and {len(blocks)} texts. Wire a list with a text for each, "
+        raise UserError(f"texts: there are {len(photos)} photos and {len(blocks)} texts. Wire a list with a text for each, "
                         f"or one text with a blank line between photos, in this order: {', '.join(p.name for p in photos)}.")
     return [[line for line in block.splitlines() if line.strip()] for block in blocks]
 
