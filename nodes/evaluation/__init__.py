@@ -1,7 +1,12 @@
 """Held-out evaluation: a data set on disk, scores of a token on it, and the report of them."""
 
 from .encoders import LoadEvaluationEncoders
+from .evaluate import PDSTEvaluate
+from .loading import LoadPDST, LoadTokenCheckpoints
 
 NODES = [
+    LoadPDST,
+    LoadTokenCheckpoints,
     LoadEvaluationEncoders,
+    PDSTEvaluate,
 ]
