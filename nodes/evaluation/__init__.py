@@ -3,8 +3,11 @@
 from .encoders import LoadEvaluationEncoders
 from .evaluate import PDSTEvaluate
 from .loading import LoadPDST, LoadTokenCheckpoints
+from .making import MakePDSTCaptions, SplitSubjectPhotos
 
 NODES = [
+    SplitSubjectPhotos,
+    MakePDSTCaptions,
     LoadPDST,
     LoadTokenCheckpoints,
     LoadEvaluationEncoders,
