@@ -10,7 +10,7 @@ from .evaluation.alike import look_at, look_at_pixels, same_photo
 from .evaluation.dataset import Dataset, Subject
 from .evaluation.encoders import EvaluationEncoders
 from .evaluation.metrics import References, references
-from .evaluation.run import quick_scores
+from .evaluation.quick import quick_scores
 from .masking.pictures import read_picture
 from .photos import fit
 

@@ -15,6 +15,7 @@ from ..trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ..trainer.token_file import save_token
 from .chart import beside, draw_chart
 from .errors import UserError
+from .evaluation.report.charts import training_curve
 from .host.progress import Interrupted, Progress, is_out_of_memory
 
 STATE_FILE = "resume.state"
@@ -105,7 +106,7 @@ class Run:
                 due = time.monotonic() - last_preview > PREVIEW_SECONDS
                 if sampled or scored or due or result.step == self.trainer.settings.steps:
                     last_preview = time.monotonic()
-                    progress.update(result.step, beside(self.chart(), self._sample))
+                    progress.update(result.step, self._preview())
                 else:
                     progress.update(result.step)
         except Interrupted:
@@ -151,7 +152,18 @@ class Run:
         """The run's loss chart so far."""
         settings = self.trainer.settings
         return draw_chart(self.trainer.curves, settings.steps,
-                          f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}")
+                          f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}",
+                          watched="held-out photos" if self.trainer.held_out else "training photos")
+
+    def overfitting_curve(self) -> Image.Image:
+        """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
+        best = self.best()
+        return training_curve(self.folder.name, self.scores, best and best["step"]).picture(scale=1)
+
+    def _preview(self) -> Image.Image:
+        """What the node shows while it works: losses, held-out scores if there are any, the latest sample."""
+        chart = beside(self.chart(), self.overfitting_curve()) if self.scores else self.chart()
+        return beside(chart, self._sample)
 
     def save(self, snapshot: bool = False) -> None:
         """Write token, state, curves and chart; with `snapshot` also a token named after the step.

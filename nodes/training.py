@@ -91,7 +91,7 @@ class TrainAttractorEmbedding(io.ComfyNode):
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         return io.NodeOutput(
             run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve,
-            ui=ui.PreviewImage(torch.cat([chart, curve]) if run.scores else chart, cls=cls),
+            ui=ui.PreviewImage([chart[0], curve[0]] if run.scores else chart, cls=cls),
         )
 
 

@@ -80,6 +80,7 @@ class Trainer:
     ):
         """held_out: photos that are not trained on, for the fixed-batch loss; without them it is the training photos'."""
         self.settings, self.photos, self.text, self.unet = settings, photos, text, unet
+        self.held_out = held_out
         self.concepts = nn.ModuleDict({SUBJECT: subject})
         for i, attractor in enumerate(attractors):
             self.concepts[attractor_name(i)] = attractor
@@ -298,7 +299,8 @@ class Trainer:
     def fixed_loss(self) -> float:
         """The subject loss on a batch, noise and timesteps that never change, with "a photo of a {v*}".
 
-        Of held-out photos, which come without masks, it is the loss on the whole picture. Unlike the losses a step minimises it can be compared between steps (DVAR, arXiv 2302.04841).
+        Of held-out photos, which come without masks, it is the loss on the whole picture. Unlike the losses a step
+        minimises it can be compared between steps (DVAR, arXiv 2302.04841).
         """
         batch = self._fixed
         size = len(batch.photos)

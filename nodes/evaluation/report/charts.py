@@ -240,3 +240,29 @@ def _mean(system: System, score: str) -> float:
 
 def _estimate(system: System, score: str, bootstrap: Bootstrap) -> Estimate:
     return estimate(system.values(score), bootstrap)
+
+
+def training_curve(name: str, scores: list[dict[str, float]], best_step: int | None, width: int = WIDE) -> Drawing:
+    """Fig. 1 of a single run, from the scores it took while training: `{"step": 100, "clip_t": 0.25, ...}` each."""
+    title = f"{name}: held-out scores over steps"
+    if not scores:
+        return empty(title, "Wire dataset and encoders to see when the token overfits.", width)
+    shown = [score for score in ("dino", "clip_i", "clip_t") if score in scores[0]]
+    steps = [entry["step"] for entry in scores]
+    legend, left, right, tall = 64, 62, 20, 150
+    height = legend + len(shown) * (tall + 34) + 22
+    drawing = Drawing(width, height, title, f"best step {best_step}")
+    drawing.words(left, 18, title, bold=True, size=15)
+    _legend(drawing, [(f"{name}, best step {best_step}", None)], left, width, both=True)
+    x = _scale(min(steps) - 0.5, max(steps) + 0.5, left + 8, width - right - 8)
+    for number, score in enumerate(shown):
+        top = legend + number * (tall + 34) + 24
+        found = {(name, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
+                 for measure in (score, f"{score}_train") if measure in scores[0]}
+        box = (left, top, width - right, top + tall - 8)
+        drawing.line([(x(best_step), box[1]), (x(best_step), box[3])], "soft", 1, dashed=True)
+        _panel(drawing, found, TITLES[score], x, box, [name])
+    for step in _at_most(steps, 8):
+        drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
+    drawing.words(left - 8, height - 14, "step", "soft", 12, "end")
+    return drawing
