@@ -3,10 +3,12 @@
 from .encoders import LoadEvaluationEncoders
 from .evaluate import PDSTEvaluate
 from .loading import LoadPDST, LoadTokenCheckpoints
+from .report.node import PDSTReport
 
 NODES = [
     LoadPDST,
     LoadTokenCheckpoints,
     LoadEvaluationEncoders,
     PDSTEvaluate,
+    PDSTReport,
 ]

@@ -1,4 +1,4 @@
-"""The report's charts: the paper's Fig. 5 (systems as discs) and Fig. 1 (scores over checkpoints), and scores with intervals."""
+"""The report's charts: the paper's Fig. 5 (systems as discs), Fig. 1 (scores over checkpoints), scores with intervals."""
 
 import math
 from collections.abc import Callable
@@ -100,8 +100,9 @@ def _place(disc, width: float, frame, taken: list) -> tuple[float, float, float,
     """Where a label of two lines beside a disc covers the least of others, and stays in the frame."""
     cx, cy, r = disc
     height = 32
-    spots = [(cx + r + 5, cy - 9), (cx - r - 5 - width, cy - 9), (cx - width / 2, cy + r + 5), (cx - width / 2, cy - r - 5 - height),
-             (cx + r, cy + r * 0.7), (cx + r, cy - r - height), (cx - r - width, cy + r * 0.7), (cx - r - width, cy - r - height)]
+    beyond, before, middle = cx + r, cx - r - width, cx - width / 2
+    spots = [(beyond + 5, cy - 9), (before - 5, cy - 9), (middle, cy + r + 5), (middle, cy - r - 5 - height),
+             (beyond, cy + r * 0.7), (beyond, cy - r - height), (before, cy + r * 0.7), (before, cy - r - height)]
     best, least = None, math.inf
     for order, (left, top) in enumerate(spots):
         left = min(max(left, frame[0] + 2), frame[2] - width)
@@ -122,20 +123,21 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Drawing:
     panels = [(score, [score, *([f"{score}_train"] if f"{score}_train" in data.scores else [])]) for score in held_out(data)]
     panels.sort(key=lambda panel: ("dino", "clip_i", "clip_t").index(panel[0]))
     series = list(data.series.items())
+    colours = {name: series_colour(data.compared.index(systems[-1])) for name, systems in series}
     steps = [system.step for _, systems in series for system in systems]
     legend, left, right, tall = 44 + 20 * len(series), 62, 20, 190
     height = legend + len(panels) * (tall + 34) + 22
     drawing = Drawing(width, height, title, _spoken(series, panels))
     drawing.words(left, 18, title, bold=True, size=15)
     both = any(len(names) > 1 for _, names in panels)
-    _legend(drawing, series, left, width, both)
+    _legend(drawing, colours, left, width, both)
     x = _scale(min(steps), max(steps), left + 8, width - right - 8)
     for number, (score, names) in enumerate(panels):
         top = legend + number * (tall + 34) + 24
         found = {(name, measure): [(s.step, _estimate(s, measure, bootstrap)) for s in systems]
                  for name, systems in series for measure in names}
         _panel(drawing, found, TITLES[score], x, (left, top, width - right, top + tall - 8),
-               [name for name, _ in series])
+               colours)
     for step in sorted(set(_at_most(sorted(set(steps)), 4 if width < 500 else 8))):
         drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
     drawing.words(left - 8, height - 14, "step", "soft", 12, "end")
@@ -149,20 +151,20 @@ def _at_most(values: list[int], count: int) -> list[int]:
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
-def _legend(drawing: Drawing, series, left: float, width: int, both: bool) -> None:
-    for i, (name, _) in enumerate(series):
+def _legend(drawing: Drawing, colours: dict[str, str], left: float, width: int, both: bool) -> None:
+    for i, (name, colour) in enumerate(colours.items()):
         y = 40 + 20 * i
-        drawing.line([(left, y), (left + 22, y)], series_colour(i), 2.5)
+        drawing.line([(left, y), (left + 22, y)], colour, 2.5)
         drawing.words(left + 28, y, _shorten(name, width - left - 40, 13))
     if both:
-        y = 40 + 20 * len(series)
+        y = 40 + 20 * len(colours)
         drawing.line([(left, y), (left + 22, y)], "ink", 2)
         drawing.words(left + 28, y, "held-out", "soft", 12)
         drawing.line([(left + 96, y), (left + 118, y)], "ink", 2, dashed=True)
         drawing.words(left + 124, y, "training photos (biased)", "soft", 12)
 
 
-def _panel(drawing: Drawing, found: dict, title: str, x, box, order: list[str]) -> None:
+def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str, str]) -> None:
     left, top, right, bottom = box
     values = [v for line in found.values() for _, e in line for v in (e.mean, e.low, e.high) if v is not None]
     low, high = _span(values, 0.06)
@@ -174,9 +176,9 @@ def _panel(drawing: Drawing, found: dict, title: str, x, box, order: list[str]) 
     for (name, measure), line in found.items():
         if not measure.endswith("_train") and all(e.low is not None for _, e in line):
             band = [(x(s), y(e.low)) for s, e in line] + [(x(s), y(e.high)) for s, e in reversed(line)]
-            drawing.area(band, series_colour(order.index(name)), 0.12)
+            drawing.area(band, colours[name], 0.12)
     for (name, measure), line in found.items():
-        colour, biased = series_colour(order.index(name)), measure.endswith("_train")
+        colour, biased = colours[name], measure.endswith("_train")
         drawing.line([(x(s), y(e.mean)) for s, e in line], colour, 2.2, dashed=biased)
         for step, e in line:
             drawing.disc(x(step), y(e.mean), 2.5, colour)

@@ -120,10 +120,11 @@ def collect(paths: list[Path], grouping: str = "method") -> Collected:
             ceiling.setdefault(name, entry.header["ceiling"].get(name, {}))
     systems = _systems(scored, grouping)
     everywhere = set.intersection(*(system.subjects for system in systems))
-    for system in systems:
-        if system.subjects != everywhere:
-            warnings.append(f"{system.name} has {len(system.subjects)} subjects, of which all systems share "
-                            f"{len(everywhere)}: means over different subjects are not comparable, paired differences are.")
+    counts = {system.name: len(system.subjects) for system in systems if system.subjects != everywhere}
+    if counts:
+        warnings.append(f"Systems cover different subjects, of which all share {len(everywhere)} ("
+                        + ", ".join(f"{name}: {count}" for name, count in counts.items())
+                        + "). Means over different subjects are not comparable; paired differences are.")
     records = [record for _, entry in scored for record in entry.records]
     present = {name for record in records for name in record["scores"]}
     return Collected(

@@ -9,7 +9,7 @@ from PIL import ImageDraw
 from ..statistics import Key
 from .drawing import LIGHT, _font
 from .gather import Collected, Image, System
-from .tables import TITLES, held_out
+from .tables import HELD_OUT, TITLES, held_out
 
 CHOICES = ("best, median, worst", "every photo", "none")
 _SIDE, _GAP, _LINE = 224, 10, 18  # pixels
@@ -101,7 +101,7 @@ def thumbnail(path: Path, side: int = _SIDE) -> Picture.Image:
 
 def score_line(image: Image) -> str:
     """Its held-out scores in short."""
-    return " · ".join(f"{TITLES[name]} {image.scores[name]:.3f}" for name in ("clip_t", "clip_i", "dino") if name in image.scores)
+    return " · ".join(f"{TITLES[name]} {image.scores[name]:.3f}" for name in HELD_OUT if name in image.scores)
 
 
 def draw_sheet(sheet: Sheet | None, rows: int = 24) -> Picture.Image:

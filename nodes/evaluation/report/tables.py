@@ -119,8 +119,8 @@ def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Ta
     if not rows:
         return None
     note = ("Mean of the differences between images of the same caption and number, with its interval; below it, on how many "
-            "of the images the first is higher. An interval that does not hold 0 is a difference that other subjects, or photos, "
-            "would show too.")
+            "of the images the first is higher. Where an interval does not hold 0, other subjects (or photos) would most "
+            "likely show the same sign.")
     return Table("differences", "Paired differences", ("Systems", *(TITLES[s] for s in scores), "Images"), tuple(rows), note)
 
 
@@ -190,13 +190,13 @@ def plain(cell: Cell) -> tuple[str, str]:
         return "–", ""
     if isinstance(cell, Difference):
         value, below = plain(cell.estimate)
-        return _signed(cell.estimate.mean), " · ".join(filter(None, [below, f"higher on {cell.wins:.0%}"]))
+        return _number(cell.estimate.mean, "+"), " · ".join(filter(None, [below, f"higher on {cell.wins:.0%}"]))
     if isinstance(cell, Estimate):
-        return f"{cell.mean:.3f}", "" if cell.low is None else f"{cell.low:.3f} to {cell.high:.3f}"
+        return _number(cell.mean), "" if cell.low is None else f"{_number(cell.low)} to {_number(cell.high)}"
     if isinstance(cell, float):
-        return f"{cell:.3f}", ""
+        return _number(cell), ""
     return str(cell), ""
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}".replace("-", "−")
