@@ -11,6 +11,8 @@ from ..statistics import Key
 
 FLOOR = "floor"
 GROUPINGS = ("method", "token")
+FEW = 6  # systems that can all be shown beside each other
+_METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,9 @@ class Collected:
 
     @property
     def compared(self) -> tuple[System, ...]:
-        """One system for each series, its last checkpoint, and all others."""
+        """All systems if they are few; else of each series of checkpoints the last, and all others."""
+        if len(self.systems) <= FEW:
+            return self.systems
         last = {system.series: system for system in self.systems if system.series}
         return tuple(system for system in self.systems if not system.series or last[system.series] is system)
 
@@ -188,8 +192,8 @@ def _system(method: str, key: tuple, group: list[tuple[Path, EntryResults]]) -> 
     step = steps.pop() if len(steps) == 1 else None
     evaluation = group[0][1].evaluation if len({entry.evaluation for _, entry in group}) == 1 else ""
     alone = len(group) == 1 and method != FLOOR
-    name = group[0][1].entry if alone else method
-    series = f"{evaluation}\n{name.rsplit('-step-', 1)[0] if alone else method}"
+    name = group[0][1].entry if alone else _METHODS.get(method, method)
+    series = f"{evaluation}\n{name.rsplit('-step-', 1)[0] if alone else name}"
     images = {}
     for folder, entry in group:
         for record in entry.records:

@@ -12,7 +12,7 @@ from ...errors import UserError
 from ...host import folders
 from ...types import PdstResultsType
 from ..statistics import Bootstrap
-from .charts import NARROW, WIDE, bubble, curves, intervals
+from .charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
 from .files import make_csv, make_jsonl, make_markdown
 from .gather import GROUPINGS, Collected, collect
 from .page import make_page
@@ -71,7 +71,7 @@ class PDSTReport(io.ComfyNode):
         tables = make_tables(data, bootstrap, baseline)
         charts = [partial(intervals, data, bootstrap), partial(bubble, data, y_axis), partial(curves, data, bootstrap)]
         sheet = make_sheet(data, contact_sheet)
-        pictures = [draw(WIDE).picture() for draw in charts] + [draw_sheet(sheet)]
+        pictures = [draw(PICTURE).picture() for draw in charts] + [draw_sheet(sheet)]
         title = name.strip() or paths[0].name
         shown = [charts[0], *([charts[1]] if len(held_out(data)) == 3 else []), *([charts[2]] if data.series else [])]
         page = make_page(title, data, tables, shown, (WIDE, NARROW), sheet)

@@ -10,11 +10,12 @@ from PIL import Image as Picture
 
 from .drawing import Drawing
 from .gather import Collected
-from .sheet import Row, Sheet, score_line, thumbnail
+from .sheet import Row, Sheet, score_texts, thumbnail
 from .style import STYLE
 from .tables import TITLES, Difference, Estimate, Table, plain
 
 _QUALITY = 85
+_SCORES_OF = {"clip": "CLIP-T, CLIP-I", "dino": "DINO"}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # whatever a name may hold: nothing is fetched or run
 
 
@@ -45,17 +46,12 @@ def _header(title: str, data: Collected) -> str:
     images = sum(len(system.images) for system in data.systems)
     tiles = [(len(systems), "system" if len(systems) == 1 else "systems"),
              (len(data.subjects), "subject" if len(data.subjects) == 1 else "subjects"),
-             (f"{images:,}", "images"), *((backbone["backbone"], TITLES_OF[name]) for name, backbone in data.encoders.items())]
-    items = "".join(f"<li><b{_small(v)}>{escape(str(v))}</b><span>{escape(label)}</span></li>" for v, label in tiles)
+             (f"{images:,}", "images")]
+    items = "".join(f"<li><b>{escape(str(value))}</b><span>{escape(label)}</span></li>" for value, label in tiles)
+    names = " and ".join(f"{encoder['backbone']} ({_SCORES_OF[name]})" for name, encoder in data.encoders.items())
     return (f'<header><p class="soft">Held-out evaluation</p><h1>{escape(title)}</h1>'
+            f'<p class="soft">Scored by {escape(names)}.</p>'
             f'<ul class="tiles" aria-label="At a glance">{items}</ul></header>')
-
-
-TITLES_OF = {"clip": "for CLIP-T and CLIP-I", "dino": "for DINO"}
-
-
-def _small(value) -> str:
-    return ' style="font-size:1rem;line-height:1.8"' if isinstance(value, str) and len(value) > 8 else ""
 
 
 def _warnings(data: Collected) -> str:
@@ -83,11 +79,16 @@ def _rows(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
     body = []
     for row in table.rows:
-        cells = "".join(_cell(cell, table.best and cell is best.get(column)) for column, cell in enumerate(row[1:], 1))
+        cells = "".join(_cell(cell, table.best and column in best and cell is best[column]) for column, cell in enumerate(row[1:], 1))
         aside = ' class="aside"' if row[0] in table.aside else ""
-        body.append(f'<tr{aside}><th scope="row">{escape(str(row[0]))}</th>{cells}</tr>')
+        body.append(f'<tr{aside}><th scope="row">{_breakable(str(row[0]))}</th>{cells}</tr>')
     return (f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.title)}, table"><table>'
             f'<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
+
+
+def _breakable(text: str) -> str:
+    """A name that may be broken where a person would break it."""
+    return escape(text).replace("_", "_<wbr>").replace("-", "-<wbr>").replace("/", "/<wbr>")
 
 
 def _best(table: Table) -> dict[int, Estimate]:
@@ -107,7 +108,8 @@ def _cell(cell, best: bool) -> str:
         return f'<td class="words">{escape(value)}</td>'
     text = f"<b>{escape(value)}</b>" if best or isinstance(cell, Difference) else escape(value)
     small = "".join(f"<small>{escape(line)}</small>" for line in below.split(" · ") if line)
-    return f'<td class="number{" best" if best else ""}">{text}{small}</td>'
+    kind = "number count" if isinstance(cell, int) else "number best" if best else "number"
+    return f'<td class="{kind}">{text}{small}</td>'
 
 
 def _chart(draw: Callable[[int], Drawing], widths: tuple[int, int], name: str) -> str:
@@ -129,18 +131,19 @@ def _sheet(sheet: Sheet | None) -> str:
 
 def _sheet_row(row: Row, names: list[str]) -> str:
     heading = escape(" · ".join(filter(None, [row.subject, row.place])))
-    cells = [_picture(row.reference, f"Held-out photo of {row.subject}", "held-out photo", "")]
+    cells = [_picture(row.reference, f"Held-out photo of {row.subject}", "held-out photo", [])]
     for name, image in zip(names, row.images, strict=True):
-        path, line = (image.path, score_line(image)) if image else (None, "")
-        cells.append(_picture(path, f"{name}: {row.caption}", name, line))
+        path, lines = (image.path, score_texts(image)) if image else (None, [])
+        cells.append(_picture(path, f"{name}: {row.caption}", name, lines))
     caption = escape(row.caption)
     return f'<div class="row"><h3>{heading} <em>{caption}</em></h3><div class="cells">{"".join(cells)}</div></div>'
 
 
-def _picture(path: Path | None, alt: str, name: str, line: str) -> str:
+def _picture(path: Path | None, alt: str, name: str, lines: list[str]) -> str:
     source = _embedded(path) if path is not None else None
-    shown = (f'<img src="{source}" alt="{escape(alt)}">' if source else '<div class="none">no picture</div>')
-    return f"<figure>{shown}<figcaption><b>{escape(name)}</b>{escape(line)}</figcaption></figure>"
+    shown = f'<img src="{source}" alt="{escape(alt)}">' if source else '<div class="none">no picture</div>'
+    scores = " · ".join(f"<span>{escape(part)}</span>" for part in lines)
+    return f"<figure>{shown}<figcaption><b>{_breakable(name)}</b>{scores}</figcaption></figure>"
 
 
 def _embedded(path: Path) -> str | None:

@@ -34,7 +34,7 @@ p {{ margin: 8px 0; max-width: 75ch; overflow-wrap: anywhere; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9375rem; }}
 th, td {{ padding: 8px 14px 8px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }}
 thead th {{ color: var(--soft); font-weight: 600; font-size: .875rem; vertical-align: bottom; }}
-tbody th {{ font-weight: 600; overflow-wrap: anywhere; min-width: 7em; }}
+tbody th {{ font-weight: 600; overflow-wrap: anywhere; min-width: 7.5em; }}
 td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 td small {{ display: block; color: var(--soft); font-size: .8125rem; white-space: nowrap; }}
 td.words {{ min-width: 9em; max-width: 26em; overflow-wrap: anywhere; }}
@@ -43,9 +43,9 @@ tr.aside th, tr.aside td {{ color: var(--soft); font-weight: 400; }}
 summary {{ cursor: pointer; font-size: 1.3rem; font-weight: 700; line-height: 1.3; }}
 figure {{ margin: 0; }}
 svg {{ width: 100%; height: auto; display: block; font-family: inherit; }}
-svg.wide {{ max-width: 860px; }}
 svg.narrow {{ display: none; }}
-.charts {{ display: grid; gap: 40px; }}
+.charts {{ display: grid; gap: 48px; }}
+.cells figcaption span {{ white-space: nowrap; }}
 .row {{ border-top: 1px solid var(--grid); padding: 14px 0 18px; }}
 .row h3 {{ font-size: 1rem; margin: 0 0 10px; font-weight: 600; overflow-wrap: anywhere; }}
 .row h3 em {{ font-style: normal; font-weight: 400; color: var(--soft); }}
@@ -64,9 +64,11 @@ footer {{ color: var(--soft); font-size: .875rem; padding-bottom: 40px; }}
   th, td {{ padding-right: 10px; }}
   table {{ font-size: .875rem; }}
   td small {{ font-size: .75rem; white-space: normal; }}
+  td.number {{ min-width: 4.6em; }}
+  td.count {{ min-width: 0; }}
   svg.wide {{ display: none; }}
   svg.narrow {{ display: block; }}
   .cells {{ grid-template-columns: repeat(2, minmax(0, 1fr)); }}
 }}
-@media print {{ section, .row {{ break-inside: avoid; }} svg.wide {{ max-width: 100%; }} }}
+@media print {{ .row, figure, tr {{ break-inside: avoid; }} }}
 """
