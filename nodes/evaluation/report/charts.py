@@ -125,7 +125,7 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawi
     series = list(data.series.items())
     colours = {name: series_colour(data.compared.index(systems[-1])) for name, systems in series}
     steps = [system.step for _, systems in series for system in systems]
-    legend, left, right, tall = 62 + 20 * len(series), 46, 2, 190
+    legend, left, right, tall = 62 + 20 * len(series), 46, 8, 190
     height = legend + len(panels) * (tall + 34) + 22
     drawing = Drawing(width, height, title, _spoken(series, panels))
     drawing.words(0, 18, title, bold=True, size=15)
@@ -173,7 +173,7 @@ def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str,
     for tick in _ticks(low, high, 4):
         drawing.line([(left, y(tick)), (right, y(tick))], "grid")
         drawing.words(left - 8, y(tick), _label(tick), "soft", 12, "end")
-    drawing.words(0, top - 11, title, bold=True)
+    drawing.words(0, top - 14, title, bold=True)
     for (name, measure), line in found.items():
         if not measure.endswith("_train") and all(e.low is not None for _, e in line):
             band = [(x(s), y(e.low)) for s, e in line] + [(x(s), y(e.high)) for s, e in reversed(line)]

@@ -79,9 +79,10 @@ def _rows(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
     body = []
     for row in table.rows:
-        cells = "".join(_cell(cell, table.best and column in best and cell is best[column]) for column, cell in enumerate(row[1:], 1))
+        cells = "".join(_cell(cell, table.best and cell is not None and cell is best.get(column))
+                        for column, cell in enumerate(row[1:], 1))
         aside = ' class="aside"' if row[0] in table.aside else ""
-        body.append(f'<tr{aside}><th scope="row">{_breakable(str(row[0]))}</th>{cells}</tr>')
+        body.append(f'<tr{aside}><th scope="row">{_breakable(row[0])}</th>{cells}</tr>')
     return (f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.title)}, table"><table>'
             f'<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
 

@@ -64,7 +64,7 @@ footer {{ color: var(--soft); font-size: .875rem; padding-bottom: 40px; }}
   th, td {{ padding-right: 10px; }}
   table {{ font-size: .875rem; }}
   td small {{ font-size: .75rem; white-space: normal; }}
-  td.number {{ min-width: 4.6em; }}
+  td.number {{ min-width: 5.1em; }}
   td.count {{ min-width: 0; }}
   svg.wide {{ display: none; }}
   svg.narrow {{ display: block; }}
