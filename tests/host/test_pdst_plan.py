@@ -59,7 +59,7 @@ def test_shards_take_whole_batches_of_one_caption_and_every_one_once(dataset):
     assert {len(batch) for batch in batches} == {3, 2}
     assert all(len({(shot.subject, shot.photo, shot.caption) for shot in batch}) == 1 for batch in batches)
     parts = [shard_of(batches, i, 4) for i in (1, 2, 3, 4)]
-    assert sorted((batch[0].number for part in parts for batch in part)) == [batch[0].number for batch in batches]
+    assert sorted(batch[0].number for part in parts for batch in part) == [batch[0].number for batch in batches]
 
 
 def test_a_quick_look_takes_the_first_photos_and_captions(dataset):
