@@ -46,7 +46,7 @@ def close(one, other):
     return torch.allclose(one, other, atol=2e-4)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde", "dpm_adaptive", "lcm", "uni_pc"])
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler_ancestral", "uni_pc"])
 def test_an_image_does_not_depend_on_its_neighbours(maker, sampler):
     make = maker(neti(), sampler=sampler)
     together = make([PROMPT] * 3, [5, 6, 7])
@@ -65,9 +65,9 @@ def test_samplers_that_take_several_images_draw_nothing_of_their_own():
 
     assert len(_BATCHED & set(SAMPLERS)) >= 15
     for name in _BATCHED & set(SAMPLERS):
-        function = comfy.samplers.sampler_object(name).sampler_function if hasattr(
-            comfy.samplers.sampler_object(name), "sampler_function") else None
-        assert function is None or "noise_sampler" not in inspect.signature(function).parameters, name
+        function = comfy.samplers.sampler_object(name).sampler_function
+        assert "noise_sampler" not in inspect.signature(function).parameters, name
+    assert "noise_sampler" in inspect.signature(comfy.samplers.sampler_object("euler_ancestral").sampler_function).parameters
 
 
 def test_prompts_and_seeds_stay_in_order(maker):

@@ -127,7 +127,7 @@ def problems(folder):
 def test_the_reader_takes_nothing_that_is_not_whole(tmp_path):
     assert "no results" in problems(tmp_path / "nothing")
     write(tmp_path / "short", batches=3)
-    assert "my-cat: 6 images of 10" in problems(tmp_path / "short")
+    assert "my-cat: 5 images of 10" in problems(tmp_path / "short")
     write(tmp_path / "missing", 1, 3)
     said = problems(tmp_path / "missing")
     assert "shard 2 of 3 is missing (my-cat-shard-2-of-3.jsonl)" in said and "shard 3 of 3" in said
