@@ -92,9 +92,10 @@ def write_entry(
                 picture(name, place, 1.0, 128).resize((128, 96)).save(folder / "photos" / name / f"{photo}.jpg", quality=92)
     i, count = shard
     header = {
-        "format": "attractor-pdst", "version": 1, "evaluation": folder.name, "entry": entry, "step": step, "shard": list(shard),
-        "expected": len(records), "token": None if floor else token, "identity": {"model": "m"}, "settings": {**SETTINGS, **(settings or {})},
-        "encoders": encoders, "ceiling": {name: ceiling for name in subjects}, "subjects": described,
+        "format": "attractor-pdst", "version": 1, "evaluation": folder.name, "entry": entry, "step": step,
+        "shard": list(shard), "expected": len(records), "token": None if floor else token, "identity": {"model": "m"},
+        "settings": {**SETTINGS, **(settings or {})}, "encoders": encoders,
+        "ceiling": {name: ceiling for name in subjects}, "subjects": described,
     }
     lines = [header, *(r for r in records if r["number"] % count == i - 1)]
     name = entry if count == 1 else f"{entry}-shard-{i}-of-{count}"

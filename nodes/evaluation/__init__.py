@@ -3,9 +3,12 @@
 from .encoders import LoadEvaluationEncoders
 from .evaluate import PDSTEvaluate
 from .loading import LoadPDST, LoadTokenCheckpoints
+from .making import MakePDSTCaptions, SplitSubjectPhotos
 from .report.node import PDSTReport
 
 NODES = [
+    SplitSubjectPhotos,
+    MakePDSTCaptions,
     LoadPDST,
     LoadTokenCheckpoints,
     LoadEvaluationEncoders,

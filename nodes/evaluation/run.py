@@ -282,7 +282,7 @@ def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
         if not is_out_of_memory(error):
             raise
         raise UserError(f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
-                        "and where images are there already give another name: other batches differ in their last bits.") from error
+                        "and where images are there already give another name: other batches differ slightly.") from error
     if not torch.isfinite(images).all():
         raise UserError(f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
                         "or use another model; what was made so far is kept.")

@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from photographs import cat_photos
 from PIL import Image, ImageOps
 
 from attractor.nodes.errors import UserError
 from attractor.nodes.evaluation.alike import look_at, same_photo
 from attractor.nodes.evaluation.dataset import looks_like_dataset, read_dataset
 from pdst_set import picture, write_subject
-from photographs import cat_photos
 
 
 @pytest.fixture
@@ -119,12 +119,12 @@ def changed(photo, folder):
     third = tuple(side // 3 for side in photo.size)
     turned = Image.Exif()
     turned[0x0112] = 6
-    for name, picture, options in (
+    for name, version, options in (
         ("a.jpg", photo, {"quality": 30}), ("b.webp", photo.resize(third), {"quality": 50}),
         ("c.png", photo.resize((photo.width * 2, photo.height * 2)), {}), ("d.jpg", ImageOps.mirror(photo), {"quality": 70}),
         ("e.jpg", photo.rotate(90, expand=True), {"quality": 90, "exif": turned}), ("f.gif", photo, {}),
     ):  # fmt: skip
-        picture.save(folder / name, **options)
+        version.save(folder / name, **options)
         yield folder / name
 
 

@@ -1,7 +1,7 @@
 """PDST Evaluate through the server: the protocol, shards, kills, and what may not be mixed."""
 
+import io
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -9,11 +9,10 @@ import torch
 from graphs import add_sampling, add_tiny, encode
 from PIL import Image
 
-from attractor.nodes.evaluation.results import read_results
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.mapper import NeTIMapper
 from attractor.trainer.token_file import save_token
-from comfy_client import ComfyClient, ExecutionFailed, Graph, Interrupted
+from comfy_client import ComfyClient, ExecutionFailed, Graph
 from comfy_server import link
 from pdst_set import write_subject
 
@@ -78,13 +77,26 @@ def refused(comfy, name, *tokens, **changes):
     return failed.value.exception_message
 
 
+class Results:
+    """An entry's header and its records, of all shards."""
+
+    def __init__(self):
+        self.records = []
+
+    def timeless(self):
+        """The records without what a clock says."""
+        return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in self.records]
+
+
 def results(base, name):
-    return {entry.entry: entry for entry in read_results(base / "output" / "pdst" / name)}
-
-
-def timeless(entry):
-    """The records without what a clock says."""
-    return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in entry.records]
+    """By entry, read here anew: `read_results` and its strictness are tested in tests/host."""
+    found = {}
+    for path in sorted((base / "output" / "pdst" / name).glob("*.jsonl")):
+        header, *records = map(json.loads, path.read_text().splitlines())
+        entry = found.setdefault(header["entry"], Results())
+        entry.header = header
+        entry.records = sorted([*entry.records, *records], key=lambda record: record["number"])
+    return found
 
 
 def same_images(base, one, other, entry):
@@ -108,7 +120,7 @@ def single(comfy_server, base):
 
 def test_every_caption_gets_its_images_and_scores(single, base):
     shown, found = single
-    assert list(found) == [NETI, "floor"]
+    assert set(found) == {NETI, "floor"}
     for entry, name in ((found[NETI], "<my-cat>"), (found["floor"], "cat")):
         assert len(entry.records) == entry.header["expected"] == 2 * 2 * 3
         assert [(r["photo"], r["caption"], r["index"]) for r in entry.records] == [
@@ -118,7 +130,7 @@ def test_every_caption_gets_its_images_and_scores(single, base):
         assert all(set(record["scores"]) == SCORES for record in entry.records)
         assert set(entry.header["ceiling"]["cat"]) == SCORES
     assert [r["seed"] for r in found[NETI].records] == [r["seed"] for r in found["floor"].records], "pairs share their noise"
-    assert found[NETI].step == 7 and found[NETI].header["token"]["method"] == "neti+"
+    assert found[NETI].header["step"] == 7 and found[NETI].header["token"]["method"] == "neti+"
     folder = base / "output" / "pdst" / "single"
     for record in found["floor"].records:
         assert Image.open(folder / record["image"]).size == (64, 64)
@@ -128,11 +140,10 @@ def test_every_caption_gets_its_images_and_scores(single, base):
 
 def test_the_scores_are_those_of_the_saved_images(single, base, small_encoders):
     """By transformers itself, from the PNG files."""
-    from transformers import AutoImageProcessor, CLIPImageProcessor, CLIPModel, ViTModel
+    from transformers import CLIPImageProcessor, CLIPModel
 
     folder = small_encoders / "evaluation"
-    clip, dino = CLIPModel.from_pretrained(folder / "clip-tiny").eval(), ViTModel.from_pretrained(folder / "dino-tiny").eval()
-    assert AutoImageProcessor is not None
+    clip = CLIPModel.from_pretrained(folder / "clip-tiny").eval()
     side = clip.config.vision_config.image_size
     processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size=side)
     record = single[1][NETI].records[-1]
@@ -145,11 +156,12 @@ def test_the_scores_are_those_of_the_saved_images(single, base, small_encoders):
 
     with torch.no_grad():
         made = features(base / "output" / "pdst" / "single" / record["image"])
-        real = features(base / "models" / "pdst" / "pets" / "cat" / "test" / record["photo"])
+        other, real = (features(base / "models" / "pdst" / "pets" / "cat" / "test" / f"test-{i}.png") for i in (1, 2))
         train = torch.cat([features(p) for p in sorted((base / "models" / "pdst" / "pets" / "cat" / "train").iterdir())])
-    assert record["scores"]["clip_i"] == pytest.approx((made @ real.T).item(), abs=1e-5)
-    assert record["scores"]["clip_i_train"] == pytest.approx((made @ train.T).mean().item(), abs=1e-5)
-    assert dino is not None
+    # transformers resizes a little differently here; exactly the same is tested with the metrics themselves
+    assert record["photo"] == "test-2.png" and abs(made @ real.T - made @ other.T).item() > 1e-3
+    assert record["scores"]["clip_i"] == pytest.approx((made @ real.T).item(), abs=1e-4)
+    assert record["scores"]["clip_i_train"] == pytest.approx((made @ train.T).mean().item(), abs=1e-4)
 
 
 def test_an_image_can_be_made_again_by_hand(comfy, single):
@@ -169,7 +181,6 @@ def test_an_image_can_be_made_again_by_hand(comfy, single):
 
 
 def comfy_image(comfy, record):
-    import io
     folder, _, name = record["image"].rpartition("/")
     return io.BytesIO(comfy.view({"filename": name, "subfolder": f"pdst/single/{folder}", "type": "output"}))
 
@@ -179,7 +190,7 @@ def test_three_shards_in_any_order_equal_the_single_run(comfy, base, single):
         evaluate(comfy, "sharded", "pdst-neti.safetensors", include_floor=True, shard=shard, shards=3)
     merged, whole = results(base, "sharded"), single[1]
     for name in (NETI, "floor"):
-        assert timeless(merged[name]) == timeless(whole[name])
+        assert merged[name].timeless() == whole[name].timeless()
         assert merged[name].header["ceiling"] == whole[name].header["ceiling"]
         assert same_images(base, "sharded", "single", name)
 
@@ -200,5 +211,5 @@ def test_killed_in_the_middle_and_resumed_equals_the_uninterrupted_run(comfy_ser
     evaluate(ComfyClient(comfy_server.url), "killed", "pdst-neti.safetensors", include_floor=True)
     resumed = results(base, "killed")
     for name in (NETI, "floor"):
-        assert timeless(resumed[name]) == timeless(single[1][name])
+        assert resumed[name].timeless() == single[1][name].timeless()
         assert same_images(base, "killed", "single", name)

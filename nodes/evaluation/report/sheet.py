@@ -20,7 +20,8 @@ _MOST_ROWS = 240
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """place: best, median, worst or "". caption: with the super-category for the subject. images: of each column's system, None where it has none."""
+    """place: best, median, worst or "". caption: with the super-category for the subject. images: of each column's system,
+    None where it has none."""
 
     subject: str
     place: str

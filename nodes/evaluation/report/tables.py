@@ -140,7 +140,9 @@ def kinds(data: Collected, bootstrap: Bootstrap) -> Table | None:
                 rows.append((f"{kind}: {system.name}", *(_estimate(system, s, bootstrap, names) for s in scores),
                              len(system.subjects & set(names))))
         rows.append((f"{kind}: {CEILING}", *(ceiling(data, score, names) for score in scores), len(names)))
-    return Table("kinds", "Living and rigid subjects", ("Kind and system", *(TITLES[s] for s in scores), "Subjects"), tuple(rows))
+    columns = ("Kind and system", *(TITLES[s] for s in scores), "Subjects")
+    return Table("kinds", "Living and rigid subjects", columns, tuple(rows), aside=frozenset(f"{k}: {n}" for k in present
+                                                                                            for n in _aside(data)))
 
 
 def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
