@@ -59,13 +59,15 @@ def _patcher_identity(patcher, *more) -> str:
 
 def _add(digest, value, depth: int = 0) -> None:
     """Feed a value of a patch to the digest: what it is made of, never where it lies in memory."""
-    digest.update(type(value).__qualname__.encode())
-    if depth > _DEPTH:
-        return
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor):  # a Parameter is no other weight than the Tensor kept of it
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
         digest.update(_some_values(value))
-    elif isinstance(value, torch.nn.Module):
+        return
+    # With its bases: the host makes classes of the same name from others, such as its samplings of noise or v.
+    digest.update(" ".join(base.__qualname__ for base in type(value).__mro__).encode())
+    if depth > _DEPTH:
+        return
+    if isinstance(value, torch.nn.Module):
         for name, tensor in sorted({**dict(value.named_parameters()), **dict(value.named_buffers())}.items()):
             digest.update(name.encode())
             _add(digest, tensor, depth + 1)

@@ -19,8 +19,7 @@ SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler
 # neighbours in a batch. All others take one image at a time.
 _BATCHED = {
     "euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_cfg_pp", "ipndm",
-    "ipndm_v", "deis", "res_multistep", "res_multistep_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp", "ddim",
-    "uni_pc", "uni_pc_bh2",
+    "ipndm_v", "deis", "gradient_estimation", "gradient_estimation_cfg_pp", "ddim", "uni_pc", "uni_pc_bh2",
 }  # fmt: skip
 
 MakeImages = Callable[[Sequence[str], Sequence[int]], Tensor]

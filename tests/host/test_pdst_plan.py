@@ -59,7 +59,7 @@ def test_shards_take_whole_batches_of_one_caption_and_every_one_once(dataset):
     assert {len(batch) for batch in batches} == {3, 2}
     assert all(len({(shot.subject, shot.photo, shot.caption) for shot in batch}) == 1 for batch in batches)
     parts = [shard_of(batches, i, 4) for i in (1, 2, 3, 4)]
-    assert sorted((batch[0].number for part in parts for batch in part)) == [batch[0].number for batch in batches]
+    assert sorted(batch[0].number for part in parts for batch in part) == [batch[0].number for batch in batches]
 
 
 def test_a_quick_look_takes_the_first_photos_and_captions(dataset):
@@ -71,7 +71,7 @@ def test_a_quick_look_takes_the_first_photos_and_captions(dataset):
 
 
 def test_the_few_images_while_training_are_spread_over_the_photos(dataset):
-    mug = dataset.subjects[2]
+    mug = dataset.subjects[1]
     assert [(s.photo, s.caption) for s in quick_shots(mug, 5, 0)] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]
     assert len(quick_shots(mug, 100, 0)) == 9
     seeds = {shot.seed for shot in make_plan((mug,), 5, 0)}
@@ -94,7 +94,7 @@ def test_a_token_finds_its_subject_by_name_or_else_by_super_category(dataset, gi
 def test_a_token_that_fits_no_subject_or_two_is_named_with_the_choices(dataset):
     found, problems = entries(dataset, token("<rex>"), token("<it>", "cow"))
     assert not found and len(problems) == 2
-    assert "<rex> (dog)" in problems[0] and "Write <rex> = subject" in problems[0] and "my-dog, dog 2, mug" in problems[0]
+    assert "<rex> (dog)" in problems[0] and "Write <rex> = subject" in problems[0] and "dog 2, mug, my-dog" in problems[0]
     assert "<it> (cow)" in problems[1]
     (rex, it), problems = entries(dataset, token("<rex>"), token("<it>", "cow"), pairs="<rex> = dog 2\n\n <it>=mug ")
     assert (rex.subjects[0].name, it.subjects[0].name, problems) == ("dog 2", "mug", [])
@@ -107,7 +107,7 @@ def test_wrong_pairs_are_said(dataset):
 
 
 def test_any_token_fits_a_data_set_of_one_subject(dataset):
-    only = Dataset(dataset.root, dataset.subjects[2:])
+    only = Dataset(dataset.root, dataset.subjects[1:2])
     (entry,), problems = entries(only, token("<rex>"))
     assert not problems and entry.subjects[0].name == "mug"
 
@@ -116,8 +116,8 @@ def test_the_floor_is_of_the_subjects_that_have_tokens(dataset):
     (_, floor), _ = entries(dataset, token("<my-dog>"), floor=True)
     assert floor.token is None and [s.name for s in floor.subjects] == ["my-dog"]
     (alone,), _ = entries(dataset, floor=True)
-    assert [s.name for s in alone.subjects] == ["my-dog", "dog 2", "mug"]
-    assert alone.name_in_prompt(dataset.subjects[2]) == "cup"
+    assert [s.name for s in alone.subjects] == ["dog 2", "mug", "my-dog"]
+    assert alone.name_in_prompt(dataset.subjects[1]) == "cup"
     assert "nothing to evaluate" in entries(dataset)[1][0]
 
 

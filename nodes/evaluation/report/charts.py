@@ -1,4 +1,4 @@
-"""The report's charts: the paper's Fig. 5 (systems as discs) and Fig. 1 (scores over checkpoints), and scores with intervals."""
+"""The report's charts: the paper's Fig. 5 (systems as discs), Fig. 1 (scores over checkpoints), scores with intervals."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from .drawing import Drawing, series_colour, text_width
 from .gather import Collected, System
 from .tables import TITLES, ceiling, held_out
 
-WIDE, NARROW = 760, 380  # pixels; the page shows the narrow ones on a phone
+PICTURE, WIDE, NARROW = 760, 1080, 372  # pixels of width: in the graph, in the page on a screen, on a phone
 _ROW = 26
 
 
@@ -45,15 +45,15 @@ def _shorten(text: str, width: float, size: int) -> str:
     return text.rstrip() + "…"
 
 
-def empty(title: str, text: str, width: int = WIDE) -> Drawing:
+def empty(title: str, text: str, width: int = PICTURE) -> Drawing:
     """A chart of nothing that says why."""
     drawing = Drawing(width, 120, title, text)
-    drawing.words(16, 24, title, bold=True, size=15)
-    drawing.words(16, 64, text, "soft")
+    drawing.words(0, 18, title, bold=True, size=15)
+    drawing.words(0, 58, text, "soft")
     return drawing
 
 
-def bubble(data: Collected, y_score: str, width: int = WIDE) -> Drawing:
+def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
     """Fig. 5: each system a disc; CLIP-T to the right, `y_score` up, the third score its size."""
     scores = held_out(data)
     if len(scores) < 3:
@@ -62,11 +62,11 @@ def bubble(data: Collected, y_score: str, width: int = WIDE) -> Drawing:
     systems = [s for s in data.compared if s.images]
     means = {s: {score: _mean(s, score) for score in scores} for s in systems}
     narrow = width < 500
-    height, left, right, top, bottom = (400 if narrow else 460), 62, 20, 58, 52
+    height, left, right, top, bottom = (400 if narrow else 480), 62, 2, 62, 52
     drawing = Drawing(width, height, f"CLIP-T, {TITLES[y_score]} and {TITLES[size_score]} of each system", "; ".join(
         f"{s.name}: " + ", ".join(f"{TITLES[score]} {means[s][score]:.3f}" for score in scores) for s in systems))
-    drawing.words(left, 18, f"CLIP-T and {TITLES[y_score]}", bold=True, size=15)
-    drawing.words(left, 38, f"disc: {TITLES[size_score]} · up and right is better", "soft", 12)
+    drawing.words(0, 18, f"CLIP-T and {TITLES[y_score]}", bold=True, size=15)
+    drawing.words(0, 40, f"disc: {TITLES[size_score]} · up and right is better", "soft", 12)
     x_low, x_high = _span([means[s]["clip_t"] for s in systems], 0.3)
     y_low, y_high = _span([means[s][y_score] for s in systems], 0.25)
     x = _scale(x_low, x_high, left, width - right)
@@ -100,8 +100,9 @@ def _place(disc, width: float, frame, taken: list) -> tuple[float, float, float,
     """Where a label of two lines beside a disc covers the least of others, and stays in the frame."""
     cx, cy, r = disc
     height = 32
-    spots = [(cx + r + 5, cy - 9), (cx - r - 5 - width, cy - 9), (cx - width / 2, cy + r + 5), (cx - width / 2, cy - r - 5 - height),
-             (cx + r, cy + r * 0.7), (cx + r, cy - r - height), (cx - r - width, cy + r * 0.7), (cx - r - width, cy - r - height)]
+    beyond, before, middle = cx + r, cx - r - width, cx - width / 2
+    spots = [(beyond + 5, cy - 9), (before - 5, cy - 9), (middle, cy + r + 5), (middle, cy - r - 5 - height),
+             (beyond, cy + r * 0.7), (beyond, cy - r - height), (before, cy + r * 0.7), (before, cy - r - height)]
     best, least = None, math.inf
     for order, (left, top) in enumerate(spots):
         left = min(max(left, frame[0] + 2), frame[2] - width)
@@ -114,7 +115,7 @@ def _place(disc, width: float, frame, taken: list) -> tuple[float, float, float,
     return best
 
 
-def curves(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Drawing:
+def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawing:
     """Fig. 1: scores over checkpoints, against held-out photos (solid) and against training photos (dashed)."""
     title = "Scores over checkpoints"
     if not data.series:
@@ -122,20 +123,21 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Drawing:
     panels = [(score, [score, *([f"{score}_train"] if f"{score}_train" in data.scores else [])]) for score in held_out(data)]
     panels.sort(key=lambda panel: ("dino", "clip_i", "clip_t").index(panel[0]))
     series = list(data.series.items())
+    colours = {name: series_colour(data.compared.index(systems[-1])) for name, systems in series}
     steps = [system.step for _, systems in series for system in systems]
-    legend, left, right, tall = 44 + 20 * len(series), 62, 20, 190
+    legend, left, right, tall = 62 + 20 * len(series), 46, 8, 190
     height = legend + len(panels) * (tall + 34) + 22
     drawing = Drawing(width, height, title, _spoken(series, panels))
-    drawing.words(left, 18, title, bold=True, size=15)
+    drawing.words(0, 18, title, bold=True, size=15)
     both = any(len(names) > 1 for _, names in panels)
-    _legend(drawing, series, left, width, both)
+    _legend(drawing, colours, width, both)
     x = _scale(min(steps), max(steps), left + 8, width - right - 8)
     for number, (score, names) in enumerate(panels):
         top = legend + number * (tall + 34) + 24
         found = {(name, measure): [(s.step, _estimate(s, measure, bootstrap)) for s in systems]
                  for name, systems in series for measure in names}
         _panel(drawing, found, TITLES[score], x, (left, top, width - right, top + tall - 8),
-               [name for name, _ in series])
+               colours)
     for step in sorted(set(_at_most(sorted(set(steps)), 4 if width < 500 else 8))):
         drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
     drawing.words(left - 8, height - 14, "step", "soft", 12, "end")
@@ -149,20 +151,21 @@ def _at_most(values: list[int], count: int) -> list[int]:
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
-def _legend(drawing: Drawing, series, left: float, width: int, both: bool) -> None:
-    for i, (name, _) in enumerate(series):
-        y = 40 + 20 * i
-        drawing.line([(left, y), (left + 22, y)], series_colour(i), 2.5)
+def _legend(drawing: Drawing, colours: dict[str, str], width: int, both: bool) -> None:
+    left = 0
+    for i, (name, colour) in enumerate(colours.items()):
+        y = 42 + 20 * i
+        drawing.line([(left, y), (left + 22, y)], colour, 2.5)
         drawing.words(left + 28, y, _shorten(name, width - left - 40, 13))
     if both:
-        y = 40 + 20 * len(series)
+        y = 42 + 20 * len(colours)
         drawing.line([(left, y), (left + 22, y)], "ink", 2)
         drawing.words(left + 28, y, "held-out", "soft", 12)
         drawing.line([(left + 96, y), (left + 118, y)], "ink", 2, dashed=True)
         drawing.words(left + 124, y, "training photos (biased)", "soft", 12)
 
 
-def _panel(drawing: Drawing, found: dict, title: str, x, box, order: list[str]) -> None:
+def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str, str]) -> None:
     left, top, right, bottom = box
     values = [v for line in found.values() for _, e in line for v in (e.mean, e.low, e.high) if v is not None]
     low, high = _span(values, 0.06)
@@ -170,13 +173,13 @@ def _panel(drawing: Drawing, found: dict, title: str, x, box, order: list[str]) 
     for tick in _ticks(low, high, 4):
         drawing.line([(left, y(tick)), (right, y(tick))], "grid")
         drawing.words(left - 8, y(tick), _label(tick), "soft", 12, "end")
-    drawing.words(left, top - 11, title, bold=True)
+    drawing.words(0, top - 14, title, bold=True)
     for (name, measure), line in found.items():
         if not measure.endswith("_train") and all(e.low is not None for _, e in line):
             band = [(x(s), y(e.low)) for s, e in line] + [(x(s), y(e.high)) for s, e in reversed(line)]
-            drawing.area(band, series_colour(order.index(name)), 0.12)
+            drawing.area(band, colours[name], 0.12)
     for (name, measure), line in found.items():
-        colour, biased = series_colour(order.index(name)), measure.endswith("_train")
+        colour, biased = colours[name], measure.endswith("_train")
         drawing.line([(x(s), y(e.mean)) for s, e in line], colour, 2.2, dashed=biased)
         for step, e in line:
             drawing.disc(x(step), y(e.mean), 2.5, colour)
@@ -195,24 +198,24 @@ def _spoken(series, panels) -> str:
     return "; ".join(parts)
 
 
-def intervals(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Drawing:
+def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawing:
     """Each score with its interval, a row a system; the ceiling as a line."""
     systems, scores = [s for s in data.compared if s.images], held_out(data)
     narrow = width < 500
-    names = 0 if narrow else min(250, 16 + max(text_width(s.name, 13) for s in systems))
+    names = 0 if narrow else min(280, 12 + max(text_width(s.name, 13) for s in systems))
     row = _ROW + 16 if narrow else _ROW
     tall = row * len(systems) + 62
     drawing = Drawing(width, 34 + tall * len(scores), "Held-out scores with intervals", "; ".join(
         f"{TITLES[score]}: " + ", ".join(f"{s.name} {_mean(s, score):.3f}" for s in systems) for score in scores))
-    drawing.words(16, 18, "Held-out scores with intervals", bold=True, size=15)
+    drawing.words(0, 18, "Held-out scores with intervals", bold=True, size=15)
     for number, score in enumerate(scores):
         found = [_estimate(system, score, bootstrap) for system in systems]
         real = ceiling(data, score)
         values = [v for e in found for v in (e.mean, e.low, e.high) if v is not None] + ([real] if real is not None else [])
         low, high = _span(values, 0.05)
-        left, right, top = 16 + names, width - 20, 34 + number * tall + 24
+        left, right, top = 6 + names, width - 6, 34 + number * tall + 24
         x, bottom = _scale(low, high, left, right), top + row * len(systems)
-        drawing.words(16, top - 10, TITLES[score], bold=True)
+        drawing.words(0, top - 10, TITLES[score], bold=True)
         for tick in _ticks(low, high, 4 if narrow else 7):
             drawing.line([(x(tick), top), (x(tick), bottom)], "grid")
             drawing.words(x(tick), bottom + 12, _label(tick), "soft", 12, "middle")
@@ -223,7 +226,7 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Drawi
             y = top + row * (i + 0.5)
             colour = "soft" if system.floor else series_colour(i)
             if narrow:
-                drawing.words(left, y - 9, _shorten(system.name, right - left, 12), "ink", 12)
+                drawing.words(0, y - 9, _shorten(system.name, right - left, 12), "ink", 12)
                 y += 8
             else:
                 drawing.words(left - 10, y, _shorten(system.name, names - 10, 13), "ink", 13, "end")

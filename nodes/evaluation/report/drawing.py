@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 # By role. The page has the same names as CSS variables, with values of their own where it is dark.
 LIGHT = {
@@ -18,6 +18,7 @@ DARK = {
     "s7": "#aeb4bb",
 }
 SERIES = 8
+_MARGIN = 16  # pixels around a picture
 
 
 def series_colour(index: int) -> str:
@@ -95,12 +96,13 @@ class Drawing:
     # -- picture ---------------------------------------------------------------------------------------
 
     def picture(self, scale: int = 2) -> Image.Image:
-        """RGB, `scale` times as large; drawn at twice that, so that edges are smooth."""
+        """RGB, `scale` times as large, with a margin; drawn at twice that, so that edges are smooth."""
         fine = 2 * scale
         image = Image.new("RGB", (self.width * fine, self.height * fine), LIGHT["paper"])
         for mark in self._marks:
             image = getattr(self, f"_draw_{mark[0]}")(image, fine, *mark[1:])
-        return image.resize((self.width * scale, self.height * scale), Image.Resampling.LANCZOS)
+        small = image.resize((self.width * scale, self.height * scale), Image.Resampling.LANCZOS)
+        return ImageOps.expand(small, _MARGIN * scale, LIGHT["paper"])
 
     def _draw_line(self, image, scale, points, colour, width, dashed):
         draw = ImageDraw.Draw(image)

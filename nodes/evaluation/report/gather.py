@@ -11,6 +11,8 @@ from ..statistics import Key
 
 FLOOR = "floor"
 GROUPINGS = ("method", "token")
+FEW = 6  # systems that can all be shown beside each other
+_METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,9 @@ class Collected:
 
     @property
     def compared(self) -> tuple[System, ...]:
-        """One system for each series, its last checkpoint, and all others."""
+        """All systems if they are few; else of each series of checkpoints the last, and all others."""
+        if len(self.systems) <= FEW:
+            return self.systems
         last = {system.series: system for system in self.systems if system.series}
         return tuple(system for system in self.systems if not system.series or last[system.series] is system)
 
@@ -120,10 +124,11 @@ def collect(paths: list[Path], grouping: str = "method") -> Collected:
             ceiling.setdefault(name, entry.header["ceiling"].get(name, {}))
     systems = _systems(scored, grouping)
     everywhere = set.intersection(*(system.subjects for system in systems))
-    for system in systems:
-        if system.subjects != everywhere:
-            warnings.append(f"{system.name} has {len(system.subjects)} subjects, of which all systems share "
-                            f"{len(everywhere)}: means over different subjects are not comparable, paired differences are.")
+    counts = {system.name: len(system.subjects) for system in systems if system.subjects != everywhere}
+    if counts:
+        warnings.append(f"Systems cover different subjects, of which all share {len(everywhere)} ("
+                        + ", ".join(f"{name}: {count}" for name, count in counts.items())
+                        + "). Means over different subjects are not comparable; paired differences are.")
     records = [record for _, entry in scored for record in entry.records]
     present = {name for record in records for name in record["scores"]}
     return Collected(
@@ -187,8 +192,8 @@ def _system(method: str, key: tuple, group: list[tuple[Path, EntryResults]]) -> 
     step = steps.pop() if len(steps) == 1 else None
     evaluation = group[0][1].evaluation if len({entry.evaluation for _, entry in group}) == 1 else ""
     alone = len(group) == 1 and method != FLOOR
-    name = group[0][1].entry if alone else method
-    series = f"{evaluation}\n{name.rsplit('-step-', 1)[0] if alone else method}"
+    name = group[0][1].entry if alone else _METHODS.get(method, method)
+    series = f"{evaluation}\n{name.rsplit('-step-', 1)[0] if alone else name}"
     images = {}
     for folder, entry in group:
         for record in entry.records:

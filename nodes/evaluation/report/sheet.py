@@ -6,10 +6,11 @@ from pathlib import Path
 from PIL import Image as Picture
 from PIL import ImageDraw
 
+from ..dataset import SLOT
 from ..statistics import Key
 from .drawing import LIGHT, _font
 from .gather import Collected, Image, System
-from .tables import TITLES, held_out
+from .tables import HELD_OUT, TITLES, held_out
 
 CHOICES = ("best, median, worst", "every photo", "none")
 _SIDE, _GAP, _LINE = 224, 10, 18  # pixels
@@ -19,7 +20,8 @@ _MOST_ROWS = 240
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """place: best, median, worst or "". images: of each column's system, None where it has none."""
+    """place: best, median, worst or "". caption: with the super-category for the subject. images: of each column's system,
+    None where it has none."""
 
     subject: str
     place: str
@@ -49,16 +51,16 @@ def make_sheet(data: Collected, choice: str) -> Sheet | None:
     columns = tuple(systems[:_MOST] if len(systems) <= _MOST else [*systems[: _MOST - 1], systems[-1]])
     score = next(s for s in ("dino", "clip_i", "clip_t") if s in held_out(data))
     rows = []
-    for subject in data.subjects:
-        ranked = _ranked(columns, subject, score)
+    for subject, about in data.subjects.items():
+        word, ranked = about["super_category"], _ranked(columns, subject, score)
         if choice == "every photo":
             first: dict[str, Key] = {}
             for key in sorted(ranked, key=lambda key: (key[1], _caption(columns, key), key[3])):
                 first.setdefault(key[1], key)
-            rows += [_row(columns, key, "") for key in first.values()]
+            rows += [_row(columns, key, "", word) for key in first.values()]
         elif ranked:
             places = {0: "best", len(ranked) // 2: "median", len(ranked) - 1: "worst"}
-            rows += [_row(columns, ranked[i], places[i]) for i in sorted(places)]
+            rows += [_row(columns, ranked[i], places[i], word) for i in sorted(places)]
     left_out = [f"{len(systems) - len(columns)} systems" if len(systems) > len(columns) else "",
                 f"{len(rows) - _MOST_ROWS} rows" if len(rows) > _MOST_ROWS else ""]
     note = " and ".join(filter(None, left_out))
@@ -81,10 +83,10 @@ def _caption(columns: tuple[System, ...], key: Key) -> int:
     return next(system.images[key].record["caption"] for system in columns if key in system.images)
 
 
-def _row(columns: tuple[System, ...], key: Key, place: str) -> Row:
+def _row(columns: tuple[System, ...], key: Key, place: str, word: str) -> Row:
     images = tuple(system.images.get(key) for system in columns)
     reference = next((image.reference for image in images if image and image.reference), None)
-    return Row(key[0], place, key[2], reference, images)
+    return Row(key[0], place, key[2].replace(SLOT, word), reference, images)
 
 
 def thumbnail(path: Path, side: int = _SIDE) -> Picture.Image:
@@ -99,9 +101,9 @@ def thumbnail(path: Path, side: int = _SIDE) -> Picture.Image:
     return picture
 
 
-def score_line(image: Image) -> str:
+def score_texts(image: Image) -> list[str]:
     """Its held-out scores in short."""
-    return " · ".join(f"{TITLES[name]} {image.scores[name]:.3f}" for name in ("clip_t", "clip_i", "dino") if name in image.scores)
+    return [f"{TITLES[name]} {image.scores[name]:.3f}" for name in HELD_OUT if name in image.scores]
 
 
 def draw_sheet(sheet: Sheet | None, rows: int = 24) -> Picture.Image:

@@ -5,7 +5,7 @@ from itertools import combinations
 
 from ..metrics import DEFINITIONS
 from ..statistics import CONFIDENCE, Bootstrap, Difference, Estimate, difference, estimate
-from .gather import Collected, System
+from .gather import FEW, Collected, System
 
 TITLES = {
     "clip_t": "CLIP-T", "clip_i": "CLIP-I", "dino": "DINO", "clip_i_train": "CLIP-I, training photos",
@@ -13,7 +13,6 @@ TITLES = {
 }
 HELD_OUT = ("clip_t", "clip_i", "dino")
 CEILING = "real photos (ceiling)"
-_ALL_PAIRS = 6  # systems; of more, each is compared with the first only
 _FEW = 5  # units, below which an interval is a rough guess
 
 Cell = str | int | float | Estimate | Difference | None
@@ -52,7 +51,12 @@ def overall(data: Collected, bootstrap: Bootstrap) -> Table:
             for system in data.systems]
     rows.append((CEILING, *(ceiling(data, score) for score in scores), None))
     return Table("overall", "Held-out scores", ("System", *(TITLES[s] for s in scores), "Images"), tuple(rows),
-                 interval_note(data), frozenset([CEILING, *(s.name for s in data.systems if s.floor)]), best=True)
+                 interval_note(data), _aside(data), best=True)
+
+
+def _aside(data: Collected) -> frozenset[str]:
+    """Rows that compete with none."""
+    return frozenset([CEILING, *(system.name for system in data.systems if system.floor)])
 
 
 def interval_note(data: Collected) -> str:
@@ -98,7 +102,7 @@ def gap(data: Collected, bootstrap: Bootstrap) -> Table | None:
     note = ("The gap is training minus held-out, image by image. Training photos are the biased measure: a token that overfits "
             "stays near to them while it loses the held-out photos. A gap that is larger than the floor's is what it learnt of "
             "its training photos alone.")
-    return Table("gap", "Training photos against held-out photos", tuple(columns), tuple(rows), note)
+    return Table("gap", "Training photos against held-out photos", tuple(columns), tuple(rows), note, _aside(data))
 
 
 def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Table | None:
@@ -107,7 +111,7 @@ def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Ta
     names = {system.name: system for system in data.systems}
     if baseline in names:
         pairs = [(system, names[baseline]) for system in systems if system.name != baseline]
-    elif len(systems) <= _ALL_PAIRS:
+    elif len(systems) <= FEW:
         pairs = list(combinations(systems, 2))
     else:
         pairs = [(system, systems[0]) for system in systems[1:]]
@@ -119,8 +123,8 @@ def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Ta
     if not rows:
         return None
     note = ("Mean of the differences between images of the same caption and number, with its interval; below it, on how many "
-            "of the images the first is higher. An interval that does not hold 0 is a difference that other subjects, or photos, "
-            "would show too.")
+            "of the images the first is higher. Where an interval does not hold 0, other subjects (or photos) would most "
+            "likely show the same sign.")
     return Table("differences", "Paired differences", ("Systems", *(TITLES[s] for s in scores), "Images"), tuple(rows), note)
 
 
@@ -136,7 +140,9 @@ def kinds(data: Collected, bootstrap: Bootstrap) -> Table | None:
                 rows.append((f"{kind}: {system.name}", *(_estimate(system, s, bootstrap, names) for s in scores),
                              len(system.subjects & set(names))))
         rows.append((f"{kind}: {CEILING}", *(ceiling(data, score, names) for score in scores), len(names)))
-    return Table("kinds", "Living and rigid subjects", ("Subjects", *(TITLES[s] for s in scores), "Subjects"), tuple(rows))
+    columns = ("Kind and system", *(TITLES[s] for s in scores), "Subjects")
+    return Table("kinds", "Living and rigid subjects", columns, tuple(rows), aside=frozenset(f"{k}: {n}" for k in present
+                                                                                            for n in _aside(data)))
 
 
 def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
@@ -190,13 +196,13 @@ def plain(cell: Cell) -> tuple[str, str]:
         return "–", ""
     if isinstance(cell, Difference):
         value, below = plain(cell.estimate)
-        return _signed(cell.estimate.mean), " · ".join(filter(None, [below, f"higher on {cell.wins:.0%}"]))
+        return _number(cell.estimate.mean, "+"), " · ".join(filter(None, [below, f"higher on {cell.wins:.0%}"]))
     if isinstance(cell, Estimate):
-        return f"{cell.mean:.3f}", "" if cell.low is None else f"{cell.low:.3f} to {cell.high:.3f}"
+        return _number(cell.mean), "" if cell.low is None else f"{_number(cell.low)} to {_number(cell.high)}"
     if isinstance(cell, float):
-        return f"{cell:.3f}", ""
+        return _number(cell), ""
     return str(cell), ""
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}".replace("-", "−")
