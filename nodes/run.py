@@ -145,8 +145,9 @@ class Run:
 
     def token(self):
         """The run's state as a token, with its held-out scores if this step has them."""
-        scores = {"scores": scores for scores in self.scores if scores["step"] == self.trainer.step_count}
-        return self.trainer.token({**self._record, "identity": self._identity, **scores})
+        scored = next((scores for scores in self.scores if scores["step"] == self.trainer.step_count), None)
+        record = {**self._record, "identity": self._identity, **({"scores": scored} if scored else {})}
+        return self.trainer.token(record)
 
     def chart(self) -> Image.Image:
         """The run's loss chart so far."""

@@ -19,13 +19,13 @@ from ..trainer.settings import (
 from ..trainer.token_file import load_token
 from .chart import to_picture, to_tensor
 from .errors import UserError
+from .heldout import HeldOut, held_out_problems
 from .host import folders
 from .host.checks import clip_problems, model_problems, vae_problems
 from .host.progress import Progress
 from .host.sampling import Sampling, sample_images, training_maker
 from .host.text import HostTextEncoder
 from .host.training import load_for_training, plan_memory, private_models, shrink
-from .heldout import HeldOut, held_out_problems
 from .photos import as_list, photo_problems, resize_photos
 from .run import Run, Schedule
 from .types import EvaluationEncodersType, PdstDatasetType, PersonalizedTokenType

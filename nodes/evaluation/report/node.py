@@ -155,6 +155,6 @@ def _inputs() -> list:
                                "has a row of its own."),
         io.Int.Input("resamples", default=_DEFAULTS["resamples"], min=100, max=100_000, **more,
                      tooltip="Bootstrap resamples for the intervals."),
-        io.Int.Input("seed", default=0, min=0, max=2**31 - 1, **more,
+        io.Int.Input("seed", default=0, min=0, max=2**31 - 1, control_after_generate=io.ControlAfterGenerate.fixed, **more,
                      tooltip="Of the bootstrap: the same seed gives the same intervals."),
     ]
