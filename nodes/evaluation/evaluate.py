@@ -109,7 +109,7 @@ def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
                                   inputs["labels"], inputs["include_floor"])
     problems += list(dict.fromkeys(wrong))
     if not problems:
-        captions = sum(len(photo.captions) for entry in entries for s in entry.subjects for photo in s.test)
+        captions = sum(len(photo.captions) for entry in entries for photo in entry.subject.test)
         images = captions * inputs["images_per_caption"] // inputs["shards"]
         size = images * inputs["width"] * inputs["height"] * 2 if inputs["save_images"] else 0  # a PNG has 1 to 2 bytes a pixel
         problems += disk_problems(folders.evaluations_folder(), _ROOM + size)

@@ -108,7 +108,7 @@ def same_images(base, one, other, entry):
     return all(np.array_equal(first[key], second[key]) for key in first)
 
 
-NETI = "my-cat-neti+-step-7"
+NETI, FLOOR = "my-cat-neti+-step-7", "floor-cat"
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,8 @@ def single(comfy_server, base):
 
 def test_every_caption_gets_its_images_and_scores(single, base):
     shown, found = single
-    assert set(found) == {NETI, "floor"}
-    for entry, name in ((found[NETI], "<my-cat>"), (found["floor"], "cat")):
+    assert set(found) == {NETI, FLOOR}
+    for entry, name in ((found[NETI], "<my-cat>"), (found[FLOOR], "cat")):
         assert len(entry.records) == entry.header["expected"] == 2 * 2 * 3
         assert [(r["photo"], r["caption"], r["index"]) for r in entry.records] == [
             (f"test-{photo}.png", caption, index) for photo in (1, 2) for caption in (0, 1) for index in range(3)]
@@ -129,12 +129,12 @@ def test_every_caption_gets_its_images_and_scores(single, base):
         assert len({record["seed"] for record in entry.records}) == 12
         assert all(set(record["scores"]) == SCORES for record in entry.records)
         assert set(entry.header["ceiling"]["cat"]) == SCORES
-    assert [r["seed"] for r in found[NETI].records] == [r["seed"] for r in found["floor"].records], "pairs share their noise"
+    assert [r["seed"] for r in found[NETI].records] == [r["seed"] for r in found[FLOOR].records], "pairs share their noise"
     assert found[NETI].header["step"] == 7 and found[NETI].header["token"]["method"] == "neti+"
     folder = base / "output" / "pdst" / "single"
-    for record in found["floor"].records:
+    for record in found[FLOOR].records:
         assert Image.open(folder / record["image"]).size == (64, 64)
-    assert all((folder / path).is_file() for path in found["floor"].header["subjects"]["cat"]["references"])
+    assert all((folder / path).is_file() for path in found[FLOOR].header["subjects"]["cat"]["references"])
     assert "12 images; clip_t " in shown["text"][0] and len(shown["images"]) == 2
 
 
@@ -163,7 +163,7 @@ def test_three_shards_in_any_order_equal_the_single_run(comfy, base, single):
     for shard in (3, 1, 2):
         evaluate(comfy, "sharded", "pdst-neti.safetensors", include_floor=True, shard=shard, shards=3)
     merged, whole = results(base, "sharded"), single[1]
-    for name in (NETI, "floor"):
+    for name in (NETI, FLOOR):
         assert merged[name].timeless() == whole[name].timeless()
         assert merged[name].header["ceiling"] == whole[name].header["ceiling"]
         assert same_images(base, "sharded", "single", name)
@@ -174,7 +174,7 @@ def test_going_on_makes_nothing_twice_and_further_tokens_join(comfy, base, singl
     before = path.read_bytes()
     shown = evaluate(comfy, "single", "pdst-plain.safetensors")
     assert path.read_bytes() == before
-    assert set(results(base, "single")) == {NETI, "floor", "my-cat-textual_inversion"}
+    assert set(results(base, "single")) == {NETI, FLOOR, "my-cat-textual_inversion"}
     assert "my-cat-textual_inversion: 12 images" in shown["text"][0]
 
 
@@ -339,6 +339,6 @@ def test_killed_in_the_middle_and_resumed_equals_the_uninterrupted_run(comfy_ser
     comfy_server.start()
     evaluate(ComfyClient(comfy_server.url), "killed", "pdst-neti.safetensors", include_floor=True)
     resumed = results(base, "killed")
-    for name in (NETI, "floor"):
+    for name in (NETI, FLOOR):
         assert resumed[name].timeless() == single[1][name].timeless()
         assert same_images(base, "killed", "single", name)
