@@ -69,8 +69,9 @@ class PDSTEvaluate(io.ComfyNode):
             lambda entry: evaluation_maker(model, clip, vae, entry.token, sampling),
         )
         evaluation.check()
-        evaluation.open()
-        evaluation.run(Progress(evaluation.total, cls.hidden.unique_id))
+        progress = Progress(evaluation.total, cls.hidden.unique_id)
+        evaluation.open(progress)
+        evaluation.run(progress)
         samples = [to_tensor(picture) for picture in evaluation.samples()]
         samples = samples or [torch.zeros(1, sampling.height, sampling.width, 3)]
         shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()

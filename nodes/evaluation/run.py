@@ -128,12 +128,19 @@ class Evaluation:
                 found += header_differences(header, new, alone=False)
         return list(dict.fromkeys(found))
 
-    def open(self) -> None:
-        """Read what is there, and encode the photos that the rest is compared with."""
+    def open(self, progress: Progress) -> None:
+        """Read what is there, and encode the photos that the rest is compared with.
+
+        Raises:
+            Interrupted: the user cancelled.
+            UserError: as `ResultsFile.open`.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self._parts:
             if not part.file.path.exists() or not read_records(part.file.path)[0]:
                 subject = part.entry.subject
+                progress.text(f"looking at the photos of {subject.name}")
+                progress.update(self.done)
                 self._keep_photos(subject)
                 part.file.header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
             part.records = part.file.open()
