@@ -260,7 +260,10 @@ def test_the_chart_over_checkpoints_has_both_lines_of_both_scores(checkpoints):
     drawing = curves(data, FAST)
     assert drawing.svg("wide", "c").count("<polyline") >= 5 + 3  # five lines, and the legend's
     assert "DINO, training photos: step 100" in drawing.text and "step 500 0.5" in drawing.text
-    assert "Evaluate several checkpoints" in curves(collect([checkpoints], "token"), FAST).text or data.series
+
+
+def test_without_checkpoints_the_chart_over_them_says_so(methods):
+    assert "Evaluate several checkpoints" in curves(collect([methods]), FAST).text
 
 
 def test_charts_of_one_score_or_one_system_are_drawn_too(tmp_path):
