@@ -1,5 +1,6 @@
 """Means with bootstrap intervals, and differences between systems on the same prompts."""
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
@@ -67,10 +68,10 @@ def estimate(values: Mapping[Key, float], bootstrap: Bootstrap, unit: str | None
     for key, value in values.items():
         sums.setdefault(key[:depth], []).append(value)
     groups = [sums[name] for name in sorted(sums)]
-    totals = np.array([sum(group) for group in groups])
+    totals = np.array([math.fsum(group) for group in groups])  # exact: the order of images must not show
     counts = np.array([len(group) for group in groups])
     low, high = _interval(totals, counts, bootstrap) if len(groups) > 1 else (None, None)
-    return Estimate(float(totals.sum() / counts.sum()), low, high, len(values), len(groups), unit)
+    return Estimate(math.fsum(values.values()) / len(values), low, high, len(values), len(groups), unit)
 
 
 def _interval(totals: np.ndarray, counts: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float]:
