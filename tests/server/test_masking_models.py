@@ -105,14 +105,14 @@ def test_a_model_of_another_kind_is_called_by_it(comfy, comfy_server):
         (folder / name).mkdir(exist_ok=True)
         if config:
             (folder / name / "config.json").write_text(config)
-    (folder / "sam2.safetensors").write_bytes(b"")
+    (folder / "sam2.onnx").write_bytes(b"")
     assert "sam2/clip is no SAM2 model but of the kind clip" in refusal(comfy, "sam2/clip")
-    assert "of the kind .safetensors file" in refusal(comfy, "sam2/sam2.safetensors")
+    assert "of the kind .onnx file" in refusal(comfy, "sam2/sam2.onnx")
     for name in ("torn", "bare"):
         assert "a folder without a readable config.json" in refusal(comfy, f"sam2/{name}")
     for name in ("clip", "torn", "bare"):
         shutil.rmtree(folder / name)
-    (folder / "sam2.safetensors").unlink()
+    (folder / "sam2.onnx").unlink()
 
 
 def test_a_corrupt_file_is_named_and_a_good_one_in_its_place_is_read(comfy, comfy_server, vision_models):
@@ -126,6 +126,20 @@ def test_a_corrupt_file_is_named_and_a_good_one_in_its_place_is_read(comfy, comf
     _, mask = run(comfy, "sam2/mine.pt")
     _, same = run(comfy, "sam2/tiny.pt")
     assert mask.any() and np.array_equal(mask, same)
+    path.unlink()
+    path.with_suffix(".yaml").unlink()
+
+
+def test_one_safetensors_file_is_listed_and_masks_as_the_pt_does(comfy, comfy_server, vision_models):
+    path = comfy_server.base / "models" / "sam2" / "one file.safetensors"
+    save_file(torch.load(vision_models / "sam2" / "tiny.pt", weights_only=True)["model"], path)
+    link(vision_models / "sam2" / "tiny.yaml", path.with_suffix(".yaml"))
+    assert "sam2/one file.safetensors" in options(comfy, "AttractorLoadSAM2")
+    _, mask = run(comfy, "sam2/one file.safetensors")
+    _, same = run(comfy, "sam2/tiny.pt")
+    assert mask.any() and np.array_equal(mask, same)
+    save_file({"lora_unet.down.weight": torch.zeros(1)}, path)  # in its place, something else
+    assert "one file.safetensors is no SAM2 checkpoint" in refusal(comfy, "sam2/one file.safetensors")
     path.unlink()
     path.with_suffix(".yaml").unlink()
 
