@@ -58,6 +58,7 @@ class PackageSam2(Sam2):
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
         predictor = SAM2ImagePredictor(model, mask_threshold=threshold)  # holds the picture's features: not kept
+        predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]  # it has those of 1024 only
         predictor.set_image(picture)
         masks, scores = [], []
         for box in corners:  # one at a time: three masks of a large photo are hundreds of megabytes
