@@ -39,7 +39,7 @@ def teach(seed: int = 0):
     from omegaconf import OmegaConf
 
     torch.manual_seed(seed)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # more hardly help, and harm where others work too
     model = instantiate(OmegaConf.create(CONFIG).model, _recursive_=True)
     _stage(model, SIDE // 2, 300, 3e-3, _box_loss)
     _stage(model, SIDE // 2, 400, 2e-3, lambda model, side, step: _picture_loss(model, side, seed + step))
