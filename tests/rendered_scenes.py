@@ -30,8 +30,8 @@ def render(height: int, width: int, seed: int, rows: int = 1, columns: int = 2) 
     random = np.random.default_rng((seed, height, width, rows, columns))
     y, x = (torch.arange(size) + 0.5 for size in (height, width))
     cell = np.array([width / columns, height / rows])
-    radii = cell / 2 * random.uniform(0.45, 0.9, 2)
-    waves = [(order, random.uniform(0, most), random.uniform(0, 2 * math.pi)) for order, most in ((2, 0.2), (3, 0.2), (5, 0.1))]
+    radii = cell / 2 * random.uniform(0.55, 0.8, 2)
+    waves = [(order, random.uniform(0, most), random.uniform(0, 2 * math.pi)) for order, most in ((2, 0.15), (3, 0.2), (5, 0.1))]
     room = cell / 2 - radii
     masks = []
     for row in range(rows):

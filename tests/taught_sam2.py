@@ -25,7 +25,7 @@ import rendered_scenes
 import small_vision
 
 SIDE = small_vision.SIDE  # pixels a side inside the model
-GRIDS = [(1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (1, 1)]  # subjects in a scene, rows and columns
+GRIDS = [(1, 2), (2, 1), (2, 2), (1, 2), (2, 1), (1, 1)]  # subjects in a scene, rows and columns
 PICTURES, BOXES = 4, 4  # in a batch, and of each picture
 STRIDE = 4  # pixels inside the model for each pixel of a mask
 
@@ -42,8 +42,8 @@ def teach(seed: int = 0):
     torch.set_num_threads(1)  # more hardly help, and harm where others work too
     model = instantiate(OmegaConf.create(CONFIG).model, _recursive_=True)
     _stage(model, SIDE // 2, 300, 3e-3, _box_loss)
-    _stage(model, SIDE // 2, 400, 2e-3, lambda model, side, step: _picture_loss(model, side, seed + step))
-    _stage(model, SIDE, 120, 1e-3, lambda model, side, step: _picture_loss(model, side, seed + 10_000 + step))
+    _stage(model, SIDE // 2, 420, 2e-3, lambda model, side, step: _picture_loss(model, side, seed + step))
+    _stage(model, SIDE, 130, 1e-3, lambda model, side, step: _picture_loss(model, side, seed + 10_000 + step))
     return model.eval()
 
 
