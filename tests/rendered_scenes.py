@@ -31,7 +31,8 @@ def render(height: int, width: int, seed: int, rows: int = 1, columns: int = 2) 
     y, x = (torch.arange(size) + 0.5 for size in (height, width))
     cell = np.array([width / columns, height / rows])
     radii = cell / 2 * random.uniform(0.55, 0.8, 2)
-    waves = [(order, random.uniform(0, most), random.uniform(0, 2 * math.pi)) for order, most in ((2, 0.15), (3, 0.2), (5, 0.1))]
+    most = {2: 0.15, 3: 0.2, 5: 0.1}  # of a wave with so many crests around the outline
+    waves = [(crests, random.uniform(0, high), random.uniform(0, 2 * math.pi)) for crests, high in most.items()]
     room = cell / 2 - radii
     masks = []
     for row in range(rows):
@@ -39,7 +40,7 @@ def render(height: int, width: int, seed: int, rows: int = 1, columns: int = 2) 
             centre = cell * (np.array([column, row]) + 0.5) + room * random.uniform(-0.9, 0.9, 2)
             u, v = (x - centre[0]) / radii[0], ((y - centre[1]) / radii[1])[:, None]
             angle = torch.atan2(v, u)
-            outline = 1 + sum(share * torch.cos(order * angle + phase) for order, share, phase in waves)
+            outline = 1 + sum(share * torch.cos(crests * angle + phase) for crests, share, phase in waves)
             masks.append(torch.sqrt(u**2 + v**2) * (1 + sum(share for _, share, _ in waves)) < outline)
     masks = torch.stack(masks)
     behind = _cloudy(random, random.uniform((0.1, 0.2, 0.3), (0.35, 0.8, 0.9)), height, width)
