@@ -4,6 +4,7 @@ import io
 import logging
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..host.progress import Interrupted, Progress
 
 _WANTED = ("*.json", "*.txt", "*.safetensors")
 _OLDER = "pytorch_model*.bin"  # what a repository without safetensors has for weights
+_PIECE = 2**20  # bytes. Between pieces a cancel is noticed; what has come of an unfinished one is lost.
 
 
 def download(repository: str, target: Path, node_id: str, field: str = "model") -> Path:
@@ -60,7 +62,7 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
             progress.update(before + here)
             progress.text(f"downloading {repository}: {(before + here) / 1e6:.0f} of {total / 1e6:.0f} MB")
 
-        with _Sink(part, written) as sink:
+        with _Sink(part, written) as sink, _small_pieces():
             written(sink.tell())
             if sink.tell() < file.size:
                 address = hf_hub_url(repository, file.rfilename, revision=info.sha)
@@ -71,6 +73,19 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
     for name, part in parts.items():
         os.replace(part, folder / name)
     return folder
+
+
+@contextmanager
+def _small_pieces():
+    """Lets the hub's client hand on what comes in pieces of `_PIECE`. Its own are 10 MB: on a slow line minutes each."""
+    from huggingface_hub import constants
+
+    usual = constants.DOWNLOAD_CHUNK_SIZE
+    constants.DOWNLOAD_CHUNK_SIZE = _PIECE
+    try:
+        yield
+    finally:
+        constants.DOWNLOAD_CHUNK_SIZE = usual
 
 
 class _Sink(io.FileIO):

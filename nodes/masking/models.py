@@ -40,7 +40,7 @@ FLORENCE2 = Family(
 SAM2 = Family(
     "SAM2", ("sam2",), ("sam2", "sam2_video"),  # Meta's own converted folders say sam2_video
     tuple(f"facebook/sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
-    files=(".pt",),
+    files=(".pt", ".safetensors"),
 )
 
 
