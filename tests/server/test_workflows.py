@@ -56,9 +56,10 @@ def made_small(prompt):
             node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
         if node["class_type"] in ("EmptyLatentImage", "AttractorPDSTEvaluate"):
             node["inputs"].update(width=128, height=128)
-        # what is wired stays wired: CLIP is an input's name too
-        node["inputs"].update({key: value for key, value in small.items()
-                               if key in node["inputs"] and not isinstance(node["inputs"][key], list)})
+        if node["class_type"] != "EmptyLatentImage":  # whose batch_size is of images
+            # what is wired stays wired: CLIP is an input's name too
+            node["inputs"].update({key: value for key, value in small.items()
+                                   if key in node["inputs"] and not isinstance(node["inputs"][key], list)})
     return prompt
 
 
