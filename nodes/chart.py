@@ -15,12 +15,14 @@ _LEFT, _RIGHT = 64, 16
 
 
 def draw_chart(
-    curves: dict[str, list[float]], steps: int, title: str, size: tuple[int, int] = (640, 400)
+    curves: dict[str, list[float]], steps: int, title: str, size: tuple[int, int] = (640, 400),
+    watched: str = "training photos",
 ) -> Image.Image:
     """Losses over steps. The fixed-batch loss is the bold main curve; the step's own losses lie thin behind it,
     and the contrast loss, of another size, in a strip of its own.
 
-    curves: as `trainer.loop.Trainer.curves`, NaN where a step has no value. steps: length of the axis.
+    curves: as `trainer.loop.Trainer.curves`, NaN where a step has no value. steps: length of the axis. watched: whose loss the
+    fixed-batch loss is.
     """
     image = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(image)
@@ -32,7 +34,7 @@ def draw_chart(
     draw.text((_LEFT, 4), title, fill=_INK, font=font)
     left = _LEFT
     for name in (*shown, *contrast):
-        label = "fixed batch (training photos)" if name == "fixed" else name
+        label = f"fixed batch ({watched})" if name == "fixed" else name
         draw.rectangle([left, 26, left + 10, 34], fill=_COLOURS[name])
         draw.text((left + 14, 22), label, fill=_INK, font=font)
         left += 28 + draw.textlength(label, font=font)

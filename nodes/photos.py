@@ -53,11 +53,16 @@ def resize_photos(
     Nothing is stretched. Photos of one shape lose at most half of 64 pixels' worth.
     """
     size = training_size(images, resolution)
-    photos = [_cover(image[None, ..., :3].movedim(-1, 1), size, mode="bicubic").movedim(1, -1) for image in images]
+    photos = torch.stack([fit(image, size) for image in images])
     if masks is None:
-        return torch.cat(photos).clamp(0, 1), None
+        return photos, None
     resized = [_cover(mask[None, None], size, mode="bilinear")[:, 0] for mask in masks]
-    return torch.cat(photos).clamp(0, 1), torch.cat(resized).clamp(0, 1)
+    return photos, torch.cat(resized).clamp(0, 1)
+
+
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A photo (H, W, C) as (*size, 3), scaled to cover `size` and cropped at the centre."""
+    return _cover(image[None, ..., :3].movedim(-1, 1), size, mode="bicubic")[0].movedim(0, -1).clamp(0, 1)
 
 
 def _cover(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:

@@ -1,6 +1,7 @@
 """One training run on disk and on screen: resumes, reports progress, and keeps what was learnt whatever happens."""
 
 import json
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from ..trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ..trainer.token_file import save_token
 from .chart import beside, draw_chart
 from .errors import UserError
+from .evaluation.report.charts import training_curve
 from .host.progress import Interrupted, Progress, is_out_of_memory
 
 STATE_FILE = "resume.state"
+SCORES_FILE = "scores.json"
 PREVIEW_SECONDS = 2.0
 
 
@@ -26,11 +29,15 @@ class Schedule:
 
     checkpoint_every: int
     sample_every: int
+    score_every: int = 0
 
 
 class Run:
-    """A run's folder and its loop: `<folder>/<name>.safetensors`, `resume.state`, `chart.png`, `curves.json`,
-    `samples/`, and a token for each checkpoint."""
+    """A run's folder and its loop: `<folder>/<name>.safetensors`, `resume.state`, `chart.png`, `curves.json`, `samples/`,
+    a token for each checkpoint, and with a data set `scores.json` and the best step's token, `<name>-best.safetensors`.
+
+    scores: held-out scores by step, `{"step": ..., "clip_t": ..., ...}` as `evaluation.metrics.score` names them.
+    """
 
     def __init__(self, trainer: Trainer, folder: Path, identity: dict[str, str], record: dict, shrink):
         """shrink(trainer, error): makes the next attempt at a step need less memory, or raises."""
@@ -38,10 +45,20 @@ class Run:
         self._shrink = shrink
         self._sample: Image.Image | None = None
         self._saved_step = -1
+        self.scores: list[dict[str, float]] = []
 
     @property
     def token_path(self) -> Path:
         return self.folder / f"{self.folder.name}.safetensors"
+
+    @property
+    def best_path(self) -> Path:
+        """Where the token of the best step is, if steps were scored."""
+        return self.folder / f"{self.folder.name}-best.safetensors"
+
+    def best(self) -> dict[str, float] | None:
+        """The scores of the best step so far; of equal ones the earliest."""
+        return max(self.scores, key=overall_score, default=None)
 
     def resume(self) -> int:
         """Go on from the folder's state if there is one; returns the steps done.
@@ -58,10 +75,14 @@ class Run:
             raise UserError(f"name: the run '{self.folder.name}' exists and cannot be resumed: {error} Give another name, "
                             "restore what differs, or turn resume off to start over.") from error
         self._saved_step = self.trainer.step_count
+        if (self.folder / SCORES_FILE).exists():
+            # Steps after the saved one are taken, and scored, again.
+            scored = json.loads((self.folder / SCORES_FILE).read_text())
+            self.scores = [scores for scores in scored if scores["step"] <= self.trainer.step_count]
         return self.trainer.step_count
 
-    def train(self, progress: Progress, schedule: Schedule, sample=None) -> None:
-        """Run the remaining steps. `sample(token) -> Image` makes a sample picture.
+    def train(self, progress: Progress, schedule: Schedule, sample=None, score=None) -> None:
+        """Run the remaining steps. `sample(token) -> Image` makes a sample picture, `score(token) -> dict` held-out scores.
 
         Raises:
             Interrupted: the user cancelled; the partial result is saved.
@@ -70,8 +91,10 @@ class Run:
         started, first = time.monotonic(), self.trainer.step_count
         last_preview = 0.0
         try:
+            self._score_if_due(schedule, score)  # cancelled while it was scored, or done before a data set was wired
             while self.trainer.step_count < self.trainer.settings.steps:
                 result = self._step()
+                scored = self._score_if_due(schedule, score)
                 if schedule.checkpoint_every and result.step % schedule.checkpoint_every == 0:
                     self.save(snapshot=True)
                 sampled = sample and schedule.sample_every and result.step % schedule.sample_every == 0
@@ -81,9 +104,9 @@ class Run:
                 pace = (result.step - first) / (time.monotonic() - started)
                 progress.text(_status(result, self.trainer.settings.steps, pace))
                 due = time.monotonic() - last_preview > PREVIEW_SECONDS
-                if sampled or due or result.step == self.trainer.settings.steps:
+                if sampled or scored or due or result.step == self.trainer.settings.steps:
                     last_preview = time.monotonic()
-                    progress.update(result.step, beside(self.chart(), self._sample))
+                    progress.update(result.step, self._preview())
                 else:
                     progress.update(result.step)
         except Interrupted:
@@ -94,6 +117,20 @@ class Run:
             raise UserError(f"Training stopped at {error}. Lower learning_rate (preset 'paper' is the lowest) and give the run "
                             f"another name. Kept: this run's last checkpoint {kept}.") from error
         self.save()
+
+    def _score_if_due(self, schedule: Schedule, score) -> bool:
+        """Score the token as it is, if this step is to be scored and is not yet; keep it if it is the best so far."""
+        step = self.trainer.step_count
+        due = schedule.score_every and step and (step % schedule.score_every == 0 or step == self.trainer.settings.steps)
+        if not (score and due) or any(scores["step"] == step for scores in self.scores):
+            return False
+        self.scores.append({"step": step, **score(self.token())})
+        with self._writing():
+            if self.best() is self.scores[-1]:
+                save_token(self.token(), self.best_path)
+            with replacing(self.folder / SCORES_FILE) as temporary:
+                temporary.write_text(json.dumps(self.scores, indent=1))
+        return True
 
     def _step(self) -> StepResult:
         """A step, taken again with less memory if the device runs out."""
@@ -107,14 +144,27 @@ class Run:
             self._shrink(self.trainer, reason)
 
     def token(self):
-        """The run's state as a token."""
-        return self.trainer.token({**self._record, "identity": self._identity})
+        """The run's state as a token, with its held-out scores if this step has them."""
+        scored = next((scores for scores in self.scores if scores["step"] == self.trainer.step_count), None)
+        record = {**self._record, "identity": self._identity, **({"scores": scored} if scored else {})}
+        return self.trainer.token(record)
 
     def chart(self) -> Image.Image:
         """The run's loss chart so far."""
         settings = self.trainer.settings
         return draw_chart(self.trainer.curves, settings.steps,
-                          f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}")
+                          f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}",
+                          watched="held-out photos" if self.trainer.held_out else "training photos")
+
+    def overfitting_curve(self) -> Image.Image:
+        """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
+        best = self.best()
+        return training_curve(self.folder.name, self.scores, best and best["step"]).picture(scale=1)
+
+    def _preview(self) -> Image.Image:
+        """What the node shows while it works: losses, held-out scores if there are any, the latest sample."""
+        chart = beside(self.chart(), self.overfitting_curve()) if self.scores else self.chart()
+        return beside(chart, self._sample)
 
     def save(self, snapshot: bool = False) -> None:
         """Write token, state, curves and chart; with `snapshot` also a token named after the step.
@@ -152,6 +202,15 @@ class Run:
     def _save_picture(picture: Image.Image, path: Path) -> None:
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG")
+
+
+def overall_score(scores: dict[str, float]) -> float:
+    """One number to choose a checkpoint by: the geometric mean of the held-out CLIP-T, CLIP-I and DINO that are there.
+
+    Relative changes count alike, whatever the scores' sizes; a token that trades all of one for another does not win.
+    """
+    values = [max(scores[name], 0.0) for name in ("clip_t", "clip_i", "dino") if name in scores]
+    return math.prod(values) ** (1 / len(values))
 
 
 def _status(result: StepResult, steps: int, pace: float) -> str:

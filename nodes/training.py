@@ -16,17 +16,19 @@ from ..trainer.settings import (
     fingerprint,
     resolve_learning_rate,
 )
+from ..trainer.token_file import load_token
 from .chart import to_picture, to_tensor
 from .errors import UserError
+from .heldout import HeldOut, held_out_problems
 from .host import folders
 from .host.checks import clip_problems, model_problems, vae_problems
 from .host.progress import Progress
-from .host.sampling import sample_images
+from .host.sampling import Sampling, sample_images, training_maker
 from .host.text import HostTextEncoder
 from .host.training import load_for_training, plan_memory, private_models, shrink
 from .photos import as_list, photo_problems, resize_photos
 from .run import Run, Schedule
-from .types import PersonalizedTokenType
+from .types import EvaluationEncodersType, PdstDatasetType, PersonalizedTokenType
 
 _FREE_DISK = 200 * 1024**2  # bytes; a NeTI+ run of five photos writes about 60 MB and 14 MB a checkpoint
 _CHECKPOINTING = ("auto", "on", "off")
@@ -59,14 +61,19 @@ class TrainAttractorEmbedding(io.ComfyNode):
                 io.Image.Output("loss_chart", tooltip="The chart as a picture."),
                 io.LossMap.Output("loss_map", tooltip="The fixed-batch loss, for Plot Loss Graph."),
                 io.String.Output("path", tooltip="The token's file, under output/neti."),
+                PersonalizedTokenType.Output("best_token", tooltip="The token of the step with the best held-out scores; the "
+                                                                   "last one if no data set is wired."),
+                io.Image.Output("overfitting_curve", tooltip="Held-out scores and the flattering ones of the training "
+                                                             "photos over the steps (the paper's Fig. 1)."),
             ],
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, images, masks=None, **inputs) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, images, masks=None, dataset=None, encoders=None, **inputs) -> io.NodeOutput:
         (model,), (clip,), (vae,) = model, clip, vae
-        inputs = {"gradient_checkpointing": "auto", "sample_steps": 20, "sample_cfg": 7.0,
-                  **{name: values[0] for name, values in inputs.items()}}
+        dataset, encoders = (values and values[0] for values in (dataset, encoders))
+        inputs = {"gradient_checkpointing": "auto", "sample_steps": 20, "sample_cfg": 7.0, "score_every": 100,
+                  "score_images": 10, **{name: values[0] for name, values in inputs.items()}}
         # The host runs nodes in inference mode, whose tensors autograd cannot use.
         with torch.inference_mode(False), torch.enable_grad():
             settings = TrainingSettings(
@@ -77,16 +84,18 @@ class TrainAttractorEmbedding(io.ComfyNode):
                 gradient_checkpointing=inputs["gradient_checkpointing"] == "on",
             )
             images, masks = as_list(images), as_list(masks)
-            _check(settings, model, clip, vae, images, masks, inputs)
-            run = _train(settings, model, clip, vae, images, masks, inputs, cls.hidden.unique_id)
-        chart = to_tensor(run.chart())
+            _check(settings, model, clip, vae, images, masks, dataset, encoders, inputs)
+            run = _train(settings, model, clip, vae, images, masks, dataset, encoders, inputs, cls.hidden.unique_id)
+            best = load_token(run.best_path) if run.scores else run.token()
+        chart, curve = to_tensor(run.chart()), to_tensor(run.overfitting_curve())
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         return io.NodeOutput(
-            run.token(), chart, {"loss": fixed}, str(run.token_path), ui=ui.PreviewImage(chart, cls=cls)
+            run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve,
+            ui=ui.PreviewImage([chart[0], curve[0]] if run.scores else chart, cls=cls),
         )
 
 
-def _check(settings, model, clip, vae, images, masks, inputs) -> None:
+def _check(settings, model, clip, vae, images, masks, dataset, encoders, inputs) -> None:
     """Everything that can be wrong, before anything is loaded.
 
     Raises:
@@ -95,6 +104,7 @@ def _check(settings, model, clip, vae, images, masks, inputs) -> None:
     problems = settings.problems() + model_problems(model, training=True) + vae_problems(vae)
     problems += folders.name_problems(inputs["name"].strip())
     problems += photo_problems(images, masks, settings.uses_attractor)
+    problems += held_out_problems(dataset, encoders, images)
     text_problems = clip_problems(clip)
     problems += text_problems
     if not text_problems:
@@ -129,7 +139,7 @@ def _word_problems(field: str, words: str, text: HostTextEncoder, one_token: boo
     return []
 
 
-def _train(settings, model, clip, vae, images, masks, inputs, node_id) -> Run:
+def _train(settings, model, clip, vae, images, masks, dataset, encoders, inputs, node_id) -> Run:
     """Cache latents, make trainable copies, resume if there is something to resume, and run."""
     images, masks = resize_photos(images, masks, inputs["resolution"])
     height, width = images.shape[1:3]
@@ -139,8 +149,9 @@ def _train(settings, model, clip, vae, images, masks, inputs, node_id) -> Run:
 
     with torch.no_grad():
         photos = cache_photos(images, masks if settings.uses_attractor else None, encode, settings)
+        held_out = HeldOut.of(dataset, encoders, (height, width), encode) if dataset else None
     with private_models(model, clip) as (unet, text):
-        trainer = build_trainer(settings, photos, text, unet)
+        trainer = build_trainer(settings, photos, text, unet, held_out and held_out.photos)
         rows = settings.batch_size * len(settings.loss_weights)
         planned, checkpointing = plan_memory(unet, rows, photos.latents.shape[-2:])
         trainer.micro_batch = settings.micro_batch or planned
@@ -149,6 +160,7 @@ def _train(settings, model, clip, vae, images, masks, inputs, node_id) -> Run:
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             "photos": fingerprint(photos.latents, photos.masks),
+            "held_out_photos": fingerprint(held_out.photos.latents) if held_out else "none",
         }
         run = Run(trainer, folders.output_path(inputs["name"].strip()), identity, {"images": len(images)}, shrink)
         if inputs["resume"]:
@@ -163,8 +175,16 @@ def _train(settings, model, clip, vae, images, masks, inputs, node_id) -> Run:
             load_for_training(unet, text)
             return to_picture(pictures)
 
+        def score(token):
+            sampling = Sampling(steps=inputs["sample_steps"], cfg=inputs["sample_cfg"], width=width, height=height)
+            maker = training_maker(unet, text.patcher, clip, vae, token, sampling)
+            scores = held_out.scores(maker, settings.placeholder, inputs["score_images"], settings.seed)
+            load_for_training(unet, text)
+            return scores
+
         progress = Progress(settings.steps, node_id)
-        run.train(progress, Schedule(inputs["checkpoint_every"], inputs["sample_every"]), sample)
+        schedule = Schedule(inputs["checkpoint_every"], inputs["sample_every"], inputs["score_every"])
+        run.train(progress, schedule, sample, score if held_out and held_out.encoders else None)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
 
@@ -178,6 +198,12 @@ def _model_inputs() -> list:
         io.Image.Input("images", tooltip="About five photos of the subject: a batch, or a list of differing sizes."),
         io.Mask.Input("masks", optional=True,
                       tooltip="One mask per photo, in order, 1 on the subject. Needed by the methods with attractor (+)."),
+        PdstDatasetType.Input("dataset", optional=True,
+                              tooltip="From Load PDST Dataset, of this one subject: its test photos, which training never "
+                                      "sees, tell which step is best and when overfitting begins."),
+        EvaluationEncodersType.Input("encoders", optional=True,
+                                     tooltip="From Load Evaluation Encoders: what scores samples against the test photos. "
+                                             "Without it a data set gives the loss on its photos only."),
     ]
 
 
@@ -233,6 +259,10 @@ def _advanced_inputs() -> list:
                             tooltip=tooltip)
 
     return [
+        io.Int.Input("score_every", default=100, min=0, max=100_000, optional=True,
+                     tooltip="Steps between held-out scores, with data set and encoders wired; 0: none."),
+        io.Int.Input("score_images", default=10, min=1, max=1000, optional=True, advanced=True,
+                     tooltip="Images sampled for a score, spread over the test photos: always the same prompts and seeds."),
         weight("subject_weight", "w_s of Eq. 6: subject prompts, masked to the subject. The paper gives no number."),
         weight("background_weight", "w_b of Eq. 6: background prompts, masked to the rest. The paper gives no number."),
         weight("joint_weight", "w_i of Eq. 6: prompts with both tokens, unmasked. The paper gives no number."),
@@ -268,7 +298,7 @@ def _advanced_inputs() -> list:
         number("text_chunk", 1, 1024, "Text-encoder sequences at once; fewer need less memory. The result is the same."),
         number("fixed_loss_every", 1, 1000, "Steps between points of the chart's main curve."),
         io.Int.Input("sample_steps", default=20, min=1, max=100, optional=True, advanced=True,
-                     tooltip="Sampling steps of a sample image."),
+                     tooltip="Sampling steps of a sample image, and of images that are scored."),
         io.Float.Input("sample_cfg", default=7.0, min=1.0, max=30.0, step=0.5, optional=True, advanced=True,
-                       tooltip="Guidance of a sample image."),
+                       tooltip="Guidance of a sample image, and of images that are scored."),
     ]

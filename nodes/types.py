@@ -5,3 +5,6 @@ from comfy_api.latest import io
 PersonalizedTokenType = io.Custom("PERSONALIZED_TOKEN")
 Florence2Type = io.Custom("ATTRACTOR_FLORENCE2")
 Sam2Type = io.Custom("ATTRACTOR_SAM2")
+EvaluationEncodersType = io.Custom("EVALUATION_ENCODERS")
+PdstDatasetType = io.Custom("PDST_DATASET")
+PdstResultsType = io.Custom("PDST_RESULTS")

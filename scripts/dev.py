@@ -5,6 +5,7 @@
     python scripts/dev.py test [--host 0.18.2] [...]  ruff, then pytest with the arguments that follow
     python scripts/dev.py serve [--port 8188] [...]   ComfyUI with the pack and small test models
     python scripts/dev.py demo [...]                  the demonstration
+    python scripts/dev.py bench NAME [...]            a benchmark: a file of tests/benchmarks; both sides, and their ratio
 
 All of it lives under `.dev/`; delete that folder to start afresh. The host is the ComfyUI at COMFYUI_PATH, or
 the one whose custom_nodes this pack lies in, or else a copy of its own. A user's ComfyUI is only read: the
@@ -240,7 +241,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("command", choices=["setup", "test", "serve", "demo"])
+    parser.add_argument("command", choices=["setup", "test", "serve", "demo", "bench"])
     parser.add_argument("--host", choices=RELEASES, help="a release of ComfyUI, instead of the user's own")
     arguments, rest = parser.parse_known_args()
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
@@ -253,6 +254,11 @@ def main():
         # Small models gain nothing from threads: as many processes as cores, each with one.
         parallel = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
         return call(python, ["-m", "pytest", *parallel, *rest], host, OMP_NUM_THREADS="1") or lint
+    if arguments.command == "bench":
+        known = sorted(path.stem for path in (ROOT / "tests" / "benchmarks").glob("*.py"))
+        if not rest or rest[0] not in known:
+            raise Failed(f"say which benchmark: {', '.join(known)}")
+        return call(python, [f"tests/benchmarks/{rest[0]}.py", *rest[1:]], host)
     if arguments.command in ("serve", "demo"):
         return call(python, [f"scripts/{arguments.command}.py", *rest], host)
     return 0

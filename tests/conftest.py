@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import small_checkpoint as small_checkpoint_module
+import small_encoders as small_encoders_module
 import small_vision
+import taught_sam2
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,3 +61,15 @@ def pruned_checkpoint(host_root):
 def vision_models():
     """A models folder with small Florence-2 and SAM2 models, made once and kept in `.dev/cache`: copy before changing."""
     return small_vision.cached_small_vision(ROOT / ".dev" / "cache")
+
+
+@pytest.fixture(scope="session")
+def small_encoders():
+    """A models folder with small CLIP, DINO and DINOv2 models, made once and kept in `.dev/cache`: copy before changing."""
+    return small_encoders_module.cached_small_encoders(ROOT / ".dev" / "cache")
+
+
+@pytest.fixture(scope="session")
+def taught_models():
+    """A models folder with a small SAM2 that has learnt what a box means, taught once and kept in `.dev/cache`."""
+    return taught_sam2.cached_taught_sam2(ROOT / ".dev" / "cache")

@@ -105,7 +105,7 @@ model:
         use_dwconv: true
       num_layers: 1
   num_maskmem: 7
-  image_size: 1024  # the package's predictor takes no other
+  image_size: 1024
   use_high_res_features_in_sam: true
   multimask_output_in_sam: true
   directly_add_no_mem_embed: true
@@ -157,12 +157,16 @@ def _sam2_image_processor():
     return getattr(transformers, name if hasattr(transformers, name) else f"{name}Fast")  # its name in transformers 4
 
 
-def write_sam2_transformers(folder: Path, seed: int = 0) -> None:
+def write_sam2_transformers(folder: Path, seed: int = 0, checkpoint: Path | None = None) -> None:
+    """With weights of its own, or those of a sam2 package's checkpoint."""
     import torch
     from transformers import Sam2Config, Sam2Model, Sam2Processor
 
     torch.manual_seed(seed)
-    Sam2Model(Sam2Config(**_sam2_config(SIDE))).save_pretrained(folder)
+    model = Sam2Model(Sam2Config(**_sam2_config(SIDE)))
+    if checkpoint is not None:
+        model.load_state_dict(_fitting(model, checkpoint))
+    model.save_pretrained(folder)
     images = _sam2_image_processor()(size={"height": SIDE, "width": SIDE}, mask_size={"height": SIDE // 4, "width": SIDE // 4})
     Sam2Processor(images, target_size=SIDE).save_pretrained(folder)
 
@@ -199,9 +203,21 @@ def converted(weights: dict) -> dict:
     return renamed
 
 
+def _fitting(model, checkpoint: Path) -> dict:
+    """The weights of a sam2 package's checkpoint that a transformers model has, by its names."""
+    import torch
+
+    own = model.state_dict()
+    weights = {}
+    for name, value in converted(torch.load(checkpoint, weights_only=True)["model"]).items():
+        name = name if name in own else name.replace("out_proj", "o_proj")  # the name in memory changed in transformers 5
+        if name in own and own[name].shape == value.shape:
+            weights[name] = value
+    return weights
+
+
 def write_sam2_converted(folder: Path, checkpoint: Path) -> None:
     """Saved as a video model, with whose files image models are loaded: so are Meta's own folders on the hub."""
-    import torch
     from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VideoProcessor, Sam2VideoVideoProcessor
 
     model = Sam2VideoModel(Sam2VideoConfig(
@@ -210,13 +226,7 @@ def write_sam2_converted(folder: Path, checkpoint: Path) -> None:
         memory_encoder_output_channels=16, mask_downsampler_embed_dim=32, memory_fuser_embed_dim=32,
         memory_fuser_intermediate_dim=64, memory_fuser_num_layers=1, memory_attention_num_attention_heads=1,
     ))
-    own = model.state_dict()
-    weights = {}
-    for name, value in converted(torch.load(checkpoint, weights_only=True)["model"]).items():
-        name = name if name in own else name.replace("out_proj", "o_proj")  # the name in memory changed in transformers 5
-        if name in own and own[name].shape == value.shape:
-            weights[name] = value
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(_fitting(model, checkpoint), strict=False)
     model.save_pretrained(folder)
     size = {"height": 1024, "width": 1024}
     Sam2VideoProcessor(_sam2_image_processor()(size=size), Sam2VideoVideoProcessor(size=size)).save_pretrained(folder)

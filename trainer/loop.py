@@ -76,8 +76,11 @@ class Trainer:
         unet: UNet,
         subject: nn.Module,
         attractors: list[nn.Module],
+        held_out: Photos | None = None,
     ):
+        """held_out: photos that are not trained on, for the fixed-batch loss; without them it is the training photos'."""
         self.settings, self.photos, self.text, self.unet = settings, photos, text, unet
+        self.held_out = held_out
         self.concepts = nn.ModuleDict({SUBJECT: subject})
         for i, attractor in enumerate(attractors):
             self.concepts[attractor_name(i)] = attractor
@@ -88,7 +91,7 @@ class Trainer:
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
         self.step_count = 0
         self.curves: dict[str, list[float]] = {}
-        self._fixed = fixed_batch(photos, max(4, min(8, settings.batch_size)), settings.seed)
+        self._fixed = fixed_batch(held_out or photos, max(4, min(8, settings.batch_size)), settings.seed)
 
     # -- what a step is made of ------------------------------------------------------------------------
 
@@ -296,7 +299,8 @@ class Trainer:
     def fixed_loss(self) -> float:
         """The subject loss on a batch, noise and timesteps that never change, with "a photo of a {v*}".
 
-        Unlike the losses a step minimises it can be compared between steps (DVAR, arXiv 2302.04841).
+        Of held-out photos, which come without masks, it is the loss on the whole picture. Unlike the losses a step
+        minimises it can be compared between steps (DVAR, arXiv 2302.04841).
         """
         batch = self._fixed
         size = len(batch.photos)
@@ -364,7 +368,9 @@ def word_embedding(text: TextEncoder, words: str, name: str) -> Tensor:
         return text.embed(torch.tensor([ids], device=text.device))[0].mean(0).float().cpu()
 
 
-def build_trainer(settings: TrainingSettings, photos: Photos, text: TextEncoder, unet: UNet) -> Trainer:
+def build_trainer(
+    settings: TrainingSettings, photos: Photos, text: TextEncoder, unet: UNet, held_out: Photos | None = None
+) -> Trainer:
     """Initial representations: v* from the super-category's word, A*_i from a word plus noise of its own.
 
     Under NeTI a mapper's output has the norm of the word's embedding (NeTI: target_norm).
@@ -387,6 +393,6 @@ def build_trainer(settings: TrainingSettings, photos: Photos, text: TextEncoder,
     if settings.uses_attractor:
         as_mapper = neti and settings.attractor_kind == "mapper"
         attractors = [learnable(attractor_word, i, as_mapper) for i in range(photos.count)]
-    trainer = Trainer(settings, photos, text, unet, subject, attractors)
+    trainer = Trainer(settings, photos, text, unet, subject, attractors, held_out)
     trainer.concepts.to(text.device)
     return trainer

@@ -10,6 +10,7 @@ from ...trainer.token_file import EXTENSIONS
 from ..errors import UserError
 
 TOKENS = "neti"
+DATASETS = "pdst"
 _NAME = re.compile(r"[\w][\w .+-]*(/[\w][\w .+-]*)*")
 
 
@@ -118,3 +119,63 @@ def model_folders(key: str) -> list[Path]:
     """Where models of a kind may lie: what the user's extra paths say, and ComfyUI's own models/<key>."""
     folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))  # nothing if it is there
     return [Path(path) for path in folder_paths.get_folder_paths(key)]
+
+
+def dataset_folders(looks_like_dataset) -> list[str]:
+    """Data sets for a node's list: `pdst/<folder>` of models/pdst, `input/<folder>` of the input folder.
+
+    looks_like_dataset(path) -> bool.
+    """
+    found = []
+    for label, root in _dataset_roots():
+        if root.is_dir():
+            names = sorted(path.name for path in root.iterdir() if path.is_dir() and looks_like_dataset(path))
+            found += [f"{label}/{name}" for name in names if f"{label}/{name}" not in found]
+    return found
+
+
+def dataset_path(name: str) -> Path:
+    """The folder of a name that `dataset_folders` gave.
+
+    Raises:
+        UserError: no such folder.
+    """
+    label, _, rest = name.partition("/")
+    for own, root in _dataset_roots():
+        path = (root / rest).resolve()
+        if own == label and rest and path.is_dir() and path.is_relative_to(root.resolve()):
+            return path
+    raise UserError(f"folder: there is no data set {name!r}. Put it into models/{DATASETS} or ComfyUI's input folder, and "
+                    "press R to refresh the list.")
+
+
+def new_dataset_path(name: str) -> Path:
+    """Where a data set of this name lies or would lie: in models/pdst.
+
+    Raises:
+        UserError: the name is not a plain one.
+    """
+    return _inside(model_folders(DATASETS)[0], name)
+
+
+def _dataset_roots() -> list[tuple[str, Path]]:
+    roots = [(DATASETS, path) for path in model_folders(DATASETS)]
+    return [*roots, ("input", Path(folder_paths.get_input_directory()))]
+
+
+def checkpoint_files(run: str) -> list[Path]:
+    """The token files in the folder of a training run under output/neti.
+
+    Raises:
+        UserError: no such folder.
+    """
+    folder = output_path(run)
+    if not folder.is_dir():
+        raise UserError(f"run: there is no run {run!r} in output/{TOKENS}. Train it first, and press R to refresh the list.")
+    return sorted(folder.glob("*.safetensors"))
+
+
+def runs() -> list[str]:
+    """Training runs under output/neti, for a node's list."""
+    root = output_folder()
+    return sorted({path.parent.relative_to(root).as_posix() for path in root.rglob("*-step-*.safetensors")} - {"."})

@@ -1,35 +1,116 @@
-"""Sample images while training, with the host's own sampler on the training copies."""
+"""Images by the host's own sampler: for evaluations, and with the training copies while training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import comfy.sample
+import comfy.samplers
 import torch
 from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
 from .clip import PersonalizedCLIP
-from .model import add_wrappers
+from .model import add_wrappers, personalize_model
 from .payload import AppliedToken
+from .progress import check_interrupt
+
+SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
+# These draw no noise but the initial one and choose no step by what they see, so an image does not depend on its
+# neighbours in a batch. All others take one image at a time.
+_BATCHED = {
+    "euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_cfg_pp", "ipndm",
+    "ipndm_v", "deis", "gradient_estimation", "gradient_estimation_cfg_pp", "ddim", "uni_pc", "uni_pc_bh2",
+}  # fmt: skip
+
+MakeImages = Callable[[Sequence[str], Sequence[int]], Tensor]
 
 
-@torch.no_grad()
-def sample_images(
-    unet, text_patcher, clip, vae, token: PersonalizedToken, prompt: str, *,
-    seed: int, steps: int, cfg: float, width: int, height: int, count: int = 1,
-) -> Tensor:
-    """Images (count, height, width, 3) of `prompt` with the token as it is now.
+@dataclass(frozen=True)
+class Sampling:
+    """How images are sampled; as in the host's KSampler. width, height: pixels, multiples of 8."""
 
-    unet: the `HostUNet` in training; its patcher is sampled from, so no second copy takes memory.
+    sampler: str = "euler"
+    scheduler: str = "normal"
+    steps: int = 30
+    cfg: float = 7.0
+    width: int = 512
+    height: int = 512
+    negative: str = ""
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class ImageMaker:
+    """Images of prompts, each from a seed of its own: what a KSampler makes of it alone, but for rounding.
+
+    An image's noise depends on its seed only, so neither batch size nor order changes it beyond rounding.
+    """
+
+    def __init__(self, patcher, clip, vae, sampling: Sampling):
+        """patcher, clip: know the token already. vae: decodes."""
+        self._patcher, self._clip, self._vae, self.sampling = patcher, clip, vae, sampling
+        self._negative = None
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Images (n, height, width, 3) float32 in 0..1 on the CPU. Neighbours with the same prompt are sampled together.
+
+        Raises:
+            Interrupted: the user has cancelled.
+        """
+        at_once = len(prompts) if self.sampling.sampler in _BATCHED else 1
+        images, start = [], 0
+        while start < len(prompts):
+            end = start + 1
+            while end < len(prompts) and end - start < at_once and prompts[end] == prompts[start]:
+                end += 1
+            images.append(self._sample(prompts[start], seeds[start:end]))
+            start = end
+        return torch.cat(images)
+
+    def _sample(self, prompt: str, seeds: Sequence[int]) -> Tensor:
+        check_interrupt()
+        setting = self.sampling
+        if self._negative is None:
+            self._negative = self._encode(setting.negative)
+        latents = torch.zeros(len(seeds), 4, setting.height // 8, setting.width // 8)
+        noise = torch.cat([comfy.sample.prepare_noise(latents[:1], seed) for seed in seeds])
+        samples = comfy.sample.sample(
+            self._patcher, noise, setting.steps, setting.cfg, setting.sampler, setting.scheduler, self._encode(prompt),
+            self._negative, latents, disable_pbar=True, seed=seeds[0], callback=lambda *_: check_interrupt(),
+        )
+        return self._vae.decode(samples).to("cpu", torch.float32).clamp(0, 1)
+
+    def _encode(self, text: str):
+        return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text))
+
+
+def evaluation_maker(model, clip, vae, token: PersonalizedToken | None, sampling: Sampling) -> ImageMaker:
+    """On the graph's models, with a token or without."""
+    if token is None:
+        return ImageMaker(model, clip, vae, sampling)
+    personalized = PersonalizedCLIP.with_token(clip, AppliedToken(token.placeholder, token.subject.train(False)))
+    return ImageMaker(personalize_model(model), personalized, vae, sampling)
+
+
+def training_maker(unet, text_patcher, clip, vae, token: PersonalizedToken, sampling: Sampling) -> ImageMaker:
+    """On the copies in training, with the token as it is now.
+
+    unet: the `HostUNet` in training; its patcher is sampled from, so no second copy takes memory. Call `load_for_training`
+    before training goes on.
     """
     copied = clip.clone()
     copied.patcher, copied.cond_stage_model = text_patcher, text_patcher.model
     personalized = PersonalizedCLIP.with_token(copied, AppliedToken(token.placeholder, token.subject))
-    positive, negative = (
-        personalized.encode_from_tokens_scheduled(personalized.tokenize(text)) for text in (prompt, "")
-    )
     add_wrappers(unet.patcher)
-    latents = torch.zeros(count, 4, height // 8, width // 8)
-    noise = comfy.sample.prepare_noise(latents, seed)
-    samples = comfy.sample.sample(
-        unet.patcher, noise, steps, cfg, "euler", "normal", positive, negative, latents,
-        disable_pbar=True, seed=seed,
-    )
-    return vae.decode(samples)
+    return ImageMaker(unet.patcher, personalized, vae, sampling)
+
+
+def sample_images(
+    unet, text_patcher, clip, vae, token: PersonalizedToken, prompt: str, *,
+    seed: int, steps: int, cfg: float, width: int, height: int,
+) -> Tensor:
+    """One sample image (1, height, width, 3) of `prompt` with the token as it is now, while training."""
+    sampling = Sampling(steps=steps, cfg=cfg, width=width, height=height)
+    return training_maker(unet, text_patcher, clip, vae, token, sampling)([prompt], [seed])

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from ..errors import UserError
 from ..host.progress import Interrupted, Progress
 
 _WANTED = ("*.json", "*.txt", "*.safetensors")
+_OLDER = "pytorch_model*.bin"  # what a repository without safetensors has for weights
+_PIECE = 2**20  # bytes. Between pieces a cancel is noticed; what has come of an unfinished one is lost.
 
 
-def download(repository: str, target: Path, node_id: str) -> Path:
+def download(repository: str, target: Path, node_id: str, field: str = "model") -> Path:
     """Fetch the newest revision of `repository` into the folder `target`, by way of a hidden folder beside it.
 
-    A second call goes on where the last one stopped.
+    A second call goes on where the last one stopped. field: the input that errors name.
 
     Raises:
         UserError: the hub cannot be reached, or the download broke off. Interrupted: the user has cancelled.
@@ -29,7 +32,7 @@ def download(repository: str, target: Path, node_id: str) -> Path:
     except Exception as error:  # the hub's client raises errors of several libraries
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"model: {repository} could not be downloaded ({reason}). Check the network and queue again, which goes on where "
+            f"{field}: {repository} could not be downloaded ({reason}). Check the network and queue again, which goes on where "
             f"this stopped; or put its files into models/{target.parent.name}/{target.name} by hand."
         ) from error
     return target
@@ -42,8 +45,10 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
     from huggingface_hub.utils import build_hf_headers
 
     info = HfApi().model_info(repository, files_metadata=True)
-    files = [file for file in info.siblings
-             if "/" not in file.rfilename and any(fnmatch(file.rfilename, pattern) for pattern in _WANTED)]
+    there = [file for file in info.siblings if "/" not in file.rfilename]
+    safe = any(file.rfilename.endswith(".safetensors") for file in there)
+    wanted = _WANTED if safe else (*_WANTED, _OLDER)
+    files = [file for file in there if any(fnmatch(file.rfilename, pattern) for pattern in wanted)]
     total = sum(file.size for file in files)
     logging.info("Downloading %s, revision %s (main), %d MB", repository, info.sha, total // 10**6)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,7 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
             progress.update(before + here)
             progress.text(f"downloading {repository}: {(before + here) / 1e6:.0f} of {total / 1e6:.0f} MB")
 
-        with _Sink(part, written) as sink:
+        with _Sink(part, written) as sink, _small_pieces():
             written(sink.tell())
             if sink.tell() < file.size:
                 address = hf_hub_url(repository, file.rfilename, revision=info.sha)
@@ -68,6 +73,19 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
     for name, part in parts.items():
         os.replace(part, folder / name)
     return folder
+
+
+@contextmanager
+def _small_pieces():
+    """Lets the hub's client hand on what comes in pieces of `_PIECE`. Its own are 10 MB: on a slow line minutes each."""
+    from huggingface_hub import constants
+
+    usual = constants.DOWNLOAD_CHUNK_SIZE
+    constants.DOWNLOAD_CHUNK_SIZE = _PIECE
+    try:
+        yield
+    finally:
+        constants.DOWNLOAD_CHUNK_SIZE = usual
 
 
 class _Sink(io.FileIO):

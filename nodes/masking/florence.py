@@ -1,5 +1,6 @@
 """Florence-2: boxes from a phrase, by transformers' native classes only (no remote code)."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from .models import FLORENCE2, choices, find, native_classes, problem, read_weig
 TASK = "<CAPTION_TO_PHRASE_GROUNDING>"
 # As Florence-2 was published: beams, no sampling, so that the same photo gives the same boxes.
 DECODING = {"num_beams": 3, "do_sample": False, "max_new_tokens": 1024}
+CAPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 
 
 class Florence2:
@@ -49,6 +51,24 @@ class Florence2:
             for (left, top, right, bottom), label in zip(found["bboxes"], found["labels"], strict=True)
         ]
         return [d for d in detections if d.box.width >= 1 and d.box.height >= 1]
+
+    def captions(self, image: Tensor, count: int) -> list[str]:
+        """Up to `count` sentences that describe an image (H, W, 3) in 0..1, short ones first. Deterministic.
+
+        They are the best beams of each of Florence-2's three ways to describe a picture, so some differ in few words.
+        """
+        each = -(-count // len(CAPTION_TASKS))
+        model = self._managed.loaded()
+        decoding = {**DECODING, "num_beams": max(DECODING["num_beams"], each), "num_return_sequences": each,
+                    "max_new_tokens": 256}
+        found = []
+        for task in CAPTION_TASKS:
+            inputs = self._processor(text=task, images=to_picture(image[None]), return_tensors="pt")
+            with torch.inference_mode():
+                ids = model.generate(**inputs.to(self._managed.device, model.dtype), **decoding)
+            for text in self._processor.batch_decode(ids, skip_special_tokens=True):
+                found.append(" ".join(re.sub(r"<[^<>]*>", " ", text).split()))  # marks of places, if it gives any
+        return list(dict.fromkeys(text for text in found if text))[:count]
 
 
 def load_florence2(path: Path, dtype: torch.dtype) -> Florence2:
@@ -92,7 +112,7 @@ class LoadFlorence2(io.ComfyNode):
                 io.Combo.Input("dtype", options=list(DTYPES), default="auto", optional=True, advanced=True,
                                tooltip="Precision of the weights. auto: float16 where the GPU is fast at it, else float32."),
             ],
-            outputs=[Florence2Type.Output("florence2", tooltip="Wire to Subject Mask.")],
+            outputs=[Florence2Type.Output("florence2", tooltip="Wire to Subject Mask, or to Make PDST Captions.")],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Where Florence-2 and SAM2 models lie on disk, what each of them is, and how their files are read."""
+"""Where models of other libraries lie on disk, what each of them is, and how their files are read."""
 
 import json
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ class Family:
 
     folders: under ComfyUI's models folder; the first is where downloads go.
     types: `model_type` in a transformers config.json. files: suffixes of models that are a single file.
-    repositories: on the Hugging Face hub, by the name in the list.
+    repositories: on the Hugging Face hub, by the name in the list. field: the input that errors name.
     """
 
     title: str
@@ -26,6 +26,7 @@ class Family:
     types: tuple[str, ...]
     repositories: tuple[str, ...]
     files: tuple[str, ...] = ()
+    field: str = "model"
 
     @property
     def places(self) -> str:
@@ -39,7 +40,7 @@ FLORENCE2 = Family(
 SAM2 = Family(
     "SAM2", ("sam2",), ("sam2", "sam2_video"),  # Meta's own converted folders say sam2_video
     tuple(f"facebook/sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
-    files=(".pt",),
+    files=(".pt", ".safetensors"),
 )
 
 
@@ -80,10 +81,10 @@ def problem(family: Family, name: str) -> str | None:
         return None
     path = _entries(family).get(name)
     if path is None:
-        return (f"model: {name} is not in {family.places}. Put it there and press R to refresh the list, or choose "
+        return (f"{family.field}: {name} is not in {family.places}. Put it there and press R to refresh the list, or choose "
                 f"{family.repositories[0]} and turn on download_if_missing.")
     kind = _config(path).get("model_type") if path.is_dir() else f"{path.suffix} file"
-    return (f"model: {name} is no {family.title} model but "
+    return (f"{family.field}: {name} is no {family.title} model but "
             f"{f'of the kind {kind}' if kind else 'a folder without a readable config.json'}. Choose another.")
 
 
@@ -105,9 +106,9 @@ def find(family: Family, name: str, may_download: bool, node_id: str) -> Path:
             return path
     target = folders.model_folders(family.folders[0])[0] / short
     if not may_download:
-        raise UserError(f"model: {name} is not on this machine. Turn on download_if_missing, or put its files into "
+        raise UserError(f"{family.field}: {name} is not on this machine. Turn on download_if_missing, or put its files into "
                         f"models/{family.folders[0]}/{short}.")
-    return download(name, target, node_id)
+    return download(name, target, node_id, family.field)
 
 
 def runs_own_code(path: Path) -> bool:
@@ -127,8 +128,8 @@ def native_classes(family: Family, *names: str) -> list:
 
     if not all(hasattr(transformers, name) for name in names):
         raise UserError(
-            f"model: {family.title} needs transformers {NATIVE_SINCE} or newer, and this is {transformers.__version__}. "
-            "Update it in ComfyUI's Python: python -m pip install -U transformers"
+            f"{family.field}: {family.title} needs transformers {NATIVE_SINCE} or newer, and this is "
+            f"{transformers.__version__}. Update it in ComfyUI's Python: python -m pip install -U transformers"
         )
     return [getattr(transformers, name) for name in names]
 
@@ -146,19 +147,22 @@ def reading(family: Family, path: Path):
         raise
     except Exception as error:  # JSON, safetensors, zip and shapes each fail in a way of their own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"model: {path.name} is damaged or no {family.title} model ({reason}). Download it again, or choose "
-                        "another.") from error
+        raise UserError(f"{family.field}: {path.name} is damaged or no {family.title} model ({reason}). Download it again, or "
+                        "choose another.") from error
 
 
-def read_weights(model_class, path: Path, twins: dict[str, str] | None = None):
+def read_weights(model_class, path: Path, twins: dict[str, str] | None = None, safetensors: bool = True, **settings):
     """A transformers model out of a local folder, every weight of it from the file.
 
-    twins: weights that are the same as another's, by name, and that a file may hold once.
+    twins: weights that are the same as another's, by name, and that a file may hold once. safetensors: False for a folder
+    that has only the older pytorch_model.bin, which is read as plain tensors (weights only). settings: the model's own.
 
     Raises:
         ValueError: weights are missing. What transformers raises over unfit files.
     """
-    model, report = model_class.from_pretrained(path, local_files_only=True, use_safetensors=True, output_loading_info=True)
+    model, report = model_class.from_pretrained(
+        path, local_files_only=True, use_safetensors=safetensors, weights_only=True, output_loading_info=True, **settings
+    )
     missing = set(report["missing_keys"])
     weights = model.state_dict()
     for name, twin in (twins or {}).items():

@@ -1,4 +1,4 @@
-"""SAM2: masks from boxes, by the `sam2` package (official .pt files) or by transformers (converted folders)."""
+"""SAM2: masks from boxes, by the `sam2` package (official files) or by transformers (converted folders)."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -58,6 +58,7 @@ class PackageSam2(Sam2):
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
         predictor = SAM2ImagePredictor(model, mask_threshold=threshold)  # holds the picture's features: not kept
+        predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]  # it has those of 1024 only
         predictor.set_image(picture)
         masks, scores = [], []
         for box in corners:  # one at a time: three masks of a large photo are hundreds of megabytes
@@ -88,7 +89,7 @@ class TransformersSam2(Sam2):
 
 
 def load_sam2(path: Path, dtype: torch.dtype) -> Sam2:
-    """A converted folder, or an official .pt file with, for an architecture of its own, its configuration beside it.
+    """A converted folder, or an official file; that of an architecture of its own has its configuration beside it.
 
     Raises:
         UserError: what is wrong with the files, or what is missing to read them.
@@ -117,8 +118,9 @@ class LoadSAM2(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input("model", options=choices(SAM2),
-                               tooltip="From models/sam2: official .pt files (which need the sam2 package) or converted "
-                                       "folders. Names that begin with facebook/ can be downloaded; the smallest is fine."),
+                               tooltip="From models/sam2: official files (.pt or .safetensors; they need the sam2 package) or "
+                                       "converted folders. Names that begin with facebook/ can be downloaded; the smallest is "
+                                       "fine."),
                 io.Boolean.Input("download_if_missing", default=False,
                                  tooltip="Fetch a facebook/ model from the Hugging Face hub into models/sam2. A broken "
                                          "download goes on when queued again."),

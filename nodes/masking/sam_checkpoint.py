@@ -1,9 +1,10 @@
-"""Official SAM2 checkpoints (.pt): which architecture a file is of, and the model with its weights."""
+"""Official SAM2 checkpoints (.pt, or the same weights as .safetensors): a file's architecture, and the model."""
 
 import importlib
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -52,12 +53,16 @@ def read_checkpoint(path: Path) -> nn.Module:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
+    plain = path.suffix == ".safetensors"  # holds the weights themselves, where a .pt has them under "model"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = {"model": load_file(path)} if plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own message advises to run what is in the file
         raise UserError(f"model: {path.name} cannot be read as plain tensors ({type(error).__name__}). It is damaged, no "
                         "checkpoint, or one that holds code, which is never run. Download it again.") from error
     weights = content.get("model") if isinstance(content, dict) else None
+    if isinstance(weights, dict) and "vision_encoder.backbone.patch_embed.projection.weight" in weights:
+        raise UserError(f"model: {path.name} holds the weights of a converted folder, without the rest of it. Put it into a "
+                        "folder of its own in models/sam2, as model.safetensors, with the .json files that came with it.")
     if not isinstance(weights, dict) or "image_encoder.trunk.patch_embed.proj.weight" not in weights:
         raise UserError(f"model: {path.name} is no SAM2 checkpoint: the weights of a SAM2 image encoder are not in it. Choose "
                         "another.")

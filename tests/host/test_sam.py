@@ -216,10 +216,12 @@ def test_an_official_checkpoint_needs_no_configuration(tmp_path):
     torch.manual_seed(0)
     model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
     torch.save({"model": model.state_dict()}, tmp_path / "my download (1).pt")
-    loaded = load_sam2(tmp_path / "my download (1).pt", torch.float32)._managed.module
-    assert type(loaded) is type(model) and str(loaded) == str(model)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, loaded.state_dict()[name])
+    save_file(model.state_dict(), tmp_path / "my download (2).safetensors")
+    for file in ("my download (1).pt", "my download (2).safetensors"):
+        loaded = load_sam2(tmp_path / file, torch.float32)._managed.module
+        assert type(loaded) is type(model) and str(loaded) == str(model)
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, loaded.state_dict()[name])
 
 
 def test_a_configuration_can_build_nothing_but_sam2(vision_models, tmp_path):
@@ -243,6 +245,22 @@ class RunsCode:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_one_safetensors_file_is_read_as_the_pt_is(dtype, package, vision_models, tmp_path):
+    """As other packs' downloads are: the official names, without the "model" around them, in 32 or 16 bits."""
+    weights = torch.load(vision_models / "sam2" / "tiny.pt", weights_only=True)["model"]
+    shutil.copy(vision_models / "sam2" / "tiny.yaml", tmp_path / "renamed.yaml")
+    save_file({name: value.to(dtype) for name, value in weights.items()}, tmp_path / "renamed.safetensors")
+    sam2 = load_sam2(tmp_path / "renamed.safetensors", torch.float32)
+    assert all(value.dtype == torch.float32 for value in sam2._managed.module.state_dict().values())
+    masks, scores = ask(sam2, picture(), BOXES)
+    expected, expected_scores = ask(package, picture(), BOXES)
+    if dtype == torch.float32:
+        assert torch.equal(masks, expected) and torch.equal(scores, expected_scores)
+    assert (masks != expected).float().mean() < 0.02
+    torch.testing.assert_close(scores, expected_scores, atol=1e-3, rtol=0)
+
+
 def unfit_checkpoints(tmp_path, vision_models):
     """(file, what the error has to say)"""
     whole = (vision_models / "sam2" / "tiny.pt").read_bytes()
@@ -256,9 +274,19 @@ def unfit_checkpoints(tmp_path, vision_models):
     torch.save({"model": weights}, tmp_path / "sizeless.pt")
     shutil.copy(vision_models / "sam2" / "tiny.yaml", tmp_path / "short.yaml")
     torch.save({"model": {k: v for k, v in weights.items() if "mask_decoder" not in k}}, tmp_path / "short.pt")
-    unreadable = {name: "cannot be read as plain tensors" for name in ("cut.pt", "page.pt", "empty.pt", "evil.pt")}
-    other = {name: "no SAM2 checkpoint" for name in ("lora.pt", "list.pt")}
-    return {**unreadable, **other, "sizeless.pt": "no official size", "short.pt": "damaged"}
+    save_file(weights, tmp_path / "sizeless.safetensors")
+    save_file({"lora_unet.down.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "sizeless.safetensors").read_bytes()[:-99])
+    shutil.copy(tmp_path / "short.pt", tmp_path / "really a pt.safetensors")
+    shutil.copy(vision_models / "sam2" / "tiny-converted" / "model.safetensors", tmp_path / "part of a folder.safetensors")
+    unreadable = ("cut.pt", "page.pt", "empty.pt", "evil.pt", "cut.safetensors", "really a pt.safetensors")
+    return {
+        **{name: "cannot be read as plain tensors" for name in unreadable},
+        **{name: "no SAM2 checkpoint" for name in ("lora.pt", "list.pt", "lora.safetensors")},
+        **{name: "no official size" for name in ("sizeless.pt", "sizeless.safetensors")},
+        "part of a folder.safetensors": "weights of a converted folder.*with the .json files",
+        "short.pt": "damaged",
+    }
 
 
 def test_every_unfit_checkpoint_is_said_to_be_and_none_is_run(tmp_path, vision_models):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -12,6 +13,7 @@ class LocalHub:
     """Serves `folder` as `repository`. `requests` are those so far, as (method, path, Range header).
 
     break_after: of any one file so many bytes are sent, then every connection is cut; None: all goes well.
+    pause: seconds before every 256 KB of a file. sent: bytes of files so far.
     """
 
     def __init__(self, repository, folder):
@@ -20,6 +22,8 @@ class LocalHub:
         self.requests = []
         self.break_after = None
         self.broken = False
+        self.pause = 0.0
+        self.sent = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -29,7 +33,7 @@ class LocalHub:
         self._server.server_close()
 
     def mend(self):
-        self.break_after, self.broken = None, False
+        self.break_after, self.broken, self.pause = None, False, 0.0
 
     def _handler(hub):
         class Handler(BaseHTTPRequestHandler):
@@ -79,12 +83,20 @@ class LocalHub:
                 self.end_headers()
                 if not body:
                     return
-                if hub.break_after is not None and len(rest) > hub.break_after:
-                    self.wfile.write(rest[: hub.break_after])
-                    self.wfile.flush()
+                cut = hub.break_after is not None and len(rest) > hub.break_after
+                try:
+                    self._pour(rest[: hub.break_after] if cut else rest)
+                except OSError:  # the other side has hung up
+                    self.close_connection = True
+                if cut:
                     hub.broken = self.close_connection = True
-                else:
-                    self.wfile.write(rest)
+
+            def _pour(self, content):
+                for start in range(0, len(content), 2**18):
+                    time.sleep(hub.pause)
+                    self.wfile.write(content[start : start + 2**18])
+                    hub.sent += len(content[start : start + 2**18])
+                self.wfile.flush()
 
             def log_message(self, *arguments):
                 pass

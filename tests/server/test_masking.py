@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from comfy_client import ExecutionFailed, Graph, Interrupted
 from comfy_server import link
+from pdst_set import write_subject
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "api"
 DISCS = {"left": (24, 22, 16), "low": (48, 42, 20), "right": (72, 22, 14)}
@@ -353,26 +354,46 @@ def test_a_large_photo(comfy):
     assert max(comfy.images(entry, node)[0].size) <= 640, "what is shown on the node is small"
 
 
-def test_the_example_workflow_runs(comfy, comfy_server):
-    prompt = json.loads((WORKFLOWS / "mask_and_train.json").read_text())
-    folder = comfy_server.input / "my-dog"
-    folder.mkdir(exist_ok=True)
-    for name in DISCS:
-        scene(name).save(folder / f"{name}.png")
-    loaders = {"AttractorLoadFlorence2": "florence2/tiny", "AttractorLoadSAM2": "sam2/tiny"}
+def with_small_models(name, folder):
+    """An example workflow on the small models; its photos, written into `folder`."""
+    prompt = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    for disc in DISCS:
+        scene(disc).save(folder / f"{disc}.png")
+    loaders = {"AttractorLoadFlorence2": {"model": "florence2/tiny"}, "AttractorLoadSAM2": {"model": "sam2/tiny"},
+               "AttractorLoadEvaluationEncoders": {"clip": "evaluation/clip-tiny", "dino": "evaluation/dino-tiny"},
+               "AttractorTrain": {"name": name, "score_every": 2, "score_images": 1, "sample_steps": 1}}  # fmt: skip
     small = {"steps": 2, "sample_every": 0, "batch_size": 2, "resolution": 128, "width": 128, "height": 128}
     for node in prompt.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
-        elif node["class_type"] in loaders:
-            node["inputs"]["model"] = loaders[node["class_type"]]
-        elif node["class_type"] == "AttractorTrain":
-            node["inputs"]["name"] = "mask-and-train"
-        if node["class_type"] != "TestTinySD15":
+        else:
             node["inputs"].update({key: value for key, value in small.items() if key in node["inputs"]})
-    entry = comfy.run(prompt, timeout=300)
+            node["inputs"].update(loaders.get(node["class_type"], {}))
+    return prompt
+
+
+def ran(entry, prompt, shown):
+    """Whether an example workflow masked its photos by name, and trained."""
     (train,) = [key for key, node in prompt.items() if node["class_type"] == "AttractorTrain"]
     (masker,) = [key for key, node in prompt.items() if node["class_type"] == "AttractorSubjectMask"]
-    assert entry["outputs"][train]["images"]
-    assert [line.split(":")[0] for line in entry["outputs"][masker]["text"][0].splitlines()] == [
-        "image 1 (left.png)", "image 2 (low.png)", "image 3 (right.png)"]
+    lines = entry["outputs"][masker]["text"][0].splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"image {i} ({name})" for i, name in enumerate(shown, 1)]
+    return entry["outputs"][train]["images"]
+
+
+def test_the_example_workflow_runs(comfy, comfy_server):
+    prompt = with_small_models("mask_and_train", comfy_server.input / "my-dog")
+    assert len(ran(comfy.run(prompt, timeout=300), prompt, ["left.png", "low.png", "right.png"])) == 1
+
+
+def test_the_example_workflow_with_held_out_scores_runs(comfy, comfy_server, small_encoders):
+    for name in ("clip-tiny", "dino-tiny"):
+        link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
+    subject = write_subject(comfy_server.base / "models" / "pdst" / "my-pets", "my-dog", "dog", train=0, captions=4)
+    prompt = with_small_models("train_on_pdst", subject / "train")
+    (dataset,) = [node for node in prompt.values() if node["class_type"] == "AttractorLoadPDST"]
+    dataset["inputs"]["captions_per_photo"] = 4
+    entry = comfy.run(prompt, timeout=300)
+    assert len(ran(entry, prompt, ["my-dog/left.png", "my-dog/low.png", "my-dog/right.png"])) == 2, "no overfitting curve"
+    assert (comfy_server.output / "neti" / "train_on_pdst" / "train_on_pdst-best.safetensors").exists()

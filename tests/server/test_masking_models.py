@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
+from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected, Interrupted
 from comfy_server import ComfyServer, link
 from local_hub import LocalHub
 
@@ -105,14 +106,14 @@ def test_a_model_of_another_kind_is_called_by_it(comfy, comfy_server):
         (folder / name).mkdir(exist_ok=True)
         if config:
             (folder / name / "config.json").write_text(config)
-    (folder / "sam2.safetensors").write_bytes(b"")
+    (folder / "sam2.onnx").write_bytes(b"")
     assert "sam2/clip is no SAM2 model but of the kind clip" in refusal(comfy, "sam2/clip")
-    assert "of the kind .safetensors file" in refusal(comfy, "sam2/sam2.safetensors")
+    assert "of the kind .onnx file" in refusal(comfy, "sam2/sam2.onnx")
     for name in ("torn", "bare"):
         assert "a folder without a readable config.json" in refusal(comfy, f"sam2/{name}")
     for name in ("clip", "torn", "bare"):
         shutil.rmtree(folder / name)
-    (folder / "sam2.safetensors").unlink()
+    (folder / "sam2.onnx").unlink()
 
 
 def test_a_corrupt_file_is_named_and_a_good_one_in_its_place_is_read(comfy, comfy_server, vision_models):
@@ -126,6 +127,20 @@ def test_a_corrupt_file_is_named_and_a_good_one_in_its_place_is_read(comfy, comf
     _, mask = run(comfy, "sam2/mine.pt")
     _, same = run(comfy, "sam2/tiny.pt")
     assert mask.any() and np.array_equal(mask, same)
+    path.unlink()
+    path.with_suffix(".yaml").unlink()
+
+
+def test_one_safetensors_file_is_listed_and_masks_as_the_pt_does(comfy, comfy_server, vision_models):
+    path = comfy_server.base / "models" / "sam2" / "one file.safetensors"
+    save_file(torch.load(vision_models / "sam2" / "tiny.pt", weights_only=True)["model"], path)
+    link(vision_models / "sam2" / "tiny.yaml", path.with_suffix(".yaml"))
+    assert "sam2/one file.safetensors" in options(comfy, "AttractorLoadSAM2")
+    _, mask = run(comfy, "sam2/one file.safetensors")
+    _, same = run(comfy, "sam2/tiny.pt")
+    assert mask.any() and np.array_equal(mask, same)
+    save_file({"lora_unet.down.weight": torch.zeros(1)}, path)  # in its place, something else
+    assert "one file.safetensors is no SAM2 checkpoint" in refusal(comfy, "sam2/one file.safetensors")
     path.unlink()
     path.with_suffix(".yaml").unlink()
 
@@ -161,7 +176,7 @@ def hub(vision_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub") / "model"
     shutil.copytree(vision_models / "sam2" / "tiny-converted", folder)
     weights = load_file(folder / "model.safetensors")
-    weights["memory_padding"] = torch.zeros(30 * 2**18)  # 30 MB: the hub's client keeps what came in pieces of 10 MB
+    weights["memory_padding"] = torch.zeros(30 * 2**18)  # 30 MB: some pieces, even of the client's own 10 MB
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     hub = LocalHub(REPOSITORY, folder)
     yield hub
@@ -195,6 +210,40 @@ def test_without_the_sam2_package_an_official_checkpoint_says_what_to_do(bare):
     message = refusal(bare, "sam2/tiny.pt")
     for words in ("tiny.pt is an official checkpoint", "need the sam2 package", REPOSITORY, "SAM2_BUILD_CUDA=0"):
         assert words in message
+
+
+def test_a_download_can_be_cancelled_and_goes_on_where_it_stopped(bare, bare_server, hub):
+    """On a slow line: 2.5 MB a second, 12 s in all."""
+    folder = bare_server.base / "models" / "sam2"
+    weights = len(hub.files["model.safetensors"])
+    hub.pause = 0.1
+    graph = Graph()
+    loader = add_loader(graph, REPOSITORY, download=True, dtype="bfloat16")  # no other test's: the host would not run it again
+    photo = graph.add("LoadImage", image=bare.upload_image(picture(), "masking-models.png"))
+    choices = {"choose": "largest", "index": 0, "if_nothing_found": "empty"}
+    node = graph.add("AttractorMaskFromBoxes", images=photo[0], sam2=loader[0], typed_boxes="10, 10, 40, 30", **choices)
+    graph.add("PreviewImage", images=node[1])
+    with bare.listen() as listener:
+        prompt_id = bare.queue(graph)
+        listener.wait_for("progress", lambda event: event["value"] > 3e6)
+        started = time.monotonic()
+        bare.interrupt(prompt_id)
+        with pytest.raises(Interrupted):
+            bare.wait(prompt_id)
+    assert time.monotonic() - started < 5, "cancelled at the next megabyte, not at the next ten"
+    assert hub.sent < weights / 2
+    (part,) = (folder / ".incomplete-sam2.1-hiera-tiny").glob("model.safetensors.*")
+    kept = part.stat().st_size
+    assert kept > 2e6 and part.read_bytes() == hub.files["model.safetensors"][:kept]
+    assert not (folder / "sam2.1-hiera-tiny").exists(), "half a model can be chosen"
+    hub.mend()
+    before = len(hub.requests)
+    _, mask = run(bare, REPOSITORY, download=True, dtype="bfloat16")
+    (span,) = [span for method, path, span in hub.requests[before:] if method == "GET" and path == "/cdn/model.safetensors"]
+    assert span == f"bytes={kept}-", "it began anew"
+    assert (folder / "sam2.1-hiera-tiny" / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert not (folder / ".incomplete-sam2.1-hiera-tiny").exists() and 0 < mask.mean() < 255
+    shutil.rmtree(folder / "sam2.1-hiera-tiny")
 
 
 def test_a_download_breaks_off_goes_on_where_it_stopped_and_is_not_repeated(bare, bare_server, hub):

@@ -7,6 +7,9 @@ import pytest
 from photographs import cat_photos
 from PIL import Image, ImageOps
 
+from comfy_server import link
+from pdst_set import write_subject
+
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 # Widgets that the frontend adds behind a node's own, with no input in the API format.
@@ -46,14 +49,17 @@ def read_api(name):
 
 def made_small(prompt):
     """The same graph on the test loader's model, with few steps and pixels."""
-    small = {"steps": 2, "sample_every": 2, "sample_steps": 1, "batch_size": 2, "resolution": 128}
+    small = {"steps": 2, "checkpoint_every": 1, "sample_every": 2, "sample_steps": 1, "batch_size": 2, "resolution": 128,
+             "captions_per_photo": 2, "images_per_caption": 1, "clip": "evaluation/clip-tiny", "dino": "evaluation/dino-tiny"}
     for node in prompt.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
-        if node["class_type"] == "EmptyLatentImage":
+        if node["class_type"] in ("EmptyLatentImage", "AttractorPDSTEvaluate"):
             node["inputs"].update(width=128, height=128)
-        else:
-            node["inputs"].update({key: value for key, value in small.items() if key in node["inputs"]})
+        if node["class_type"] != "EmptyLatentImage":  # whose batch_size is of images
+            # what is wired stays wired: CLIP is an input's name too
+            node["inputs"].update({key: value for key, value in small.items()
+                                   if key in node["inputs"] and not isinstance(node["inputs"][key], list)})
     return prompt
 
 
@@ -79,13 +85,16 @@ def test_the_host_lists_the_workflows_as_templates(comfy):
     assert sorted(comfy.get("/workflow_templates")["attractor"]) == NAMES
 
 
-def test_the_workflows_run_one_after_another(comfy, comfy_server):
+def test_the_workflows_run_one_after_another(comfy, comfy_server, small_encoders):
     """Train first: the others load what it saved."""
+    for name in ("clip-tiny", "dino-tiny"):
+        link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
+    write_subject(comfy_server.base / "models" / "pdst" / "my-pets", "my-dog", "dog")
     for i, (photo, mask) in enumerate(cat_photos(5)):
         painted = photo.convert("RGBA")
         painted.putalpha(ImageOps.invert(mask))  # as the mask editor leaves a painted subject
         comfy.upload_image(painted, f"photo-{i + 1}.png")
-    with_small_models = set(NAMES) - {"mask_and_train"}  # test_masking.py runs that one
+    with_small_models = set(NAMES) - {"mask_and_train", "train_on_pdst"}  # test_masking.py runs these
     for name in sorted(with_small_models, key=lambda name: name != "train_subject"):
         prompt = made_small(read_api(name))
         entry = comfy.run(prompt, timeout=600)
@@ -95,4 +104,8 @@ def test_the_workflows_run_one_after_another(comfy, comfy_server):
             with Image.open(comfy_server.output / file["subfolder"] / file["filename"]) as picture:
                 assert picture.size == (128, 128)
                 assert picture.getextrema() != ((0, 0),) * 3
-        assert savers
+        reports = [node_id for node_id, node in prompt.items() if node["class_type"] == "AttractorPDSTReport"]
+        for node_id in reports:
+            assert len(entry["outputs"][node_id]["images"]) == 4
+            assert (comfy_server.output / "pdst" / "my-evaluation" / "report" / "report.html").exists()
+        assert savers or reports

@@ -4,7 +4,7 @@ import json
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import tiny_sd15, unfit_models
+from . import full_size, tiny_sd15, unfit_models
 
 KINDS = ["sd15", "pruned", "sdxl", "fp8", "inpainting", "sd2 text encoder", "U-Net only"]
 
@@ -36,6 +36,21 @@ class TestTinySD15(io.ComfyNode):
             return io.NodeOutput(model, *unfit_models.parts_of_a_unet_file())
         clip = unfit_models.sd2_clip() if kind == "sd2 text encoder" else tiny_sd15.tiny_clip(seed, text_layers)
         return io.NodeOutput(model, clip, tiny_sd15.tiny_vae(seed, vae_channels))
+
+
+class TestFullSizeSD15(io.ComfyNode):
+    """SD1.5 of its real sizes with random weights, for benchmarks."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestFullSizeSD15", display_name="Full-size SD1.5 (test)", category="attractor/test", inputs=[],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(full_size.full_size_model(), full_size.full_size_clip(), full_size.full_size_vae())
 
 
 class TestTinyControlNet(io.ComfyNode):
@@ -79,4 +94,4 @@ class TestOldBoxes(io.ComfyNode):
 
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
-        return [TestTinySD15, TestTinyControlNet, TestOldBoxes]
+        return [TestTinySD15, TestFullSizeSD15, TestTinyControlNet, TestOldBoxes]

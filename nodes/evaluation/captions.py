@@ -1,0 +1,120 @@
+"""Drafts of captions: the subject's words become {}, and what a person has to look at is said."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...trainer.files import replacing
+from .dataset import SLOT, captions_path, read_captions
+
+# An article and up to three words between it and the subject, such as "a small brown {}", but not "a photo of {}".
+_DESCRIBED = re.compile(
+    r"\b(?:a|an|the)\s+((?:(?!(?:a|an|the|of|with|and|in|on|near|by|to|from|at|is)\b)[a-z-]+\s+){1,3})\{\}", re.IGNORECASE
+)
+DRAFTS_FILE = "drafts.json"  # hashes of the caption files as drafted: one that differs was edited by hand
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A test photo's captions and what is to be done about them. kept: they were edited by hand and not touched."""
+
+    photo: Path
+    captions: tuple[str, ...]
+    flags: tuple[str, ...]
+    kept: bool
+
+
+def subject_words(text: str) -> list[str]:
+    """The words for the subject, parted by commas or lines; longest first, so that `corgi puppy` goes before `puppy`."""
+    words = {" ".join(word.split()).lower() for word in re.split(r"[,\n]", text)} - {""}
+    return sorted(words, key=lambda word: (-len(word), word))
+
+
+def to_caption(text: str, words: list[str]) -> str:
+    """A sentence as a caption: one line, no full stop, {} for the first of the subject's words that it has.
+
+    An article stays, as in the prompts of training (`a photo of a {}`); "my dog" and the like become {} as a whole.
+    """
+    text = " ".join(re.sub(r"<[^<>]*>|[<>]", " ", text).split()).rstrip(" .")
+    if SLOT in text:
+        return text
+    for word in words:
+        pattern = rf"\b(?:(?:my|his|her|their|our|your)\s+)?{re.escape(word)}\b"
+        changed = re.sub(pattern, lambda _: SLOT, text, count=1, flags=re.IGNORECASE)
+        if changed != text:
+            return changed
+    return text
+
+
+def flags(caption: str, words: list[str]) -> list[str]:
+    """What a person has to look at in a caption."""
+    found = []
+    if SLOT not in caption:
+        found.append("does not have the subject: write {} where it goes")
+    elif caption.count(SLOT) > 1:
+        found.append("has {} more than once: check that each of them is the subject")
+    rest = caption.replace(SLOT, " ")
+    named = [word for word in words if re.search(rf"\b{re.escape(word)}(?:e?s)?\b", rest, flags=re.IGNORECASE)]
+    if named:
+        found.append(f"still names the subject ({', '.join(named)}): take the word out unless it is another one")
+    described = _DESCRIBED.search(caption)
+    if described:
+        found.append(f"describes the subject ({described[1].strip()}): captions say where it is, not what it is like")
+    if any(mark in caption for mark in "<>"):
+        found.append("has < or >, which mark tokens: take it out")
+    return found
+
+
+def write_drafts(
+    folder: Path, photos: list[Path], drafts: list[list[str]], words: list[str], replace_edited: bool
+) -> list[Draft]:
+    """Write each photo's caption file, but leave alone what was edited by hand unless `replace_edited`.
+
+    folder: of the subject. drafts: sentences for each photo.
+
+    Raises:
+        OSError: a file could not be written; those before it are whole.
+    """
+    record = folder / DRAFTS_FILE
+    known = _read_record(record)
+    done = []
+    for photo, sentences in zip(photos, drafts, strict=True):
+        path = captions_path(photo)
+        kept = path.exists() and _hash(path.read_bytes()) != known.get(path.name) and not replace_edited
+        if not kept:
+            captions = list(dict.fromkeys(to_caption(sentence, words) for sentence in sentences if sentence.strip()))
+            content = "".join(f"{caption}\n" for caption in captions).encode()
+            known[path.name] = _hash(content)
+            # First the record: a kill between the two leaves an old draft that counts as edited, never the reverse.
+            _write(record, json.dumps(known, indent=1, sort_keys=True).encode())
+            _write(path, content)
+        captions = read_captions(path)
+        found = [f"{path.name}, caption {number} {flag}: {caption}" for number, caption in enumerate(captions, 1)
+                 for flag in flags(caption, words)]
+        done.append(Draft(photo, captions, tuple(found), kept))
+    return done
+
+
+def is_edited(photo: Path) -> bool:
+    """Whether a test photo has captions that were written or changed by hand."""
+    path = captions_path(photo)
+    return path.exists() and _hash(path.read_bytes()) != _read_record(photo.parents[1] / DRAFTS_FILE).get(path.name)
+
+
+def _read_record(path: Path) -> dict[str, str]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # then every file counts as edited
+    return known if isinstance(known, dict) else {}
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()[:16]

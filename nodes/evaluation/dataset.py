@@ -1,0 +1,225 @@
+"""The PDST layout on disk, and everything that can be wrong with it.
+
+<root>/<subject>/meta.json          {"super_category": "dog", "kind": "living" | "rigid", "source": ..., "licence": ...}
+<root>/<subject>/train/*            photos
+<root>/<subject>/test/*             photos that training never sees
+<root>/<subject>/test/<photo>.txt   captions of the photo of that name, one a line, {} where the subject goes
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import UserError
+from ..masking.pictures import natural_order
+from .alike import Look, look_at, same_photo
+
+KINDS = ("living", "rigid")
+SLOT = "{}"
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+_OF_NO_CONCERN = {"thumbs.db", "desktop.ini"}
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class TestPhoto:
+    path: Path
+    captions: tuple[str, ...]
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+
+@dataclass(frozen=True)
+class Subject:
+    name: str
+    super_category: str
+    kind: str
+    train: tuple[Path, ...]
+    test: tuple[TestPhoto, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    root: Path
+    subjects: tuple[Subject, ...]
+
+
+def looks_like_dataset(folder: Path) -> bool:
+    """Whether a folder holds a subject, or what was meant to be one."""
+    try:
+        return any((child / "meta.json").is_file() or ((child / "train").is_dir() and (child / "test").is_dir())
+                   for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError:
+        return False
+
+
+def subject_names(root: Path) -> list[str]:
+    """The subjects' folders, in natural order."""
+    return sorted((p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_order)
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The picture files of a folder, in natural order."""
+    return sorted((p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _PICTURES
+                   and not p.name.startswith(".")), key=lambda path: natural_order(path.name))
+
+
+def captions_path(photo: Path) -> Path:
+    """Where the captions of a test photo lie."""
+    return photo.with_suffix(".txt")
+
+
+def read_captions(path: Path) -> tuple[str, ...]:
+    """The captions of a file, blank lines left out.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+
+
+def read_dataset(root: Path, subjects: list[str] | None = None, captions: int = 10) -> Dataset:
+    """Read and check subjects of a data set; all of them if none are named.
+
+    Args:
+        captions: how many each test photo must have; 0: any number but none.
+
+    Raises:
+        UserError: every problem of every subject at once.
+    """
+    names = subject_names(root) if root.is_dir() else []
+    problems = [] if names else [f"the folder {root.name} holds no subject: make a folder for each subject in it, with "
+                                 "meta.json, train and test."]
+    if names:
+        unknown = [name for name in subjects or [] if name not in names]
+        problems += [f"subjects: there is no subject {name!r}. There are: {', '.join(names)}." for name in unknown]
+    found = []
+    for name in subjects or names:
+        if name in names:
+            subject, wrong = _read_subject(root / name, captions)
+            problems += [f"{name}{text}" for text in wrong]
+            found.append(subject)
+    if problems:
+        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        raise UserError(f"The data set {root.name} has {count}:\n" + "\n".join(f"- {text}" for text in problems))
+    return Dataset(root, tuple(found))
+
+
+def _read_subject(folder: Path, count: int) -> tuple[Subject | None, list[str]]:
+    """The subject if all is well, and what is wrong; texts go on from the subject's name."""
+    meta, problems = _read_meta(folder / "meta.json")
+    looks, paths = {}, {}
+    for part in ("train", "test"):
+        paths[part], wrong = _read_part(folder / part, looks)
+        problems += wrong
+    photos = []
+    for path in paths["test"]:
+        texts, wrong = _read_photo_captions(captions_path(path), count)
+        problems += wrong
+        photos.append(TestPhoto(path, texts))
+    problems += _misplaced(folder, paths)
+    problems += _repeated(looks, paths)
+    if problems:
+        return None, problems
+    return Subject(folder.name, meta["super_category"].strip(), meta["kind"], tuple(paths["train"]), tuple(photos)), []
+
+
+def _read_meta(path: Path) -> tuple[dict, list[str]]:
+    form = 'Write {"super_category": "dog", "kind": "living"} into it, as it fits the subject.'
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}, [f"/meta.json is missing. {form}"]
+    except (OSError, ValueError) as error:
+        return {}, [f"/meta.json cannot be read ({error}). {form}"]
+    if not isinstance(meta, dict):
+        return {}, [f"/meta.json holds no object. {form}"]
+    problems = []
+    word = meta.get("super_category")
+    if not isinstance(word, str) or not word.strip():
+        problems.append('/meta.json: super_category is missing: say what the subject is, such as "dog".')
+    elif SLOT in word or any(mark in word for mark in "<>\n"):
+        problems.append(f"/meta.json: super_category {word!r} is no plain word: say what the subject is, such as dog.")
+    if meta.get("kind") not in KINDS:
+        problems.append(f"/meta.json: kind is {meta.get('kind')!r}: it is living or rigid.")
+    return meta, problems
+
+
+def _read_part(folder: Path, looks: dict[Path, Look]) -> tuple[list[Path], list[str]]:
+    """The photos of `train` or `test`. Adds how each of them looks to `looks`."""
+    part = folder.name
+    if not folder.is_dir():
+        return [], [f"/{part} is missing: make this folder and put the {part} photos there."]
+    photos, problems = pictures(folder), []
+    if not photos:
+        problems.append(f"/{part} holds no photo: put at least one there.")
+    for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name)):
+        texts = {".txt"} if part == "test" else {".txt", ".json"}  # training tools leave captions beside photos
+        known = path in photos or path.suffix.lower() in texts or path.name.startswith(".")
+        if not known and path.name.lower() not in _OF_NO_CONCERN:
+            problems.append(f"/{part}/{path.name} is no picture of a known kind: remove it, or save it as PNG or JPEG.")
+    for path in photos:
+        try:
+            looks[path] = look_at(path)
+        except _UNREADABLE as error:
+            problems.append(f"/{part}/{path.name} cannot be read ({_brief(error)}): replace or remove it.")
+    return photos, problems
+
+
+def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
+    where = f"/test/{path.name}"
+    try:
+        captions = read_captions(path)
+    except FileNotFoundError:
+        return (), [f"{where} is missing: write the photo's captions there, one a line, with {{}} where the subject goes."]
+    except (OSError, UnicodeDecodeError) as error:
+        return (), [f"{where} cannot be read ({_brief(error)}): save it as UTF-8 text."]
+    problems = []
+    if not captions or (count and len(captions) != count):
+        wanted = f"{count} are asked for: write the rest, or set the node's captions to another number, 0 for any" if count \
+            else "write at least one"
+        problems.append(f"{where} holds {len(captions)} captions; {wanted}.")
+    for number, caption in enumerate(captions, 1):
+        if SLOT not in caption:
+            problems.append(f"{where}, caption {number} ({_short(caption)}) has no {{}}: write {{}} where the subject goes.")
+        if any(mark in caption for mark in "<>"):
+            problems.append(f"{where}, caption {number} ({_short(caption)}) has < or >, which mark tokens: take it out.")
+        if caption in captions[: number - 1]:
+            problems.append(f"{where}, caption {number} ({_short(caption)}) is there twice: change or remove one.")
+    return captions, problems
+
+
+def _misplaced(folder: Path, paths: dict[str, list[Path]]) -> list[str]:
+    """Caption files without a photo, and photos that would share one."""
+    if not (folder / "test").is_dir():
+        return []
+    stems = [path.stem for path in paths["test"]]
+    problems = [f"/test/{path.name} belongs to no photo: name it as its photo, or remove it."
+                for path in sorted((folder / "test").glob("*.txt")) if path.stem not in stems]
+    for stem in dict.fromkeys(stem for stem in stems if stems.count(stem) > 1):
+        names = " and ".join(path.name for path in paths["test"] if path.stem == stem)
+        problems.append(f"/test: {names} differ in their ending only and would share their captions: rename one.")
+    return problems
+
+
+def _repeated(looks: dict[Path, Look], paths: dict[str, list[Path]]) -> list[str]:
+    """Test photos that are in training too, or twice in the test."""
+    problems = []
+    tests = [path for path in paths["test"] if path in looks]
+    for i, test in enumerate(tests):
+        for other in [*(path for path in paths["train"] if path in looks), *tests[:i]]:
+            if same_photo(looks[test], looks[other]):
+                problems.append(f"/test/{test.name} is the same picture as {other.parent.name}/{other.name}: remove one, or "
+                                "the scores are not of photos that training never saw.")
+    return problems
+
+
+def _brief(error: Exception) -> str:
+    """What is wrong, without the path that Pillow and the system put into it."""
+    return getattr(error, "strerror", None) or str(error).split(" '")[0]
+
+
+def _short(caption: str) -> str:
+    return caption if len(caption) <= 60 else caption[:57] + "..."

@@ -1,0 +1,247 @@
+"""CLIP and DINO for the scores, by transformers, and the node that loads them."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..errors import UserError
+from ..host.managed import Managed
+from ..masking.models import Family, choices, find, native_classes, problem, read_weights, reading
+from ..types import EvaluationEncodersType
+from .pixels import CLIP_NORM, IMAGENET_NORM, Preprocessing
+
+NONE = "none"
+CLIP = Family(
+    "CLIP", ("evaluation", "clip_vision"), ("clip",),
+    ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16", "openai/clip-vit-large-patch14"), field="clip",
+)
+DINO = Family(
+    "DINO", ("evaluation", "clip_vision"), ("vit", "dinov2", "dinov2_with_registers"),
+    ("facebook/dino-vits16", "facebook/dino-vitb16", "facebook/dinov2-small", "facebook/dinov2-base"), field="dino",
+)
+_DINO_CLASSES = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
+
+
+class _Encoder:
+    """A backbone in float32, where it came from, and its own preprocessing."""
+
+    def __init__(self, model, path: Path, preprocessing: Preprocessing):
+        self._managed, self._name, self._preprocessing = Managed(model.float()), path.name, preprocessing
+        self._weights = weights_hash(path)
+
+    def describe(self) -> dict[str, str]:
+        """What the scores of this encoder depend on, in words; equal for equal encoders, whatever the machine."""
+        return {"backbone": self._name, "weights": self._weights, **self._preprocessing.describe(), "dtype": "float32"}
+
+    def image(self, images: Tensor) -> Tensor:
+        """Features (n, d) of images (n, H, W, 3) in 0..1 of any size: float32, L2-normalised, on the CPU."""
+        if not len(images):
+            raise ValueError("no images to encode")
+        model = self._managed.loaded()
+        # One by one: the bits of a result must not depend on what else was in its batch, so that shards and resumed runs
+        # give the very numbers of a single run.
+        with torch.inference_mode(), _exact():
+            rows = [self._features(model, self._preprocessing(image)[None].to(self._managed.device)) for image in images]
+        return F.normalize(torch.cat(rows).float().cpu(), dim=-1)
+
+    def _features(self, model, pixels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ClipEncoder(_Encoder):
+    """CLIP's projected image and text features."""
+
+    def __init__(self, model, tokenizer, path: Path):
+        side = model.config.vision_config.image_size
+        super().__init__(model, path, Preprocessing(side, side, CLIP_NORM))
+        self._tokenizer, self._length = tokenizer, model.config.text_config.max_position_embeddings
+        self._known: dict[str, Tensor] = {}
+
+    def describe(self) -> dict[str, str]:
+        return {**super().describe(), "text": f"the first {self._length} tokens of a prompt"}
+
+    def text(self, texts: list[str]) -> Tensor:
+        """Features (n, d) of texts: float32, L2-normalised, on the CPU. Words past the model's length are cut off.
+
+        A text is encoded once and remembered: every image of a caption asks for it again.
+        """
+        if not texts:
+            raise ValueError("no texts to encode")
+        for text in dict.fromkeys(texts):
+            if text not in self._known:
+                self._known[text] = self._encode(text)
+        return torch.cat([self._known[text] for text in texts])
+
+    def _encode(self, text: str) -> Tensor:
+        model = self._managed.loaded()
+        tokens = self._tokenizer([text], truncation=True, max_length=self._length, return_tensors="pt")
+        with torch.inference_mode(), _exact():
+            ids, mask = (tokens[key].to(self._managed.device) for key in ("input_ids", "attention_mask"))
+            features = _projected(model.get_text_features(input_ids=ids, attention_mask=mask))
+        return F.normalize(features.float().cpu(), dim=-1)
+
+    def _features(self, model, pixels: Tensor) -> Tensor:
+        return _projected(model.get_image_features(pixel_values=pixels))
+
+
+class DinoEncoder(_Encoder):
+    """The CLS token of DINO's last hidden state, after the final LayerNorm (the pooler on top of it was never trained)."""
+
+    def __init__(self, model, path: Path):
+        side = model.config.image_size
+        crop = side if model.config.model_type == "vit" else min(side, 224)  # DINOv2's 518 is where its training ended
+        super().__init__(model, path, Preprocessing(round(crop * 256 / 224), crop, IMAGENET_NORM))
+
+    def describe(self) -> dict[str, str]:
+        return {**super().describe(), "feature": "CLS of the last hidden state, after the final LayerNorm"}
+
+    def _features(self, model, pixels: Tensor) -> Tensor:
+        return model(pixel_values=pixels).last_hidden_state[:, 0]
+
+
+@dataclass(frozen=True)
+class EvaluationEncoders:
+    """The backbones of the scores; either may be absent, and its scores with it."""
+
+    clip: ClipEncoder | None = None
+    dino: DinoEncoder | None = None
+
+    def describe(self) -> dict[str, dict[str, str]]:
+        """By `clip` and `dino`, those that are there: what the scores depend on."""
+        found = {"clip": self.clip, "dino": self.dino}
+        return {name: encoder.describe() for name, encoder in found.items() if encoder is not None}
+
+    def clip_image(self, images: Tensor) -> Tensor:
+        """(n, d) of images (n, H, W, 3) in 0..1, L2-normalised float32."""
+        return self.clip.image(images)
+
+    def clip_text(self, texts: list[str]) -> Tensor:
+        """(n, d) of texts, L2-normalised float32."""
+        return self.clip.text(texts)
+
+    def dino_image(self, images: Tensor) -> Tensor:
+        """(n, d) of images (n, H, W, 3) in 0..1, L2-normalised float32."""
+        return self.dino.image(images)
+
+
+def _projected(output) -> Tensor:
+    """CLIP's features: a tensor until transformers 4, the pooled part of an output object from 5 on."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def _exact():
+    """float32 to the letter: cuDNN's convolutions would round to TF32, and the patch embedding is one."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """What holds the weights of a folder: safetensors, or else the older format."""
+    return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+
+
+def weights_hash(path: Path) -> str:
+    """Identity of a folder's weights. Of a single file it is the sha256 that the Hugging Face hub shows beside it."""
+    hashes = [_sha256(file) for file in _weight_files(path)]
+    return f"sha256:{hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()}"
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while block := opened.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_clip(path: Path) -> ClipEncoder:
+    """CLIP out of a folder in transformers' format, in float32.
+
+    Raises:
+        UserError: what is wrong with the files.
+    """
+    model_class, tokenizer_class = native_classes(CLIP, "CLIPModel", "AutoTokenizer")
+    with reading(CLIP, path):
+        model = _read(model_class, path)
+        tokenizer = tokenizer_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        words = tokenizer.get_vocab()
+        if "a</w>" not in words or max(words.values()) >= model.config.text_config.vocab_size:
+            raise ValueError("its tokenizer is missing or another model's")  # without files transformers makes an empty one
+        return ClipEncoder(model, tokenizer, path)
+
+
+def load_dino(path: Path) -> DinoEncoder:
+    """DINO or DINOv2 out of a folder in transformers' format, in float32.
+
+    Raises:
+        UserError: what is wrong with the files.
+    """
+    import transformers
+
+    with reading(DINO, path):
+        kind = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False).model_type
+        (model_class,) = native_classes(DINO, _DINO_CLASSES[kind])
+        settings = {"add_pooling_layer": False} if kind == "vit" else {}
+        return DinoEncoder(_read(model_class, path, **settings), path)
+
+
+def _read(model_class, path: Path, **settings):
+    safe = any(file.suffix == ".safetensors" for file in _weight_files(path))
+    return read_weights(model_class, path, safetensors=safe, **settings)
+
+
+class LoadEvaluationEncoders(io.ComfyNode):
+    """CLIP and DINO for PDST scores, from disk or the hub."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorLoadEvaluationEncoders",
+            display_name="Load Evaluation Encoders",
+            category="attractor/evaluation",
+            description="Loads CLIP and DINO, which score generated images against prompts and photos.",
+            search_aliases=["clip score", "clip-i", "clip-t", "dino", "metrics", "pdst"],
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Combo.Input("clip", options=[*choices(CLIP), NONE], default=CLIP.repositories[0],
+                               tooltip="For CLIP-T and CLIP-I. From models/evaluation or models/clip_vision (a folder in "
+                                       "transformers' format); names that begin with openai/ can be downloaded. ViT-B/32 is "
+                                       "the protocol's: scores of another are not comparable. none: no CLIP scores."),
+                io.Combo.Input("dino", options=[*choices(DINO), NONE], default=DINO.repositories[0],
+                               tooltip="For DINO. From models/evaluation (a folder in transformers' format); names that "
+                                       "begin with facebook/ can be downloaded. dino-vits16 is the protocol's: scores of "
+                                       "another, DINOv2 too, are not comparable. none: no DINO score."),
+                io.Boolean.Input("download_if_missing", default=False,
+                                 tooltip="Fetch the named models from the Hugging Face hub into models/evaluation. A broken "
+                                         "download goes on when queued again."),
+            ],
+            outputs=[EvaluationEncodersType.Output("encoders", tooltip="Wire to PDST Evaluate, or to training for held-out "
+                                                                       "scores.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, clip: str, dino: str) -> bool | str:
+        if clip == dino == NONE:
+            return "clip and dino are both none: choose at least one, or leave the encoders of the evaluation unwired."
+        wrong = [problem(family, name) for family, name in ((CLIP, clip), (DINO, dino)) if name != NONE]
+        return " ".join(filter(None, wrong)) or True
+
+    @classmethod
+    def execute(cls, clip: str, dino: str, download_if_missing: bool) -> io.NodeOutput:
+        encoders, problems = EvaluationEncoders(), []
+        for family, name, load in ((CLIP, clip, load_clip), (DINO, dino, load_dino)):
+            if name == NONE:
+                continue
+            try:
+                path = find(family, name, download_if_missing, cls.hidden.unique_id)
+                with torch.inference_mode(False):
+                    encoders = replace(encoders, **{family.field: load(path)})
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError.of(problems)
+        return io.NodeOutput(encoders)

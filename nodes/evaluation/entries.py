@@ -1,0 +1,150 @@
+"""What is evaluated: tokens, checkpoints of a token, the floor; and on which subject each of them."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from ...trainer.concept import PersonalizedToken
+from .dataset import Dataset, Subject
+
+FLOOR = "floor"
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A token, or with token None the floor: the super-category's plain word. label: also its file's name."""
+
+    label: str
+    token: PersonalizedToken | None
+    subject: Subject
+    identity: str = ""
+
+    @property
+    def step(self) -> int | None:
+        step = self.token and self.token.record.get("step")
+        return step if isinstance(step, int) else None
+
+    @property
+    def name_in_prompt(self) -> str:
+        return self.token.placeholder if self.token else self.subject.super_category
+
+    def describe(self) -> dict | None:
+        """The token for a results file's header; None for the floor."""
+        if self.token is None:
+            return None
+        token = self.token
+        return {"placeholder": token.placeholder, "super_category": token.super_category, "kind": token.kind,
+                "method": method_of(token), "width": token.width}
+
+
+def method_of(token: PersonalizedToken) -> str:
+    """The method it was trained by, as far as its file says."""
+    settings = token.record.get("settings")
+    return settings.get("method", token.kind) if isinstance(settings, dict) else token.kind
+
+
+def make_entries(
+    tokens: list[PersonalizedToken], identities: list[str], dataset: Dataset, pairs: str, labels: str, floor: bool
+) -> tuple[list[Entry], list[str]]:
+    """Entries in the tokens' order, the floors of their subjects last; and what is wrong with the choice.
+
+    identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: a line a token, or "".
+    """
+    paired, problems = pair(tokens, dataset, pairs)
+    names, wrong = _labels(tokens, identities, labels)
+    problems += wrong
+    if not tokens and not floor:
+        problems.append("tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, or turn "
+                        "include_floor on.")
+    if problems:
+        return [], problems
+    entries = {}
+    for token, identity, subject, label in zip(tokens, identities, paired, names, strict=True):
+        entries.setdefault((identity, subject.name), Entry(label, token, subject, identity))  # the same one twice is once
+    floors = []
+    if floor:  # one a subject, so that tokens of other subjects can join later
+        used = {subject.name for subject in paired} if tokens else {subject.name for subject in dataset.subjects}
+        floors = [Entry(_floor_label(s.name), None, s) for s in dataset.subjects if s.name in used]
+    return [*entries.values(), *floors], []
+
+
+def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple[list[Subject], list[str]]:
+    """Each token's subject, and what is wrong.
+
+    What `pairs` says; else the data set's only subject; else the one named as the placeholder is; else the only one of the
+    token's super-category.
+    """
+    said, problems = _parse(pairs, tokens, dataset)
+    found = []
+    for token in tokens:
+        subject = said.get(token.placeholder) or _guess(token, dataset)
+        if subject is None:
+            names = ", ".join(s.name for s in dataset.subjects)
+            problem = (f"pairs: which subject is {token.placeholder} ({token.super_category or 'no super-category'})? Neither "
+                       f"name nor super-category tells. Write {token.placeholder} = subject. Subjects: {names}.")
+            problems += [problem] if problem not in problems else []
+        else:
+            found.append(subject)
+    return found, problems
+
+
+def _parse(pairs: str, tokens: list[PersonalizedToken], dataset: Dataset) -> tuple[dict[str, Subject], list[str]]:
+    subjects = {subject.name: subject for subject in dataset.subjects}
+    known = {token.placeholder for token in tokens}
+    said, problems = {}, []
+    for line in filter(None, (line.strip() for line in pairs.splitlines())):
+        placeholder, equals, name = (part.strip() for part in line.partition("="))
+        if not equals:
+            problems.append(f"pairs: {line!r} has no =. Write a line for each token, such as <my-dog> = dog-1.")
+        elif placeholder not in known:
+            problems.append(f"pairs: no token is called {placeholder!r}. Wired are: {', '.join(sorted(known)) or 'none'}.")
+        elif name not in subjects:
+            problems.append(f"pairs: the loaded data set has no subject {name!r}. It has: {', '.join(subjects)}.")
+        else:
+            said[placeholder] = subjects[name]
+    return said, problems
+
+
+def _guess(token: PersonalizedToken, dataset: Dataset) -> Subject | None:
+    if len(dataset.subjects) == 1:
+        return dataset.subjects[0]
+    named = [s for s in dataset.subjects if _plain(s.name) in (_plain(token.placeholder), _plain(token.placeholder, "my"))]
+    alike = [s for s in dataset.subjects if token.super_category and s.super_category == token.super_category]
+    for candidates in (named, alike):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def _plain(name: str, without: str = "") -> str:
+    """Letters and digits only; `<my-dog>` -> mydog, or dog without "my"."""
+    return re.sub(r"[\W_]+", "", name.lower()).removeprefix(without)
+
+
+def _labels(tokens: list[PersonalizedToken], identities: list[str], typed: str) -> tuple[list[str], list[str]]:
+    """A label for each token, which does not depend on the others' order."""
+    lines = [line.strip() for line in typed.splitlines() if line.strip()]
+    if lines:
+        problems = []
+        if len(lines) != len(tokens):
+            problems.append(f"labels: there are {len(tokens)} tokens and {len(lines)} labels. Write a line for each, or none.")
+        if len(set(lines)) < len(lines):
+            problems.append("labels: two are the same: give each token one of its own.")
+        problems += [f"labels: {line!r} cannot be a file's name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
+                     for line in lines if not re.fullmatch(r"\w[\w .+-]*", line) or line.startswith(FLOOR) or "-shard-" in line]
+        return lines, problems
+    labels = [_label(token) for token in tokens]
+    different = {label: {i for i, other in zip(identities, labels, strict=True) if other == label} for label in labels}
+    return [label if len(different[label]) == 1 else f"{label}-{identity[:6]}"
+            for label, identity in zip(labels, identities, strict=True)], []
+
+
+def _floor_label(subject: str) -> str:
+    plain = re.sub(r"[^\w .+-]+|-shard-", "-", subject)
+    return f"{FLOOR}-{plain}" + ("" if plain == subject else f"-{hashlib.sha256(subject.encode()).hexdigest()[:6]}")
+
+
+def _label(token: PersonalizedToken) -> str:
+    name = re.sub(r"[^\w.+-]+", "-", token.placeholder).strip("-.") or "token"
+    step = token.record.get("step")
+    return f"{name}-{method_of(token)}" + (f"-step-{step}" if isinstance(step, int) else "")

@@ -1,0 +1,35 @@
+"""Held-out scores on a few images, the same ones every time: for checkpoints while training."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .dataset import SLOT, Subject
+from .encoders import EvaluationEncoders
+from .metrics import References, score
+from .plan import Shot, make_plan, prompt_for
+
+
+def quick_shots(subject: Subject, count: int, seed: int) -> list[Shot]:
+    """Up to `count` captions, spread over the test photos: each photo's first, then each one's second, and so on."""
+    shots = make_plan((subject,), 1, seed)
+    return sorted(shots, key=lambda shot: (shot.caption, shot.photo))[:count]
+
+
+def quick_scores(
+    make_images: Callable[[list[str], list[int]], Tensor], placeholder: str, subject: Subject, references: References,
+    encoders: EvaluationEncoders, count: int, seed: int,
+) -> dict[str, float]:
+    """Mean of each score over `quick_shots`.
+
+    make_images(prompts, seeds): images (n, H, W, 3), such as `host.sampling.training_maker` gives. references: of `subject`.
+    """
+    shots = quick_shots(subject, count, seed)
+    # One at a time: training leaves little memory, and the captions differ anyway.
+    values: dict[str, list[float]] = {}
+    for shot in shots:
+        image = (make_images([prompt_for(shot.text, placeholder)], [shot.seed]) * 255).round() / 255
+        plain = shot.text.replace(SLOT, subject.super_category)
+        for name, (value,) in score(image, [plain], references, [shot.photo], encoders).items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(found) / len(found) for name, found in values.items()}

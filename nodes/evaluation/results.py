@@ -1,0 +1,272 @@
+"""Results on disk: one JSON-lines file for each entry (token, checkpoint or floor) and shard, and the one reader of them.
+
+<evaluation>/<entry>.jsonl or <entry>-shard-<i>-of-<k>.jsonl. The first line is the header:
+
+    format, version, evaluation, entry, step (or null), shard [i, k], expected (images of all shards)
+    token       {placeholder, super_category, kind, method, width} or null for the floor
+    identity    {"what": hash}: everything that the images and scores depend on
+    settings    sampler, scheduler, steps, cfg, width, height, batch_size, seed, negative, images_per_caption, metrics, ...
+    encoders    what the metrics are computed with
+    ceiling     {subject: {...}} real photos against real photos
+    subjects    {name: {super_category, kind, train: [file names], test: [file names], captions: [how many each], references:
+                [small copies of the test photos, relative to the evaluation's folder]}}; an entry has one
+
+and each further line an image, in the order in which they were made:
+
+    number (place in the plan), subject, photo (file name), caption (index), text (caption with {}), prompt, index, seed,
+    scores {name: cosine}, image (relative to the evaluation's folder) or null, seconds_sampling, seconds_other
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...trainer.files import replacing
+from ..errors import UserError
+from .plan import Shot
+
+FORMAT, VERSION = "attractor-pdst", 1
+_SHARD = re.compile(r"(?P<entry>.+)-shard-(?P<shard>\d+)-of-(?P<shards>\d+)")
+_SAME_IN_SHARDS = ("entry", "step", "expected", "token", "identity", "settings", "encoders", "subjects")
+
+
+@dataclass(frozen=True)
+class EntryResults:
+    """What became of one entry: all its shards, images in the order of the plan."""
+
+    evaluation: str
+    entry: str
+    header: dict
+    records: list[dict]
+
+    @property
+    def step(self) -> int | None:
+        return self.header["step"]
+
+
+def file_name(entry: str, shard: int, shards: int) -> str:
+    return f"{entry}.jsonl" if shards == 1 else f"{entry}-shard-{shard}-of-{shards}.jsonl"
+
+
+class ResultsFile:
+    """The results of one entry in one shard, added to batch by batch.
+
+    A batch is there in whole or not at all: what a kill has left of one is dropped when the file is opened again.
+    """
+
+    def __init__(self, path: Path, header: dict, batches: list[list[Shot]]):
+        """batches: of this shard, in the order in which they are made."""
+        self.path, self.header, self._batches = path, header, batches
+        self.done = 0  # batches
+
+    def open(self) -> list[dict]:
+        """Go on with the file, or begin it; the records that are there already.
+
+        Raises:
+            UserError: it holds results of something else; says what differs.
+        """
+        existing = read_header(self.path)
+        records = read_records(self.path)[0] if existing else []
+        if records:
+            differences = header_differences(existing, self.header)
+            if differences:
+                raise UserError(differs(self.path, differences))
+            records = self._whole_batches(records)
+        if not records:
+            with replacing(self.path) as temporary:
+                temporary.write_text(json.dumps(self.header, allow_nan=False) + "\n", encoding="utf-8")
+        return records
+
+    def _whole_batches(self, records: list[dict]) -> list[dict]:
+        kept, self.done = 0, 0
+        for batch in self._batches:
+            part = records[kept : kept + len(batch)]
+            if len(part) < len(batch):
+                break
+            if [(r["number"], r["seed"]) for r in part] != [(shot.number, shot.seed) for shot in batch]:
+                raise UserError(f"name: {self.path.name} is damaged at image {kept + 1}. Delete it, or give another name.")
+            kept, self.done = kept + len(batch), self.done + 1
+        with open(self.path, "r+b") as file:
+            file.truncate(_end_of_line(self.path, 1 + kept))
+        return records[:kept]
+
+    @property
+    def left(self) -> list[list[Shot]]:
+        return self._batches[self.done :]
+
+    def add(self, records: list[dict]) -> None:
+        """Append a batch's records; on disk when this returns.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        try:
+            with open(self.path, "ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path.name} could not be written ({error}). Free space and queue again: it goes on from "
+                            "the last batch.") from error
+        self.done += 1
+
+
+def _end_of_line(path: Path, lines: int) -> int:
+    """Bytes of the first `lines` lines."""
+    with open(path, "rb") as file:
+        return sum(len(file.readline()) for _ in range(lines))
+
+
+def read_header(path: Path) -> dict | None:
+    """The header of a results file; None if there is no file, or a kill left less than a header.
+
+    Raises:
+        UserError: it is no results file that this version can read.
+    """
+    if not path.exists():
+        return None
+    with open(path, "rb") as file:
+        line = file.readline()
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        header = json.loads(line)
+        known = header["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"{path.name} is no results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
+    if header["version"] > VERSION:
+        raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
+    return header
+
+
+def read_records(path: Path) -> tuple[list[dict], bool]:
+    """The records of a results file, and whether its last line is half written (it is left out).
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")[1:]
+    records, half = [], bool(lines and lines.pop())
+    for number, line in enumerate(lines, 2):
+        try:
+            records.append(json.loads(line))
+            records[-1]["number"], records[-1]["seed"], records[-1]["scores"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path.name} is damaged at line {number}. Delete it and evaluate again.") from error
+    return records, half
+
+
+def header_differences(old: dict, new: dict, alone: bool = True) -> list[str]:
+    """What differs between two headers, in words; empty if their results may lie side by side.
+
+    alone: as results of one entry; else of two entries of one evaluation, whose tokens and subjects may differ.
+    """
+    new = json.loads(json.dumps(new))
+    found = []
+    for part in ("settings", "encoders"):
+        found += _changes(old[part], new[part], part.removesuffix("s") + " ")
+    before, now = old["identity"], new["identity"]
+    if alone:
+        found += _changes(before, now, "")
+        found += [f"{key} was {old[key]!r}, is {new[key]!r}" for key in ("entry", "step", "expected") if old[key] != new[key]]
+    else:
+        shared = [name for name in old["subjects"] if name in new["subjects"]]
+        own = [key for key in before if key in now and key != "token" and not _of_subject(key)]
+        own += [key for key in {**before, **now} if _of_subject(key) in shared]
+        found += _changes({k: before[k] for k in own if k in before}, {k: now[k] for k in own if k in now}, "")
+    return found
+
+
+def _of_subject(key: str) -> str | None:
+    """The subject that a part of the identity belongs to; `photo cat/train/1.jpg` -> cat."""
+    kind, _, path = key.partition(" ")
+    return path.split("/")[0] if kind in ("photo", "captions", "subject") else None
+
+
+def _changes(old: dict, new: dict, prefix: str) -> list[str]:
+    lines = []
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            if prefix:
+                lines.append(f"{prefix}{key} was {old.get(key)!r}, is {new.get(key)!r}")
+            else:
+                change = "is new" if key not in old else "is gone" if key not in new else "has changed"
+                lines.append(f"{key} {change}")
+    return lines
+
+
+def differs(path: Path, differences: list[str]) -> str:
+    """The message that results on disk belong to something else."""
+    shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
+    return (f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
+            + "\n- ".join(shown) + "\nRestore what differs, give another name, or turn on start_over to replace what was "
+            "evaluated under this name.")
+
+
+def read_results(folder: Path) -> list[EntryResults]:
+    """All entries of an evaluation, each whole: every shard there, of the same thing, with every image of the plan.
+
+    Raises:
+        UserError: every reason why that is not so, at once.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"name: there are no results in {folder.name}. Run PDST Evaluate under this name first.")
+    parts: dict[str, dict[tuple[int, int], tuple[Path, dict]]] = {}
+    problems, entries = [], []
+    for path in files:
+        header = read_header(path)
+        if header is None:
+            problems.append(f"{path.name} is empty: queue the evaluation again.")
+            continue
+        parts.setdefault(header["entry"], {})[tuple(header["shard"])] = path, header
+    for entry, shards in parts.items():
+        records, wrong = _merge(entry, shards)
+        problems += wrong
+        header = shards[min(shards)][1]
+        entries.append(EntryResults(folder.name, entry, header, records))
+    if problems:
+        raise UserError(f"The results in {folder.name} are not whole:\n" + "\n".join(f"- {p}" for p in problems))
+    return sorted(entries, key=lambda e: (e.header["token"] is None, e.entry.rsplit("-step-", 1)[0], e.step or 0, e.entry))
+
+
+def _merge(entry: str, shards: dict[tuple[int, int], tuple[Path, dict]]) -> tuple[list[dict], list[str]]:
+    """The records of an entry's shards in the order of the plan, and what is wrong with them."""
+    first_path, first = shards[min(shards)]
+    counts = {count for _, count in shards}
+    if len(counts) > 1:
+        names = ", ".join(path.name for path, _ in shards.values())
+        return [], [f"{entry} is there as one run and in shards, or in shards of several counts ({names}): keep one of them."]
+    count = counts.pop()
+    problems = [f"{entry}: shard {i} of {count} is missing ({file_name(entry, i, count)}): run it, or copy it here."
+                for i in range(1, count + 1) if (i, count) not in shards]
+    records = []
+    for (i, _), (path, header) in sorted(shards.items()):
+        if path.name != file_name(entry, i, count):
+            problems.append(f"{path.name} says of itself that it is {file_name(entry, i, count)}: give it that name.")
+        unlike = [key for key in _SAME_IN_SHARDS if header[key] != first[key]]
+        if unlike:
+            what = header_differences(first, header) or unlike
+            problems.append(f"{path.name} is of something else than {first_path.name}: " + "; ".join(what[:8]))
+            continue
+        own, half = read_records(path)
+        if half:
+            problems.append(f"{path.name} ends in half a line: queue that evaluation again to resume it.")
+        records += own
+    if problems:
+        return [], problems
+    records.sort(key=lambda record: record["number"])
+    numbers = [record["number"] for record in records]
+    if numbers != list(range(first["expected"])):
+        twice = len(numbers) - len(set(numbers))
+        more = f", {twice} of them twice" if twice else ""
+        return [], [f"{entry}: {len(numbers)} images of {first['expected']} are there{more}. Queue the evaluation again to "
+                    "resume it."]
+    return records, []

@@ -1,0 +1,336 @@
+"""One evaluation on disk and on screen: checks what is there, goes on from it, and keeps every batch as it comes."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...trainer.files import replacing
+from ..chart import beside, to_picture
+from ..errors import UserError
+from ..host.progress import Progress, is_out_of_memory
+from ..masking.pictures import read_picture
+from .dataset import SLOT, Subject
+from .encoders import EvaluationEncoders
+from .entries import Entry
+from .metrics import References, references, score
+from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
+from .results import (
+    FORMAT,
+    VERSION,
+    ResultsFile,
+    differs,
+    file_name,
+    header_differences,
+    read_header,
+    read_records,
+)
+
+PREVIEW_SECONDS = 2.0
+_REFERENCE_SIDE = 512  # pixels of the test photos' copies beside the results
+_SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Options:
+    """settings: JSON-able, everything that a person sets and the results depend on; with `seed`, `images_per_caption` and
+    `batch_size`. models: hashes by name. shard: 1 is the first of `shards`."""
+
+    settings: dict
+    models: dict[str, str]
+    shard: int = 1
+    shards: int = 1
+    save_images: bool = True
+    start_over: bool = False
+
+
+@dataclass
+class _Part:
+    """An entry, its file in this shard, and its records so far."""
+
+    entry: Entry
+    file: ResultsFile
+    records: list[dict] = field(default_factory=list)
+
+
+class Evaluation:
+    """Entries evaluated in one folder, `output/pdst/<name>`."""
+
+    def __init__(self, folder: Path, entries: list[Entry], encoders: EvaluationEncoders | None, options: Options,
+                 make_maker: Callable[[Entry], Callable[[list[str], list[int]], Tensor]]):
+        """encoders None: no scores. make_maker(entry): gives what makes images of prompts and seeds."""
+        self.folder, self.options, self._encoders, self._make_maker = folder, options, encoders, make_maker
+        self._references: dict[str, References] = {}
+        self._subjects = {entry.subject.name: entry.subject for entry in entries}
+        self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
+        self._parts = [self._part(entry) for entry in entries]
+        self._carried = 0.0  # seconds of the last batch after its record was written
+        self._first: dict[str, Image.Image] = {}
+
+    def _part(self, entry: Entry) -> _Part:
+        options = self.options
+        shots = make_plan((entry.subject,), options.settings["images_per_caption"], options.settings["seed"])
+        batches = shard_of(make_batches(shots, options.settings["batch_size"]), options.shard, options.shards)
+        identity = {"token": entry.identity or "none", **options.models, **self._hashes[entry.subject.name]}
+        header = {
+            "format": FORMAT, "version": VERSION, "evaluation": self.folder.name, "entry": entry.label, "step": entry.step,
+            "shard": [options.shard, options.shards], "expected": len(shots), "token": entry.describe(),
+            "identity": identity, "settings": options.settings,
+            "encoders": self._encoders.describe() if self._encoders else {}, "ceiling": {},
+            "subjects": {entry.subject.name: _describe(entry.subject)},
+        }
+        path = self.folder / file_name(entry.label, options.shard, options.shards)
+        return _Part(entry, ResultsFile(path, header, batches))
+
+    # -- before any work -------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Compare with everything in the folder; with `start_over` remove what does not fit.
+
+        Raises:
+            UserError: what does not fit, and the remedy.
+        """
+        own = {part.file.path: part for part in self._parts}
+        problems = []
+        for path in sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []:
+            if self.options.start_over and path in own:
+                path.unlink()
+                continue
+            header = read_header(path)
+            if header is None or not read_records(path)[0]:
+                continue
+            differences = self._differences(header, own.get(path))
+            if differences and self.options.start_over:
+                path.unlink()
+            elif differences:
+                problems.append(differs(path, differences))
+        if problems:
+            raise UserError("\n".join(problems))
+
+    def _differences(self, header: dict, own: _Part | None) -> list[str]:
+        """What of an existing file does not go with this evaluation."""
+        if own is not None:
+            return header_differences(header, own.file.header)
+        found = []
+        for part in self._parts:
+            new = part.file.header
+            if header["entry"] == new["entry"]:
+                if header["shard"][1] != new["shard"][1]:
+                    found.append(f"shards was {header['shard'][1]}, is {new['shard'][1]}")
+                found += header_differences(header, new)
+            else:
+                found += header_differences(header, new, alone=False)
+        return list(dict.fromkeys(found))
+
+    def open(self, progress: Progress) -> None:
+        """Read what is there, and encode the photos that the rest is compared with.
+
+        Raises:
+            Interrupted: the user cancelled.
+            UserError: as `ResultsFile.open`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for part in self._parts:
+            if not part.file.path.exists() or not read_records(part.file.path)[0]:
+                subject = part.entry.subject
+                progress.text(f"looking at the photos of {subject.name}")
+                progress.update(self.done)
+                self._keep_photos(subject)
+                part.file.header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
+            part.records = part.file.open()
+
+    def _real(self, subject: Subject) -> References:
+        if subject.name not in self._references:
+            self._references[subject.name] = references(subject, self._encoders)
+        return self._references[subject.name]
+
+    def _keep_photos(self, subject: Subject) -> None:
+        """Small copies of the test photos, so that the results can be looked at where the data set is not."""
+        for photo, name in zip(subject.test, _describe(subject)["references"], strict=True):
+            picture = to_picture(read_picture(photo.path)[0][None])
+            picture.thumbnail((_REFERENCE_SIDE, _REFERENCE_SIDE))
+            with replacing(self.folder / name) as temporary:
+                picture.save(temporary, format="JPEG", quality=92)
+
+    # -- the work --------------------------------------------------------------------------------------
+
+    @property
+    def total(self) -> int:
+        """Images of this shard, the finished ones included."""
+        return self.done + sum(len(batch) for part in self._parts for batch in part.file.left)
+
+    @property
+    def done(self) -> int:
+        return sum(len(part.records) for part in self._parts)
+
+    def run(self, progress: Progress) -> None:
+        """Make what is left.
+
+        Raises:
+            Interrupted: the user cancelled; every batch so far is on disk.
+            UserError: a file could not be written, memory ran out, or the model gave no image.
+        """
+        total, before, started, last_preview = self.total, self.done, time.monotonic(), 0.0
+        progress.update(before)
+        for number, part in enumerate(self._parts, 1):
+            maker = self._make_maker(part.entry) if part.file.left else None
+            for batch in part.file.left:
+                images = self._batch(part, maker, batch)
+                left = time.monotonic()
+                pace = (self.done - before) / (left - started)
+                preview = None
+                if left - last_preview > PREVIEW_SECONDS or self.done == total:
+                    last_preview = left
+                    preview = beside(self._photo(batch[-1]), to_picture(images[-1:]))
+                progress.text(self._status(number, part, total, pace))
+                progress.update(self.done, preview)
+                self._carried += time.monotonic() - left
+
+    def _batch(self, part: _Part, maker, batch: list[Shot]) -> Tensor:
+        """Sample, score and write one batch; its images."""
+        started = time.monotonic()
+        subject = part.entry.subject
+        prompts = [prompt_for(shot.text, part.entry.name_in_prompt) for shot in batch]
+        images = _sample(maker, prompts, [shot.seed for shot in batch], part.entry.label)
+        sampled = time.monotonic()
+        scores = self._scores(images, batch, subject)
+        files = [self._save(image, part.entry, shot) for image, shot in zip(images, batch, strict=True)]
+        spent = time.monotonic() - sampled + self._carried
+        records = [
+            {
+                "number": shot.number, "subject": shot.subject, "photo": subject.test[shot.photo].path.name,
+                "caption": shot.caption, "text": shot.text, "prompt": prompt, "index": shot.index, "seed": shot.seed,
+                "scores": {name: values[i] for name, values in scores.items()}, "image": files[i],
+                "seconds_sampling": round((sampled - started) / len(batch), 4),
+                "seconds_other": round(spent / len(batch), 4),
+            }
+            for i, (shot, prompt) in enumerate(zip(batch, prompts, strict=True))
+        ]
+        wrote = time.monotonic()
+        part.file.add(records)
+        part.records += records
+        self._first.setdefault(part.entry.label, to_picture(images[:1]))
+        self._carried = time.monotonic() - wrote
+        return images
+
+    def _scores(self, images: Tensor, batch: list[Shot], subject: Subject) -> dict[str, list[float]]:
+        if self._encoders is None:
+            return {}
+        plain = [shot.text.replace(SLOT, subject.super_category) for shot in batch]
+        return score(images, plain, self._real(subject), [shot.photo for shot in batch], self._encoders)
+
+    def _save(self, image: Tensor, entry: Entry, shot: Shot) -> str | None:
+        """Write an image; its name relative to the folder."""
+        if not self.options.save_images:
+            return None
+        stem = self._subjects[shot.subject].test[shot.photo].path.stem
+        name = f"images/{entry.label}/{shot.subject}/{stem}-{shot.caption + 1:02d}-{shot.index + 1}.png"
+        try:
+            with replacing(self.folder / name) as temporary:
+                to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
+        except OSError as error:
+            raise UserError(f"{name} could not be written ({error}). Free space, or turn save_images off, and queue again: it "
+                            "goes on from the last batch.") from error
+        return name
+
+    def _photo(self, shot: Shot) -> Image.Image:
+        """The test photo of an image."""
+        name = _describe(self._subjects[shot.subject])["references"][shot.photo]
+        with Image.open(self.folder / name) as file:
+            return file.convert("RGB")
+
+    # -- what is shown ---------------------------------------------------------------------------------
+
+    def _status(self, number: int, part: _Part, total: int, pace: float) -> str:
+        left = int((total - self.done) / pace) if pace else 0
+        means = " · ".join(f"{name} {value:.3f}" for name, value in mean_scores(part.records).items())
+        return (f"{part.entry.label} ({number} of {len(self._parts)}) · image {self.done} of {total}"
+                + (f" · {means}" if means else "") + f" · {pace:.2f} images/s · {left // 60}:{left % 60:02d} left")
+
+    def summary(self) -> str:
+        """A line for each entry: images and mean scores."""
+        shard = f", shard {self.options.shard} of {self.options.shards}" if self.options.shards > 1 else ""
+        lines = [f"{self.folder.name}{shard}"]
+        for part in self._parts:
+            means = ", ".join(f"{name} {value:.4f}" for name, value in mean_scores(part.records).items())
+            lines.append(f"{part.entry.label}: {len(part.records)} images" + (f"; {means}" if means else ""))
+        spent = [sum(record[key] for part in self._parts for record in part.records)
+                 for key in ("seconds_sampling", "seconds_other")]
+        if sum(spent):
+            lines.append(f"time: {sum(spent):.0f} s, {spent[1] / sum(spent):.1%} of it for anything but sampling")
+        return "\n".join(lines)
+
+    def samples(self) -> list[Image.Image]:
+        """The first image of each entry, a dozen at most; none where a resumed entry has saved none."""
+        found = []
+        for part in self._parts[:_SAMPLES]:
+            saved = next((self.folder / record["image"] for record in part.records if record["image"]), None)
+            if part.entry.label in self._first:
+                found.append(self._first[part.entry.label])
+            elif saved is not None and saved.exists():
+                with Image.open(saved) as file:
+                    found.append(file.convert("RGB"))
+        return found
+
+
+def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
+    """Images (n, H, W, 3) in steps of 1/255: what is scored is what is saved."""
+    try:
+        images = maker(prompts, seeds)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
+                        "and where images are there already give another name: other batches differ slightly.") from error
+    if not torch.isfinite(images).all():
+        raise UserError(f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
+                        "or use another model; what was made so far is kept.")
+    return (images * 255).round() / 255
+
+
+def mean_scores(records: list[dict]) -> dict[str, float]:
+    """Mean of each score over records."""
+    if not records:
+        return {}
+    return {name: sum(record["scores"][name] for record in records) / len(records) for name in records[0]["scores"]}
+
+
+def subject_identity(subject: Subject) -> dict[str, str]:
+    """A hash of every photo's and every caption's content, and what the subject is."""
+    name = subject.name
+    found = {f"subject {name}": f"{subject.super_category}, {subject.kind}"}
+    for path in (*subject.train, *(photo.path for photo in subject.test)):
+        found[f"photo {name}/{path.parent.name}/{path.name}"] = _short_hash(path.read_bytes())
+    for photo in subject.test:
+        found[f"captions {name}/{photo.path.name}"] = _short_hash("\n".join(photo.captions).encode())
+    return found
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _describe(subject: Subject) -> dict:
+    """A subject for a header."""
+    return {
+        "super_category": subject.super_category, "kind": subject.kind,
+        "train": [path.name for path in subject.train], "test": [photo.path.name for photo in subject.test],
+        "captions": [len(photo.captions) for photo in subject.test],
+        "references": [f"photos/{subject.name}/{photo.path.stem}.jpg" for photo in subject.test],
+    }
+
+
+def disk_problems(folder: Path, needed: int) -> list[str]:
+    """Whether the folder's disk has `needed` bytes left."""
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= needed:
+        return []
+    return [f"The output folder's disk has {free // 1024**2} MB left and this evaluation may need {needed // 1024**2} MB. Free "
+            "some space, or turn save_images off."]

@@ -1,0 +1,108 @@
+"""Hashes that tell models apart, patches included, so that results of two are never mixed.
+
+They notice another checkpoint, LoRA or sampling patch. They look at a part of each tensor only, so they are quick, and no
+seal against someone who means to deceive.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+
+from ...trainer.concept import PersonalizedToken
+
+_LOOKED_AT = 2048  # values of a tensor
+_DEPTH = 8
+_SAMPLING = "model_sampling"
+
+
+def model_identity(model) -> str:
+    """Of a MODEL: weights, their patches (LoRA), replaced parts (ModelSampling) and options (FreeU, RescaleCFG)."""
+    return _patcher_identity(model)
+
+
+def clip_identity(clip) -> str:
+    """Of a CLIP: weights, patches, clip skip."""
+    return _patcher_identity(clip.patcher, clip.layer_idx)
+
+
+def vae_identity(vae) -> str:
+    return _patcher_identity(vae.patcher)
+
+
+def token_identity(token: PersonalizedToken) -> str:
+    """Of what a token does in a prompt; its name and training record do not count."""
+    digest = hashlib.sha256()
+    for name, value in sorted(token.subject.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    _add(digest, getattr(token.subject, "config", None))
+    return digest.hexdigest()[:16]
+
+
+def _patcher_identity(patcher, *more) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(patcher.model_state_dict().items()):
+        if name.startswith(_SAMPLING + "."):  # while another patch of the same model is loaded, it is that patch's
+            continue
+        backup = patcher.backup.get(name)  # the weight as loaded, where patches are at work in its place
+        digest.update(name.encode())
+        _add(digest, weight if backup is None else backup.weight)
+    for name, patches in sorted(patcher.patches.items()):
+        digest.update(name.encode())
+        _add(digest, patches)
+    if hasattr(patcher.model, _SAMPLING):
+        _add(digest, patcher.get_model_object(_SAMPLING))
+    _add(digest, [patcher.object_patches, patcher.model_options, *more])
+    return digest.hexdigest()[:16]
+
+
+def _add(digest, value, depth: int = 0) -> None:
+    """Feed a value of a patch to the digest: what it is made of, never where it lies in memory."""
+    if isinstance(value, torch.Tensor):  # a Parameter is no other weight than the Tensor kept of it
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(_some_values(value))
+        return
+    # With its bases: the host makes classes of the same name from others, such as its samplings of noise or v.
+    digest.update(" ".join(base.__qualname__ for base in type(value).__mro__).encode())
+    if depth > _DEPTH:
+        return
+    if isinstance(value, torch.nn.Module):
+        for name, tensor in sorted({**dict(value.named_parameters()), **dict(value.named_buffers())}.items()):
+            digest.update(name.encode())
+            _add(digest, tensor, depth + 1)
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            digest.update(str(key).encode() if isinstance(key, str | int | tuple) else type(key).__qualname__.encode())
+            _add(digest, value[key], depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _add(digest, item, depth + 1)
+    elif value is None or isinstance(value, str | int | float | bool):
+        digest.update(repr(value).encode())
+    elif isinstance(value, Callable) and hasattr(value, "__qualname__"):
+        digest.update(value.__qualname__.encode())  # a node pack's module is named after where it lies
+        for cell in getattr(value, "__closure__", None) or ():  # where FreeU and its like keep their settings
+            _add(digest, _content(cell), depth + 1)
+    elif hasattr(value, "weights"):  # the host's LoRA and its relatives
+        _add(digest, value.weights, depth + 1)
+
+
+def _content(cell):
+    try:
+        held = cell.cell_contents
+    except ValueError:  # an empty cell
+        return None
+    return held if isinstance(held, str | int | float | bool | torch.Tensor | list | tuple | dict) else type(held).__qualname__
+
+
+def _some_values(tensor: torch.Tensor) -> bytes:
+    """Evenly spread values of a tensor, as float32 bytes."""
+    if tensor.numel() == 0:
+        return b""
+    if hasattr(tensor, "_qdata"):  # the host's quantised weights
+        tensor = tensor._qdata
+    flat = tensor.detach().reshape(-1)
+    if flat.numel() > _LOOKED_AT:
+        flat = flat[:: -(-flat.numel() // _LOOKED_AT)]
+    return flat.to("cpu", torch.float32).numpy().tobytes()

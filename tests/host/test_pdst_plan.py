@@ -1,0 +1,148 @@
+"""Which images are made: seeds, batches, shards, the pairing of tokens with subjects."""
+
+import dataclasses
+import hashlib
+
+import pytest
+import torch
+
+from attractor.nodes.evaluation.dataset import Dataset, Subject, TestPhoto, read_dataset
+from attractor.nodes.evaluation.entries import make_entries
+from attractor.nodes.evaluation.plan import limited, make_batches, make_plan, prompt_for, shard_of, shot_seed
+from attractor.nodes.evaluation.quick import quick_shots
+from attractor.trainer.concept import Embedding, PersonalizedToken
+from pdst_set import write_subject
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("set")
+    write_subject(root, "my-dog", "dog")
+    write_subject(root, "dog 2", "dog", seed=1)
+    write_subject(root, "mug", "cup", "rigid", test=3, captions=3, seed=2)
+    return read_dataset(root, captions=0)
+
+
+def token(placeholder, super_category="dog", **record):
+    return PersonalizedToken(placeholder, super_category, "neti", 768, Embedding(torch.zeros(1, 768)), record=record)
+
+
+def entries(dataset, *tokens, pairs="", labels="", floor=False, identities=None):
+    identities = identities or [f"{i:06d}rest" for i, _ in enumerate(tokens)]
+    return make_entries(list(tokens), identities, dataset, pairs, labels, floor)
+
+
+def test_a_seed_depends_on_base_subject_photo_caption_and_index_alone(dataset):
+    shots = make_plan(dataset.subjects, 2, 7)
+    assert len({shot.seed for shot in shots}) == len(shots) == (4 + 4 + 9) * 2
+    assert all(0 <= shot.seed < 2**53 for shot in shots)
+    turned = make_plan(dataset.subjects[::-1], 2, 7)
+    alone = make_plan(dataset.subjects[2:], 2, 7)
+    more = make_plan(dataset.subjects, 3, 7)
+    key = lambda shot: (shot.subject, shot.photo, shot.caption, shot.index)  # noqa: E731
+    seeds = {key(shot): shot.seed for shot in shots}
+    for other in (turned, alone, more):
+        assert all(seeds[key(shot)] == shot.seed for shot in other if shot.index < 2)
+    assert not {shot.seed for shot in make_plan(dataset.subjects, 2, 8)} & set(seeds.values())
+    assert shot_seed(0, "a", "b", "c", 0) != shot_seed(0, "ab", "", "c", 0)
+
+
+def test_a_seed_never_changes_between_versions():
+    content = "\0".join(["attractor-pdst", "7", "cat", "photo-1", "a {} here", "2"]).encode()
+    assert shot_seed(7, "cat", "photo-1", "a {} here", 2) == int(hashlib.sha256(content).hexdigest()[:16], 16) >> 11
+
+
+def test_shards_take_whole_batches_of_one_caption_and_every_one_once(dataset):
+    shots = make_plan(dataset.subjects, 5, 0)
+    batches = make_batches(shots, 3)
+    assert [shot for batch in batches for shot in batch] == shots
+    assert {len(batch) for batch in batches} == {3, 2}
+    assert all(len({(shot.subject, shot.photo, shot.caption) for shot in batch}) == 1 for batch in batches)
+    parts = [shard_of(batches, i, 4) for i in (1, 2, 3, 4)]
+    assert sorted(batch[0].number for part in parts for batch in part) == [batch[0].number for batch in batches]
+
+
+def test_a_quick_look_takes_the_first_photos_and_captions(dataset):
+    short = limited(dataset, 1, 2)
+    assert [len(s.test) for s in short.subjects] == [1, 1, 1]
+    assert all(len(photo.captions) == 2 for s in short.subjects for photo in s.test)
+    assert limited(dataset) == dataset
+    assert all(len(s.train) == 2 for s in short.subjects)
+
+
+def test_the_few_images_while_training_are_spread_over_the_photos(dataset):
+    mug = dataset.subjects[1]
+    assert [(s.photo, s.caption) for s in quick_shots(mug, 5, 0)] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]
+    assert len(quick_shots(mug, 100, 0)) == 9
+    seeds = {shot.seed for shot in make_plan((mug,), 5, 0)}
+    assert {shot.seed for shot in quick_shots(mug, 5, 0)} < seeds, "the same images as in an evaluation of this seed"
+
+
+def test_brackets_in_captions_are_no_weights():
+    assert prompt_for("a {} (small) on a mat", "<my-dog>") == "a <my-dog> \\(small\\) on a mat"
+
+
+@pytest.mark.parametrize("given, name", [
+    (token("<my-dog>"), "my-dog"), (token("<dog2>"), "dog 2"), (token("<mug>", ""), "mug"), (token("<other>", "cup"), "mug"),
+    (token("<My_Dog>", "cup"), "my-dog"), (token("<my-mug>", "dog"), "mug"),
+])  # fmt: skip
+def test_a_token_finds_its_subject_by_name_or_else_by_super_category(dataset, given, name):
+    (entry,), problems = entries(dataset, given)
+    assert not problems and entry.subject.name == name
+
+
+def test_a_token_that_fits_no_subject_or_two_is_named_with_the_choices(dataset):
+    found, problems = entries(dataset, token("<rex>"), token("<it>", "cow"))
+    assert not found and len(problems) == 2
+    assert "<rex> (dog)" in problems[0] and "Write <rex> = subject" in problems[0] and "dog 2, mug, my-dog" in problems[0]
+    assert "<it> (cow)" in problems[1]
+    (rex, it), problems = entries(dataset, token("<rex>"), token("<it>", "cow"), pairs="<rex> = dog 2\n\n <it>=mug ")
+    assert (rex.subject.name, it.subject.name, problems) == ("dog 2", "mug", [])
+
+
+def test_wrong_pairs_are_said(dataset):
+    _, problems = entries(dataset, token("<my-dog>"), pairs="<my-dog> dog 2\n<you> = mug\n<my-dog> = cow")
+    assert [text.split(":")[0] for text in problems] == ["pairs"] * 3
+    assert "has no =" in problems[0] and "no token is called '<you>'" in problems[1] and "no subject 'cow'" in problems[2]
+
+
+def test_any_token_fits_a_data_set_of_one_subject(dataset):
+    only = Dataset(dataset.root, dataset.subjects[1:2])
+    (entry,), problems = entries(only, token("<rex>"))
+    assert not problems and entry.subject.name == "mug"
+
+
+def test_each_subject_that_has_a_token_has_a_floor_of_its_own(dataset):
+    (_, floor), _ = entries(dataset, token("<my-dog>"), floor=True)
+    assert floor.token is None and (floor.label, floor.subject.name, floor.name_in_prompt) == ("floor-my-dog", "my-dog", "dog")
+    alone, _ = entries(dataset, floor=True)
+    assert [entry.label for entry in alone] == ["floor-dog 2", "floor-mug", "floor-my-dog"]
+    assert alone[1].name_in_prompt == "cup"
+    assert "nothing to evaluate" in entries(dataset)[1][0]
+
+
+def test_checkpoints_and_methods_have_labels_of_their_own_in_any_order(dataset):
+    steps = [token("<my-dog>", step=step, settings={"method": "neti+"}) for step in (20, 100)]
+    twins = [token("<my-dog>", step=5), token("<my-dog>", step=5)]
+    found, _ = entries(dataset, *steps, *twins, identities=["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"])
+    labels = [entry.label for entry in found]
+    assert labels == ["my-dog-neti+-step-20", "my-dog-neti+-step-100", "my-dog-neti-step-5-cccccc", "my-dog-neti-step-5-dddddd"]
+    assert [entry.step for entry in found] == [20, 100, 5, 5]
+    again, _ = entries(dataset, *twins[::-1], *steps, identities=["dddddddd", "cccccccc", "aaaaaaaa", "bbbbbbbb"])
+    assert {entry.label for entry in again} == set(labels)
+    same, _ = entries(dataset, *twins, identities=["eeeeeeee", "eeeeeeee"])
+    assert [entry.label for entry in same] == ["my-dog-neti-step-5"], "the same token twice is evaluated once"
+
+
+def test_labels_by_hand(dataset):
+    found, problems = entries(dataset, token("<my-dog>"), token("<mug>"), labels="ours\n their own ")
+    assert [entry.label for entry in found] == ["ours", "their own"] and not problems
+    for labels, word in (("a", "2 tokens and 1 labels"), ("a\na", "the same"), ("a\n../b", "cannot be"), ("a\nfloor", "taken")):
+        assert any(word in text for text in entries(dataset, token("<my-dog>"), token("<mug>"), labels=labels)[1]), labels
+
+
+def test_a_subject_knows_nothing_of_its_folder(dataset):
+    photo = TestPhoto(dataset.root / "x.png", ("a {}",))
+    subject = Subject("cow", "cow", "living", (), (photo,))
+    moved = dataclasses.replace(subject, test=(TestPhoto(dataset.root / "elsewhere" / "x.jpg", ("a {}",)),))
+    assert make_plan((subject,), 3, 0) == make_plan((moved,), 3, 0), "a data set may be moved and its photos re-encoded"
