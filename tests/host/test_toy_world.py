@@ -11,13 +11,13 @@ from attractor.nodes.evaluation.dataset import read_dataset
 from toy_world import judges, pdst, scenes
 
 TESTS = Path(__file__).resolve().parents[1]
-# Two steps of everything on 64 pictures, in a process of its own, where the weights go into a folder of the test.
+# Two steps of everything on 16 pictures, in a process of its own, where the weights go into a folder of the test.
 RUN = """
 import sys
 from pathlib import Path
 work = Path(sys.argv.pop(1))
 from toy_world import models, train
-train.PICTURES, models.WEIGHTS = 64, work / "weights"
+train.PICTURES, train.BATCH, models.WEIGHTS = 16, 2, work / "weights"
 train.main()
 """
 SAMPLE = """

@@ -43,9 +43,9 @@ def log(work: Path, stage: str, **values) -> None:
         file.write(line + "\n")
 
 
-def training_scenes(count: int = PICTURES) -> list[scenes.Scene]:
+def training_scenes() -> list[scenes.Scene]:
     rng = random.Random(SEED)
-    return [scenes.random_scene(rng, EMPTY) for _ in range(count)]
+    return [scenes.random_scene(rng, EMPTY) for _ in range(PICTURES)]
 
 
 def _picture(scene):
@@ -68,7 +68,7 @@ def to_pixels(pictures: np.ndarray) -> Tensor:
 
 def schedule(step: int, steps: int, warm_up: int, decay: int) -> float:
     """Learning rate factor: up, level, and down at the end, so that more steps can be added to a stopped run."""
-    return max(0.0, min(1.0, (step + 1) / warm_up, (steps - step) / decay))
+    return max(0.0, min(1.0, (step + 1) / warm_up, (steps - step) / max(decay, 1)))
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def train_autoencoder(work: Path, steps: int, decay: int) -> None:
         run.step(step, steps, loss, 1.2e-3 * schedule(step, steps, 100, decay), 0.995)
     with torch.no_grad():
         # Latents of deviation 1 after the host's SD15 scale of 0.18215.
-        raw = torch.cat([average.encoder(to_pixels(pictures[i : i + 64])) for i in range(0, 1024, 64)])
+        raw = torch.cat([average.encoder(to_pixels(pictures[i : i + 64])) for i in range(0, min(len(pictures), 1024), 64)])
         average.latent_mean.copy_(raw.mean((0, 2, 3)))
         average.latent_scale.copy_(1 / (raw - raw.mean((0, 2, 3), keepdim=True)).std() / 0.18215)
     run.save(steps)
