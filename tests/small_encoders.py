@@ -94,6 +94,10 @@ def _enliven(model) -> None:
         for name, value in model.named_parameters():
             if "embed" in name or "token" in name:
                 torch.nn.init.normal_(value, std=0.5)
+            elif any(part in name for part in ("q_proj", "k_proj", "query", "key")):
+                value.mul_(5)  # look at some patches more than at others, or all pictures are one grey average
+            elif "weight" in name and "norm" not in name and "projection" not in name:
+                value.mul_(2)
             elif "norm" in name or "lambda" in name:
                 value.add_(0.2 * torch.randn_like(value))
 
@@ -106,8 +110,8 @@ def write_all(models_folder: Path) -> None:
 
 def cached_small_encoders(cache: Path) -> Path:
     """A models folder with all of them inside the folder `cache`; written first, by a process of its own, if not there."""
-    key = hashlib.sha256(Path(__file__).read_bytes() + version("transformers").encode()).hexdigest()[:12]
-    folder = Path(cache) / f"small-encoders-{key}"
+    writer = version("transformers")
+    folder = Path(cache) / f"small-encoders-{writer}-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as temporary:
@@ -118,7 +122,7 @@ def cached_small_encoders(cache: Path) -> Path:
             except OSError:
                 if not folder.exists():  # made by another process meanwhile
                     raise
-        for stale in cache.glob("small-encoders-*"):
+        for stale in cache.glob(f"small-encoders-{writer}-*"):
             if stale != folder:
                 shutil.rmtree(stale, ignore_errors=True)
     return folder

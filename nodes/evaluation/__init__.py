@@ -4,6 +4,7 @@ from .encoders import LoadEvaluationEncoders
 from .evaluate import PDSTEvaluate
 from .loading import LoadPDST, LoadTokenCheckpoints
 from .making import MakePDSTCaptions, SplitSubjectPhotos
+from .report.node import PDSTReport
 
 NODES = [
     SplitSubjectPhotos,
@@ -12,4 +13,5 @@ NODES = [
     LoadTokenCheckpoints,
     LoadEvaluationEncoders,
     PDSTEvaluate,
+    PDSTReport,
 ]

@@ -1,0 +1,238 @@
+"""From results on disk to the systems that a report compares."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import UserError
+from ..metrics import SCORES
+from ..results import EntryResults, header_differences, read_results
+from ..statistics import Key
+
+FLOOR = "floor"
+GROUPINGS = ("method", "token")
+FEW = 6  # systems that can all be shown beside each other
+_METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A generated image. path, reference: files, or None where they are not kept. score: by name."""
+
+    system: str
+    evaluation: str
+    entry: str
+    key: Key
+    record: dict
+    path: Path | None
+    reference: Path | None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return self.record["scores"]
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A row of the report: a method over its subjects, one checkpoint of it, one token, or the floor.
+
+    series: what its checkpoints have in common, if it is one of several.
+    """
+
+    name: str
+    images: dict[Key, Image]
+    floor: bool = False
+    step: int | None = None
+    series: str | None = None
+
+    def values(self, score: str, subjects: Iterable[str] | None = None) -> dict[Key, float]:
+        """A score of each image, of some subjects or all."""
+        chosen = None if subjects is None else set(subjects)
+        return {key: image.scores[score] for key, image in self.images.items()
+                if score in image.scores and (chosen is None or key[0] in chosen)}
+
+    @property
+    def subjects(self) -> set[str]:
+        return {key[0] for key in self.images}
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """Everything that a report says.
+
+    systems: in order, the floor last. subjects: {name: {super_category, kind, ...}}. ceiling: {subject: {score: value}}.
+    scores: those that are there, in the order of `SCORES`. warnings: what makes rows hard to compare.
+    """
+
+    systems: tuple[System, ...]
+    subjects: dict[str, dict]
+    ceiling: dict[str, dict[str, float | None]]
+    encoders: dict[str, dict[str, str]]
+    settings: dict
+    scores: tuple[str, ...]
+    evaluations: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> tuple[System, ...]:
+        """All systems if they are few; else of each series of checkpoints the last, and all others."""
+        if len(self.systems) <= FEW:
+            return self.systems
+        last = {system.series: system for system in self.systems if system.series}
+        return tuple(system for system in self.systems if not system.series or last[system.series] is system)
+
+    @property
+    def series(self) -> dict[str, list[System]]:
+        """Checkpoints by what they are checkpoints of, in the order of steps."""
+        found: dict[str, list[System]] = {}
+        for system in self.systems:
+            if system.series:
+                found.setdefault(system.series, []).append(system)
+        return found
+
+    def of_kind(self, kind: str) -> list[str]:
+        return [name for name, subject in self.subjects.items() if subject["kind"] == kind]
+
+
+def collect(paths: list[Path], grouping: str = "method") -> Collected:
+    """Read evaluations and put them in the order of a report.
+
+    grouping: `method`: the tokens of one method, each on its subject, are one system. `token`: each is one of its own.
+
+    Raises:
+        UserError: results that are not whole, have no scores, or were scored by different encoders.
+    """
+    paths = list(dict.fromkeys(Path(path).resolve() for path in paths))
+    read = _read(paths)
+    scored = [(folder, entry) for folder, entry in read if entry.header["encoders"]]
+    if not scored:
+        raise UserError("results: they have images but no scores. Evaluate again with metrics on and encoders wired.")
+    warnings = [f"{entry.evaluation}/{entry.entry} has no scores and is left out." for _, entry in read
+                if not entry.header["encoders"]]
+    _, first = scored[0]
+    for _, entry in scored[1:]:
+        if entry.header["encoders"] != first.header["encoders"]:
+            raise UserError(f"results: {entry.evaluation} and {first.evaluation} were scored by different encoders, and such "
+                            "scores cannot be compared. Report them apart, or evaluate one again.")
+        warnings += [f"{entry.evaluation} against {first.evaluation}: {line}."
+                     for line in header_differences(first.header, entry.header, alone=False)]
+    subjects, ceiling = {}, {}
+    for _, entry in scored:
+        for name, subject in entry.header["subjects"].items():
+            subjects.setdefault(name, subject)
+            ceiling.setdefault(name, entry.header["ceiling"].get(name, {}))
+    systems = _systems(scored, grouping)
+    everywhere = set.intersection(*(system.subjects for system in systems))
+    counts = {system.name: len(system.subjects) for system in systems if system.subjects != everywhere}
+    if counts:
+        warnings.append(f"Systems cover different subjects, of which all share {len(everywhere)} ("
+                        + ", ".join(f"{name}: {count}" for name, count in counts.items())
+                        + "). Means over different subjects are not comparable; paired differences are.")
+    records = [record for _, entry in scored for record in entry.records]
+    present = {name for record in records for name in record["scores"]}
+    return Collected(
+        tuple(systems), subjects, ceiling, first.header["encoders"], first.header["settings"],
+        tuple(name for name in SCORES if name in present), tuple(dict.fromkeys(entry.evaluation for _, entry in scored)),
+        tuple(dict.fromkeys(warnings)),
+        {name: sum(record.get(f"seconds_{name}") or 0.0 for record in records) for name in ("sampling", "other")},
+    )
+
+
+def _read(paths: list[Path]) -> list[tuple[Path, EntryResults]]:
+    found, problems = [], []
+    for path in paths:
+        try:
+            found += [(path, entry) for entry in read_results(path)]
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError.of(problems)
+    if not found:
+        raise UserError("results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
+                        "(folders in output/pdst), one a line.")
+    return found
+
+
+def _method(entry: EntryResults) -> str:
+    token = entry.header["token"]
+    return FLOOR if token is None else token["method"]
+
+
+def _systems(scored: list[tuple[Path, EntryResults]], grouping: str) -> list[System]:
+    """By method where a method has each subject once; else its checkpoints, else by evaluation, else token by token."""
+    methods: dict[str, list[tuple[Path, EntryResults]]] = {}
+    for folder, entry in scored:
+        methods.setdefault(_method(entry), []).append((folder, entry))
+    ways = [
+        lambda entry: (_method(entry),), lambda entry: (_method(entry), entry.step),
+        lambda entry: (entry.evaluation, _method(entry)), lambda entry: (entry.evaluation, _method(entry), entry.step),
+    ]
+    each = lambda entry: (entry.evaluation, entry.entry)  # noqa: E731
+    systems = []
+    for method, members in methods.items():
+        for way in ([*ways, each] if grouping == "method" or method == FLOOR else [each]):
+            groups: dict[tuple, list[tuple[Path, EntryResults]]] = {}
+            for member in members:
+                groups.setdefault(way(member[1]), []).append(member)
+            if way is each or all(_subjects_once(group) for group in groups.values()):
+                systems += [_system(method, key, group) for key, group in groups.items()]
+                break
+    return _named(systems)
+
+
+def _subjects_once(group: list[tuple[Path, EntryResults]]) -> bool:
+    names = [name for _, entry in group for name in {record["subject"] for record in entry.records}]
+    return len(names) == len(set(names))
+
+
+def _system(method: str, key: tuple, group: list[tuple[Path, EntryResults]]) -> System:
+    """A group as a system; its name is still that of the group."""
+    steps = {entry.step for _, entry in group}
+    step = steps.pop() if len(steps) == 1 else None
+    evaluation = group[0][1].evaluation if len({entry.evaluation for _, entry in group}) == 1 else ""
+    alone = len(group) == 1 and method != FLOOR
+    name = group[0][1].entry if alone else _METHODS.get(method, method)
+    series = f"{evaluation}\n{name.rsplit('-step-', 1)[0] if alone else name}"
+    images = {}
+    for folder, entry in group:
+        for record in entry.records:
+            image = _image(folder, entry, record)
+            images[image.key] = image
+    return System(name, images, method == FLOOR, step, None if method == FLOOR or step is None else series)
+
+
+def _image(folder: Path, entry: EntryResults, record: dict) -> Image:
+    subject = entry.header["subjects"][record["subject"]]
+    reference = subject["references"][subject["test"].index(record["photo"])] if subject.get("references") else None
+    key = (record["subject"], record["photo"], record["text"], record["index"])
+    return Image("", entry.evaluation, entry.entry, key, record, _file(folder, record["image"]), _file(folder, reference))
+
+
+def _file(folder: Path, name: str | None) -> Path | None:
+    """A file of an evaluation; None if there is none. Names from a results file cannot leave its folder."""
+    path = (folder / name).resolve() if name else None
+    return path if path is not None and path.is_relative_to(folder.resolve()) and path.is_file() else None
+
+
+def _named(systems: list[System]) -> list[System]:
+    """With names that differ, series only where there are several checkpoints, and the floor last."""
+    counts = {s.series: sum(o.series == s.series for o in systems) for s in systems}
+    names = []
+    for system in systems:
+        name = system.name
+        if system.series and counts[system.series] > 1 and "-step-" not in name:
+            name = f"{name}, step {system.step}"
+        names.append(name)
+    found, series_names = [], {}
+    for system, name in zip(systems, names, strict=True):
+        evaluation = next(iter(system.images.values())).evaluation if system.images else ""
+        if names.count(name) > 1:
+            name = f"{evaluation}: {name}"
+        series = None
+        if system.series and counts[system.series] > 1:
+            evaluation, own = system.series.split("\n")
+            clash = any(s != system.series and s and s.split("\n")[1] == own for s in counts)
+            series = series_names.setdefault(system.series, f"{evaluation}: {own}" if clash and evaluation else own)
+        found.append(System(name, system.images, system.floor, system.step, series))
+    return sorted(found, key=lambda s: s.floor)

@@ -1,0 +1,160 @@
+"""PDST Report: reads evaluations and writes the report."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+from comfy_api.latest import io, ui
+
+from ....trainer.files import replacing
+from ...chart import to_tensor
+from ...errors import UserError
+from ...host import folders
+from ...types import PdstResultsType
+from ..statistics import Bootstrap
+from .charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
+from .files import make_csv, make_jsonl, make_markdown
+from .gather import GROUPINGS, Collected, collect
+from .page import make_page
+from .sheet import CHOICES, draw_sheet, make_sheet
+from .tables import Table, held_out, make_tables
+
+_DEFAULTS = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
+
+
+class PDSTReport(io.ComfyNode):
+    """Tables, charts and a contact sheet of evaluations, as pictures and files."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorPDSTReport",
+            display_name="PDST Report",
+            category="attractor/evaluation",
+            description="Compares evaluated tokens, methods and checkpoints: scores with intervals, the paper's charts and a "
+                        "contact sheet. Writes one HTML page, Markdown, CSV and JSON lines.",
+            search_aliases=["benchmark", "compare tokens", "html report", "contact sheet", "overfitting"],
+            is_output_node=True,
+            inputs=_inputs(),
+            outputs=[
+                io.Image.Output("scores", tooltip="Held-out scores with intervals."),
+                io.Image.Output("bubbles", tooltip="The paper's Fig. 5: CLIP-T across, DINO or CLIP-I up, the third as size."),
+                io.Image.Output("curves", tooltip="The paper's Fig. 1: scores over checkpoints, held-out and training photos."),
+                io.Image.Output("contact_sheet", tooltip="Held-out photos beside what each system made of their captions."),
+                io.String.Output("summary", tooltip="All tables in Markdown."),
+                io.String.Output("path", tooltip="The HTML page on disk."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, results=None, evaluations: str = "", name: str = "", **inputs):
+        """Runs again when results on disk have changed."""
+        try:
+            paths = _folders(results, evaluations)
+        except UserError:
+            return ""
+        files = [file for path in paths if path.is_dir() for file in sorted(path.glob("*.jsonl"))]
+        stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
+        return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+
+    @classmethod
+    def execute(cls, evaluations: str, name: str, y_axis: str, contact_sheet: str, results=None, **inputs) -> io.NodeOutput:
+        inputs = {**_DEFAULTS, **inputs}
+        paths = _folders(results, evaluations)
+        target = _target(name, paths)
+        data = collect(paths, inputs["group_by"])
+        baseline = inputs["baseline"].strip()
+        names = [system.name for system in data.systems]
+        if baseline and baseline not in names:
+            raise UserError(f"baseline: there is no system {baseline!r}. There are: {', '.join(names)}.")
+        bootstrap = Bootstrap(inputs["resamples"], inputs["seed"])
+        tables = make_tables(data, bootstrap, baseline)
+        charts = [partial(intervals, data, bootstrap), partial(bubble, data, y_axis), partial(curves, data, bootstrap)]
+        sheet = make_sheet(data, contact_sheet)
+        pictures = [draw(PICTURE).picture() for draw in charts] + [draw_sheet(sheet)]
+        title = name.strip() or paths[0].name
+        shown = [charts[0], *([charts[1]] if len(held_out(data)) == 3 else []), *([charts[2]] if data.series else [])]
+        page = make_page(title, data, tables, shown, (WIDE, NARROW), sheet)
+        markdown = make_markdown(title, data, tables)
+        path = _write(target, page, markdown, tables, data)
+        images = [to_tensor(picture) for picture in pictures]
+        preview = ui.PreviewImage([image[0] for image in images], cls=cls).as_dict()
+        text = f"{path}\n\n{make_markdown(title, data, tables[:1])}"
+        return io.NodeOutput(*images, markdown, str(path), ui={**preview, "text": [text]})
+
+
+def _folders(results, evaluations: str) -> list[Path]:
+    """The evaluations that are wired and those that are named.
+
+    Raises:
+        UserError: a name is no plain one, or there are none.
+    """
+    paths, problems = [Path(path) for path in results or ()], []
+    for line in filter(None, map(str.strip, evaluations.splitlines())):
+        try:
+            path = folders.evaluation_path(line)
+        except UserError as error:
+            problems.append(f"evaluations: {error}")
+            continue
+        if not path.is_dir():
+            problems.append(f"evaluations: there is no folder {line} in output/pdst. Run PDST Evaluate under this name first.")
+        paths.append(path)
+    if problems:
+        raise UserError.of(problems)
+    if not paths:
+        raise UserError("results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
+                        "(folders in output/pdst), one a line.")
+    return list(dict.fromkeys(path.resolve() for path in paths))
+
+
+def _target(name: str, paths: list[Path]) -> Path:
+    """Where the report goes: beside the results of the only evaluation, or under a name of its own.
+
+    Raises:
+        UserError: the name is no plain one.
+    """
+    return (folders.evaluation_path(name.strip()) if name.strip() else paths[0]) / "report"
+
+
+def _write(folder: Path, page: str, markdown: str, tables: list[Table], data: Collected) -> Path:
+    """Every file whole or not at all; the page last. Returns the page's path.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    files = {"images.jsonl": make_jsonl(data), "scores.csv": make_csv(tables), "report.md": markdown, "report.html": page}
+    try:
+        for name, content in files.items():
+            with replacing(folder / name) as temporary:
+                temporary.write_text(content, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"The report could not be written to {folder} ({error}). Free space, or close the file where it is "
+                        "open, and queue again.") from error
+    return folder / "report.html"
+
+
+def _inputs() -> list:
+    more = {"optional": True, "advanced": True}
+    return [
+        PdstResultsType.Input("results", optional=True, tooltip="From PDST Evaluate."),
+        io.String.Input("evaluations", default="", multiline=True,
+                        tooltip="Names of more evaluations (folders in output/pdst), one a line. Needs no wire: reports what "
+                                "was evaluated before, or on other machines once all shards lie in the folder."),
+        io.String.Input("name", default="",
+                        tooltip="Title, and folder under output/pdst that the report goes into (its subfolder report). Empty: "
+                                "the first evaluation's."),
+        io.Combo.Input("y_axis", options=["dino", "clip_i"], default="dino",
+                       tooltip="What the bubble chart has upwards; the other one is the size of the discs."),
+        io.Combo.Input("contact_sheet", options=list(CHOICES), default=CHOICES[0],
+                       tooltip="Which captions to show: the best, median and worst of each subject, or the first of every "
+                               "held-out photo. Needs images that were saved."),
+        io.String.Input("baseline", default="", **more,
+                        tooltip="A system (its name in the table) that all others are compared with. Empty: every pair."),
+        io.Combo.Input("group_by", options=list(GROUPINGS), default=GROUPINGS[0], **more,
+                       tooltip="method: tokens of one method, each on its subject, make one row, as in the paper. token: each "
+                               "has a row of its own."),
+        io.Int.Input("resamples", default=_DEFAULTS["resamples"], min=100, max=100_000, **more,
+                     tooltip="Bootstrap resamples for the intervals."),
+        io.Int.Input("seed", default=0, min=0, max=2**31 - 1, **more,
+                     tooltip="Of the bootstrap: the same seed gives the same intervals."),
+    ]

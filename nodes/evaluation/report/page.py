@@ -1,0 +1,158 @@
+"""The report as one HTML file: pictures inside it, nothing fetched, nothing run, read on a phone and in the dark."""
+
+import base64
+import io
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+from PIL import Image as Picture
+
+from .drawing import Drawing
+from .gather import Collected
+from .sheet import Row, Sheet, score_texts, thumbnail
+from .style import STYLE
+from .tables import TITLES, Difference, Estimate, Table, plain
+
+_QUALITY = 85
+_SCORES_OF = {"clip": "CLIP-T, CLIP-I", "dino": "DINO"}
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # whatever a name may hold: nothing is fetched or run
+
+
+def make_page(
+    title: str, data: Collected, tables: list[Table], charts: list[Callable[[int], Drawing]], widths: tuple[int, int],
+    sheet: Sheet | None,
+) -> str:
+    """The whole page. charts: each draws itself at a width; widths: for screens and for phones. All texts are escaped."""
+    first, *others = [table for table in tables if not table.wide]
+    folded = [table for table in tables if table.wide]
+    parts = [
+        "<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<link rel="icon" href="data:,">', f"<title>{escape(title)}: held-out evaluation</title>", f"<style>{STYLE}</style>",
+        "</head>", "<body>", _header(title, data), "<main>", _warnings(data), _table(first),
+        '<section class="charts" aria-label="Charts">',
+        *(_chart(draw, widths, f"chart-{i}") for i, draw in enumerate(charts)), "</section>",
+        *(_table(table) for table in others), _sheet(sheet), *(_folded(table) for table in folded), "</main>",
+        "<footer><p>Scores are cosines; higher is better. PDST: photos and captions that training never saw, each generated "
+        "image compared with the photo its caption was written for.</p></footer>", "</body>", "</html>",
+    ]
+    return "\n".join(filter(None, parts)) + "\n"
+
+
+def _header(title: str, data: Collected) -> str:
+    systems = [system for system in data.compared if not system.floor]
+    images = sum(len(system.images) for system in data.systems)
+    tiles = [(len(systems), "system" if len(systems) == 1 else "systems"),
+             (len(data.subjects), "subject" if len(data.subjects) == 1 else "subjects"),
+             (f"{images:,}", "images")]
+    items = "".join(f"<li><b>{escape(str(value))}</b><span>{escape(label)}</span></li>" for value, label in tiles)
+    names = " and ".join(f"{encoder['backbone']} ({_SCORES_OF[name]})" for name, encoder in data.encoders.items())
+    return (f'<header><p class="soft">Held-out evaluation</p><h1>{escape(title)}</h1>'
+            f'<p class="soft">Scored by {escape(names)}.</p>'
+            f'<ul class="tiles" aria-label="At a glance">{items}</ul></header>')
+
+
+def _warnings(data: Collected) -> str:
+    if not data.warnings:
+        return ""
+    items = "".join(f"<li>{escape(text)}</li>" for text in data.warnings[:12])
+    more = f"<li>and {len(data.warnings) - 12} more</li>" if len(data.warnings) > 12 else ""
+    return f'<div class="warning" role="note"><b>Read with care</b><ul>{items}{more}</ul></div>'
+
+
+def _table(table: Table) -> str:
+    return f'<section id="{table.name}"><h2>{escape(table.title)}</h2>{_note(table)}{_rows(table)}</section>'
+
+
+def _folded(table: Table) -> str:
+    return f'<details id="{table.name}"><summary>{escape(table.title)}</summary>{_note(table)}{_rows(table)}</details>'
+
+
+def _note(table: Table) -> str:
+    return f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+
+
+def _rows(table: Table) -> str:
+    best = _best(table)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
+    body = []
+    for row in table.rows:
+        cells = "".join(_cell(cell, table.best and cell is not None and cell is best.get(column))
+                        for column, cell in enumerate(row[1:], 1))
+        aside = ' class="aside"' if row[0] in table.aside else ""
+        body.append(f'<tr{aside}><th scope="row">{_breakable(row[0])}</th>{cells}</tr>')
+    return (f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.title)}, table"><table>'
+            f'<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
+
+
+def _breakable(text: str) -> str:
+    """A name that may be broken where a person would break it."""
+    return escape(text).replace("_", "_<wbr>").replace("-", "-<wbr>").replace("/", "/<wbr>")
+
+
+def _best(table: Table) -> dict[int, Estimate]:
+    """By column the highest estimate of the rows that compete, if several do."""
+    rows = [row for row in table.rows if row[0] not in table.aside]
+    found = {}
+    for column in range(1, len(table.columns)):
+        cells = [row[column] for row in rows if isinstance(row[column], Estimate)]
+        if len(cells) > 1:
+            found[column] = max(cells, key=lambda cell: cell.mean)
+    return found
+
+
+def _cell(cell, best: bool) -> str:
+    value, below = plain(cell)
+    if isinstance(cell, str):
+        return f'<td class="words">{escape(value)}</td>'
+    text = f"<b>{escape(value)}</b>" if best or isinstance(cell, Difference) else escape(value)
+    small = "".join(f"<small>{escape(line)}</small>" for line in below.split(" · ") if line)
+    kind = "number count" if isinstance(cell, int) else "number best" if best else "number"
+    return f'<td class="{kind}">{text}{small}</td>'
+
+
+def _chart(draw: Callable[[int], Drawing], widths: tuple[int, int], name: str) -> str:
+    wide, narrow = (draw(width).svg(css, f"{name}-{css}") for width, css in zip(widths, ("wide", "narrow"), strict=True))
+    return f"<figure>{wide}{narrow}</figure>"
+
+
+def _sheet(sheet: Sheet | None) -> str:
+    if sheet is None or not sheet.rows:
+        return ""
+    ranked = any(row.place for row in sheet.rows)
+    how = (f"For each subject the captions with the best, the median and the worst images, by mean {TITLES[sheet.score]} of "
+           "the systems." if ranked else "The first caption of each held-out photo.")
+    names = [system.name for system in sheet.columns]
+    rows = "".join(_sheet_row(row, names) for row in sheet.rows)
+    return (f'<section id="sheet"><h2>Contact sheet</h2><p class="note">{escape(how)} First the held-out photo, then what each '
+            f"system made of its caption. {escape(sheet.note)}</p>{rows}</section>")
+
+
+def _sheet_row(row: Row, names: list[str]) -> str:
+    heading = escape(" · ".join(filter(None, [row.subject, row.place])))
+    cells = [_picture(row.reference, f"Held-out photo of {row.subject}", "held-out photo", [])]
+    for name, image in zip(names, row.images, strict=True):
+        path, lines = (image.path, score_texts(image)) if image else (None, [])
+        cells.append(_picture(path, f"{name}: {row.caption}", name, lines))
+    caption = escape(row.caption)
+    return f'<div class="row"><h3>{heading} <em>{caption}</em></h3><div class="cells">{"".join(cells)}</div></div>'
+
+
+def _picture(path: Path | None, alt: str, name: str, lines: list[str]) -> str:
+    source = _embedded(path) if path is not None else None
+    shown = f'<img src="{source}" alt="{escape(alt)}">' if source else '<div class="none">no picture</div>'
+    scores = " · ".join(f"<span>{escape(part)}</span>" for part in lines)
+    return f"<figure>{shown}<figcaption><b>{_breakable(name)}</b>{scores}</figcaption></figure>"
+
+
+def _embedded(path: Path) -> str | None:
+    """A small JPEG as a data address; None if the file cannot be read."""
+    try:
+        picture: Picture.Image = thumbnail(path)
+    except (OSError, ValueError, SyntaxError):
+        return None
+    written = io.BytesIO()
+    picture.save(written, format="JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
