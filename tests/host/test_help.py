@@ -13,6 +13,7 @@ def schemas():
     import attractor
 
     extension = asyncio.run(attractor.comfy_entrypoint())
+    asyncio.run(extension.on_load())  # registers the folders that lists are made of
     return [node.define_schema() for node in asyncio.run(extension.get_node_list())]
 
 
