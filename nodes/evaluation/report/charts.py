@@ -125,7 +125,7 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawi
     series = list(data.series.items())
     colours = {name: series_colour(data.compared.index(systems[-1])) for name, systems in series}
     steps = [system.step for _, systems in series for system in systems]
-    legend, left, right, tall = 62 + 20 * len(series), 46, 8, 190
+    legend, left, right, tall = 84 + 20 * len(series), 46, 8, 190
     height = legend + len(panels) * (tall + 34) + 22
     drawing = Drawing(width, height, title, _spoken(series, panels))
     drawing.words(0, 18, title, bold=True, size=15)
@@ -157,12 +157,15 @@ def _legend(drawing: Drawing, colours: dict[str, str], width: int, both: bool) -
         y = 42 + 20 * i
         drawing.line([(left, y), (left + 22, y)], colour, 2.5)
         drawing.words(left + 28, y, _shorten(name, width - left - 40, 13))
+    y = 42 + 20 * len(colours)
     if both:
-        y = 42 + 20 * len(colours)
         drawing.line([(left, y), (left + 22, y)], "ink", 2)
         drawing.words(left + 28, y, "held-out", "soft", 12)
         drawing.line([(left + 96, y), (left + 118, y)], "ink", 2, dashed=True)
         drawing.words(left + 124, y, "training photos (biased)", "soft", 12)
+        y += 20
+    drawing.disc(left + 11, y, 6, "ink", 0.25)
+    drawing.words(left + 28, y, "best step by held-out photos", "soft", 12)
 
 
 def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str, str]) -> None:
