@@ -11,7 +11,6 @@ from ..results import EntryResults, header_differences, read_results
 from ..statistics import Key
 
 FLOOR = "floor"
-GROUPINGS = ("method", "token")
 FEW = 6  # systems that can all be shown beside each other
 _METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
