@@ -9,6 +9,10 @@ from pathlib import Path
 from ...trainer.files import replacing
 from .dataset import SLOT, captions_path, read_captions
 
+# An article and up to three words between it and the subject, such as "a small brown {}", but not "a photo of {}".
+_DESCRIBED = re.compile(
+    r"\b(?:a|an|the)\s+((?:(?!(?:a|an|the|of|with|and|in|on|near|by|to|from|at|is)\b)[a-z-]+\s+){1,3})\{\}", re.IGNORECASE
+)
 DRAFTS_FILE = "drafts.json"  # hashes of the caption files as drafted: one that differs was edited by hand
 
 
@@ -33,7 +37,7 @@ def to_caption(text: str, words: list[str]) -> str:
 
     An article stays, as in the prompts of training (`a photo of a {}`); "my dog" and the like become {} as a whole.
     """
-    text = " ".join(text.replace("<", " ").replace(">", " ").split()).rstrip(" .")
+    text = " ".join(re.sub(r"<[^<>]*>|[<>]", " ", text).split()).rstrip(" .")
     if SLOT in text:
         return text
     for word in words:
@@ -55,7 +59,7 @@ def flags(caption: str, words: list[str]) -> list[str]:
     named = [word for word in words if re.search(rf"\b{re.escape(word)}(?:e?s)?\b", rest, flags=re.IGNORECASE)]
     if named:
         found.append(f"still names the subject ({', '.join(named)}): take the word out unless it is another one")
-    described = re.search(r"(?:\b(?:a|an|the)\s+)((?:[a-z-]+\s+){1,3})\{\}", caption, flags=re.IGNORECASE)
+    described = _DESCRIBED.search(caption)
     if described:
         found.append(f"describes the subject ({described[1].strip()}): captions say where it is, not what it is like")
     if any(mark in caption for mark in "<>"):

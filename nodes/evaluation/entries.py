@@ -1,5 +1,6 @@
 """What is evaluated: tokens, checkpoints of a token, the floor; and on which subject each of them."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -11,11 +12,11 @@ FLOOR = "floor"
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """token None: the floor, the super-category's plain word. label: also its file's name."""
+    """A token, or with token None the floor: the super-category's plain word. label: also its file's name."""
 
     label: str
     token: PersonalizedToken | None
-    subjects: tuple[Subject, ...]
+    subject: Subject
     identity: str = ""
 
     @property
@@ -23,8 +24,9 @@ class Entry:
         step = self.token and self.token.record.get("step")
         return step if isinstance(step, int) else None
 
-    def name_in_prompt(self, subject: Subject) -> str:
-        return self.token.placeholder if self.token else subject.super_category
+    @property
+    def name_in_prompt(self) -> str:
+        return self.token.placeholder if self.token else self.subject.super_category
 
     def describe(self) -> dict | None:
         """The token for a results file's header; None for the floor."""
@@ -44,7 +46,7 @@ def method_of(token: PersonalizedToken) -> str:
 def make_entries(
     tokens: list[PersonalizedToken], identities: list[str], dataset: Dataset, pairs: str, labels: str, floor: bool
 ) -> tuple[list[Entry], list[str]]:
-    """Entries in the tokens' order, the floor last; and what is wrong with the choice.
+    """Entries in the tokens' order, the floors of their subjects last; and what is wrong with the choice.
 
     identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: a line a token, or "".
     """
@@ -58,12 +60,12 @@ def make_entries(
         return [], problems
     entries = {}
     for token, identity, subject, label in zip(tokens, identities, paired, names, strict=True):
-        entries.setdefault((identity, subject.name), Entry(label, token, (subject,), identity))  # the same one twice is once
-    if floor:
+        entries.setdefault((identity, subject.name), Entry(label, token, subject, identity))  # the same one twice is once
+    floors = []
+    if floor:  # one a subject, so that tokens of other subjects can join later
         used = {subject.name for subject in paired} if tokens else {subject.name for subject in dataset.subjects}
-        subjects = tuple(subject for subject in dataset.subjects if subject.name in used)
-        return [*entries.values(), Entry(FLOOR, None, subjects)], []
-    return list(entries.values()), []
+        floors = [Entry(_floor_label(s.name), None, s) for s in dataset.subjects if s.name in used]
+    return [*entries.values(), *floors], []
 
 
 def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple[list[Subject], list[str]]:
@@ -129,12 +131,17 @@ def _labels(tokens: list[PersonalizedToken], identities: list[str], typed: str) 
         if len(set(lines)) < len(lines):
             problems.append("labels: two are the same: give each token one of its own.")
         problems += [f"labels: {line!r} cannot be a file's name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
-                     for line in lines if not re.fullmatch(r"\w[\w .+-]*", line) or line == FLOOR or "-shard-" in line]
+                     for line in lines if not re.fullmatch(r"\w[\w .+-]*", line) or line.startswith(FLOOR) or "-shard-" in line]
         return lines, problems
     labels = [_label(token) for token in tokens]
     different = {label: {i for i, other in zip(identities, labels, strict=True) if other == label} for label in labels}
     return [label if len(different[label]) == 1 else f"{label}-{identity[:6]}"
             for label, identity in zip(labels, identities, strict=True)], []
+
+
+def _floor_label(subject: str) -> str:
+    plain = re.sub(r"[^\w .+-]+|-shard-", "-", subject)
+    return f"{FLOOR}-{plain}" + ("" if plain == subject else f"-{hashlib.sha256(subject.encode()).hexdigest()[:6]}")
 
 
 def _label(token: PersonalizedToken) -> str:

@@ -69,8 +69,9 @@ class PDSTEvaluate(io.ComfyNode):
             lambda entry: evaluation_maker(model, clip, vae, entry.token, sampling),
         )
         evaluation.check()
-        evaluation.open()
-        evaluation.run(Progress(evaluation.total, cls.hidden.unique_id))
+        progress = Progress(evaluation.total, cls.hidden.unique_id)
+        evaluation.open(progress)
+        evaluation.run(progress)
         samples = [to_tensor(picture) for picture in evaluation.samples()]
         samples = samples or [torch.zeros(1, sampling.height, sampling.width, 3)]
         shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
@@ -109,7 +110,7 @@ def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
                                   inputs["labels"], inputs["include_floor"])
     problems += list(dict.fromkeys(wrong))
     if not problems:
-        captions = sum(len(photo.captions) for entry in entries for s in entry.subjects for photo in s.test)
+        captions = sum(len(photo.captions) for entry in entries for photo in entry.subject.test)
         images = captions * inputs["images_per_caption"] // inputs["shards"]
         size = images * inputs["width"] * inputs["height"] * 2 if inputs["save_images"] else 0  # a PNG has 1 to 2 bytes a pixel
         problems += disk_problems(folders.evaluations_folder(), _ROOM + size)

@@ -18,7 +18,7 @@ from ..masking.pictures import natural_order, read_picture
 from ..types import Florence2Type
 from .alike import look_at, same_photo
 from .captions import is_edited, subject_words, write_drafts
-from .dataset import KINDS, pictures, subject_names
+from .dataset import KINDS, captions_path, pictures, subject_names
 from .loading import CATEGORY, folder_input, known_folder
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -205,8 +205,12 @@ class MakePDSTCaptions(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder, subject, **_):
         (folder,), (subject,) = ([value] if isinstance(value, str) else value for value in (folder, subject))
+        # Not when the caption files were written: this node writes them itself, and would run again each time.
         test = folders.dataset_path(folder) / subject / "test"
-        return [(path.name, path.stat().st_mtime) for path in sorted(test.glob("*"))]
+        photos = pictures(test) if test.is_dir() else []
+        texts = [captions_path(photo) for photo in photos]
+        return [(photo.name, photo.stat().st_mtime, text.exists() and (not is_edited(photo) or _hash(text)))
+                for photo, text in zip(photos, texts, strict=True)]
 
     @classmethod
     def execute(cls, folder, subject, subject_words, captions_per_photo, replace_edited, florence2=None,

@@ -3,13 +3,13 @@
 <evaluation>/<entry>.jsonl or <entry>-shard-<i>-of-<k>.jsonl. The first line is the header:
 
     format, version, evaluation, entry, step (or null), shard [i, k], expected (images of all shards)
-    token       {placeholder, super_category, kind, method, run, width} or null for the floor
+    token       {placeholder, super_category, kind, method, width} or null for the floor
     identity    {"what": hash}: everything that the images and scores depend on
     settings    sampler, scheduler, steps, cfg, width, height, batch_size, seed, negative, images_per_caption, metrics, ...
     encoders    what the metrics are computed with
     ceiling     {subject: {...}} real photos against real photos
-    subjects    {name: {super_category, kind, train: [file names], test: [file names], references: [pictures of the test
-                photos, relative to the evaluation's folder]}}
+    subjects    {name: {super_category, kind, train: [file names], test: [file names], captions: [how many each], references:
+                [small copies of the test photos, relative to the evaluation's folder]}}; an entry has one
 
 and each further line an image, in the order in which they were made:
 

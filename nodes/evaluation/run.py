@@ -67,7 +67,7 @@ class Evaluation:
         """encoders None: no scores. make_maker(entry): gives what makes images of prompts and seeds."""
         self.folder, self.options, self._encoders, self._make_maker = folder, options, encoders, make_maker
         self._references: dict[str, References] = {}
-        self._subjects = {subject.name: subject for entry in entries for subject in entry.subjects}
+        self._subjects = {entry.subject.name: entry.subject for entry in entries}
         self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
         self._parts = [self._part(entry) for entry in entries]
         self._carried = 0.0  # seconds of the last batch after its record was written
@@ -75,17 +75,15 @@ class Evaluation:
 
     def _part(self, entry: Entry) -> _Part:
         options = self.options
-        shots = make_plan(entry.subjects, options.settings["images_per_caption"], options.settings["seed"])
+        shots = make_plan((entry.subject,), options.settings["images_per_caption"], options.settings["seed"])
         batches = shard_of(make_batches(shots, options.settings["batch_size"]), options.shard, options.shards)
-        identity = {"token": entry.identity or "none", **options.models}
-        for subject in entry.subjects:
-            identity |= self._hashes[subject.name]
+        identity = {"token": entry.identity or "none", **options.models, **self._hashes[entry.subject.name]}
         header = {
             "format": FORMAT, "version": VERSION, "evaluation": self.folder.name, "entry": entry.label, "step": entry.step,
             "shard": [options.shard, options.shards], "expected": len(shots), "token": entry.describe(),
             "identity": identity, "settings": options.settings,
             "encoders": self._encoders.describe() if self._encoders else {}, "ceiling": {},
-            "subjects": {subject.name: _describe(subject) for subject in entry.subjects},
+            "subjects": {entry.subject.name: _describe(entry.subject)},
         }
         path = self.folder / file_name(entry.label, options.shard, options.shards)
         return _Part(entry, ResultsFile(path, header, batches))
@@ -130,14 +128,21 @@ class Evaluation:
                 found += header_differences(header, new, alone=False)
         return list(dict.fromkeys(found))
 
-    def open(self) -> None:
-        """Read what is there, and encode the photos that the rest is compared with."""
+    def open(self, progress: Progress) -> None:
+        """Read what is there, and encode the photos that the rest is compared with.
+
+        Raises:
+            Interrupted: the user cancelled.
+            UserError: as `ResultsFile.open`.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self._parts:
             if not part.file.path.exists() or not read_records(part.file.path)[0]:
-                for subject in part.entry.subjects:
-                    self._keep_photos(subject)
-                    part.file.header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
+                subject = part.entry.subject
+                progress.text(f"looking at the photos of {subject.name}")
+                progress.update(self.done)
+                self._keep_photos(subject)
+                part.file.header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
             part.records = part.file.open()
 
     def _real(self, subject: Subject) -> References:
@@ -190,8 +195,8 @@ class Evaluation:
     def _batch(self, part: _Part, maker, batch: list[Shot]) -> Tensor:
         """Sample, score and write one batch; its images."""
         started = time.monotonic()
-        subject = self._subjects[batch[0].subject]
-        prompts = [prompt_for(shot.text, part.entry.name_in_prompt(subject)) for shot in batch]
+        subject = part.entry.subject
+        prompts = [prompt_for(shot.text, part.entry.name_in_prompt) for shot in batch]
         images = _sample(maker, prompts, [shot.seed for shot in batch], part.entry.label)
         sampled = time.monotonic()
         scores = self._scores(images, batch, subject)

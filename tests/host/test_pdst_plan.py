@@ -88,7 +88,7 @@ def test_brackets_in_captions_are_no_weights():
 ])  # fmt: skip
 def test_a_token_finds_its_subject_by_name_or_else_by_super_category(dataset, given, name):
     (entry,), problems = entries(dataset, given)
-    assert not problems and entry.subjects[0].name == name
+    assert not problems and entry.subject.name == name
 
 
 def test_a_token_that_fits_no_subject_or_two_is_named_with_the_choices(dataset):
@@ -97,7 +97,7 @@ def test_a_token_that_fits_no_subject_or_two_is_named_with_the_choices(dataset):
     assert "<rex> (dog)" in problems[0] and "Write <rex> = subject" in problems[0] and "dog 2, mug, my-dog" in problems[0]
     assert "<it> (cow)" in problems[1]
     (rex, it), problems = entries(dataset, token("<rex>"), token("<it>", "cow"), pairs="<rex> = dog 2\n\n <it>=mug ")
-    assert (rex.subjects[0].name, it.subjects[0].name, problems) == ("dog 2", "mug", [])
+    assert (rex.subject.name, it.subject.name, problems) == ("dog 2", "mug", [])
 
 
 def test_wrong_pairs_are_said(dataset):
@@ -109,15 +109,15 @@ def test_wrong_pairs_are_said(dataset):
 def test_any_token_fits_a_data_set_of_one_subject(dataset):
     only = Dataset(dataset.root, dataset.subjects[1:2])
     (entry,), problems = entries(only, token("<rex>"))
-    assert not problems and entry.subjects[0].name == "mug"
+    assert not problems and entry.subject.name == "mug"
 
 
-def test_the_floor_is_of_the_subjects_that_have_tokens(dataset):
+def test_each_subject_that_has_a_token_has_a_floor_of_its_own(dataset):
     (_, floor), _ = entries(dataset, token("<my-dog>"), floor=True)
-    assert floor.token is None and [s.name for s in floor.subjects] == ["my-dog"]
-    (alone,), _ = entries(dataset, floor=True)
-    assert [s.name for s in alone.subjects] == ["dog 2", "mug", "my-dog"]
-    assert alone.name_in_prompt(dataset.subjects[1]) == "cup"
+    assert floor.token is None and (floor.label, floor.subject.name, floor.name_in_prompt) == ("floor-my-dog", "my-dog", "dog")
+    alone, _ = entries(dataset, floor=True)
+    assert [entry.label for entry in alone] == ["floor-dog 2", "floor-mug", "floor-my-dog"]
+    assert alone[1].name_in_prompt == "cup"
     assert "nothing to evaluate" in entries(dataset)[1][0]
 
 

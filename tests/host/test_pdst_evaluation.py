@@ -1,0 +1,177 @@
+"""An evaluation without a server: scores are of the files, the first of a kind is shown, and what costs time is counted."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from attractor.nodes.errors import UserError
+from attractor.nodes.evaluation.dataset import read_dataset
+from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
+from attractor.nodes.evaluation.entries import make_entries
+from attractor.nodes.evaluation.metrics import SCORES, references, score
+from attractor.nodes.evaluation.results import read_results
+from attractor.nodes.evaluation.run import Evaluation, Options
+from attractor.nodes.masking.pictures import read_picture
+from attractor.trainer.concept import Embedding, PersonalizedToken
+from pdst_set import write_subject
+
+
+class Silent:
+    """Takes progress for a node that is not there."""
+
+    def __init__(self):
+        self.values, self.lines, self.previews = [], [], []
+
+    def update(self, value, preview=None):
+        self.values.append(value)
+        self.previews += [preview] if preview else []
+
+    def text(self, line):
+        self.lines.append(line)
+
+
+def noise(prompts, seeds):
+    """Images as a model would give them: floats, another for each seed and prompt."""
+    def image(prompt, seed):
+        generator = torch.Generator().manual_seed((seed + sum(prompt.encode())) % 2**40)
+        return torch.rand(8, 8, 3, generator=generator).repeat_interleave(6, 0).repeat_interleave(6, 1)
+    return torch.stack([image(*pair) for pair in zip(prompts, seeds, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def encoders(small_encoders):
+    folder = small_encoders / "evaluation"
+    return EvaluationEncoders(load_clip(folder / "clip-tiny"), load_dino(folder / "dino-tiny"))
+
+
+@pytest.fixture
+def evaluation(tmp_path, encoders):
+    """evaluation(**changes): an evaluation of two subjects' tokens in one folder."""
+    write_subject(tmp_path / "set", "cat")
+    write_subject(tmp_path / "set", "mug", "cup", "rigid", seed=1)
+
+    def make(make_images=noise, scored=True, which=("cat", "mug"), tokens=1.0, **changes):
+        dataset = read_dataset(tmp_path / "set", captions=2)
+        chosen = [PersonalizedToken(f"<{name}>", "", "neti", 4, Embedding(torch.full((1, 4), tokens))) for name in which]
+        entries, problems = make_entries(chosen, [f"{name}{tokens}" for name in which], dataset, "", "", True)
+        assert not problems
+        settings = {"images_per_caption": 3, "seed": 0, "batch_size": 2, **changes.pop("settings", {})}
+        options = Options(settings, {"model": "m"}, **changes)
+        return Evaluation(tmp_path / "out", entries, encoders if scored else None, options, lambda entry: make_images)
+    return make
+
+
+def run(evaluation):
+    progress = Silent()
+    evaluation.check()
+    evaluation.open(progress)
+    evaluation.run(progress)
+    return progress
+
+
+def test_scores_are_those_of_the_saved_files(evaluation, encoders, tmp_path):
+    whole = evaluation()
+    progress = run(whole)
+    found = {entry.entry: entry for entry in read_results(tmp_path / "out")}
+    assert list(found) == ["cat-neti", "mug-neti", "floor-cat", "floor-mug"]
+    subject = read_dataset(tmp_path / "set", captions=2).subjects[1]
+    real = references(subject, encoders)
+    for name in ("mug-neti", "floor-mug"):
+        assert found[name].header["ceiling"] == {"mug": real.ceiling}
+        for record in found[name].records[::5]:
+            image = read_picture(tmp_path / "out" / record["image"])[0][None]
+            photo = ["test-1.png", "test-2.png"].index(record["photo"])
+            wanted = score(image, [record["text"].replace("{}", "cup")], real, [photo], encoders)
+            assert record["scores"] == {key: value for key, (value,) in wanted.items()}
+            assert tuple(record["scores"]) == SCORES
+    assert progress.values[-1] == whole.total == 4 * 12 and progress.previews
+    assert progress.lines[0] == "looking at the photos of cat"
+    assert "floor-mug (4 of 4) · image 48 of 48 · clip_t" in progress.lines[-1]
+    assert len(whole.samples()) == 4
+
+
+def test_the_time_of_everything_but_sampling_is_recorded(evaluation, tmp_path):
+    import time
+
+    def slow(prompts, seeds):
+        time.sleep(0.2)
+        return noise(prompts, seeds)
+
+    whole = evaluation(slow, which=("cat",), scored=False, settings={"batch_size": 3})
+    started = time.monotonic()
+    run(whole)
+    elapsed = time.monotonic() - started
+    records = [record for entry in read_results(tmp_path / "out") for record in entry.records]
+    sampling = sum(record["seconds_sampling"] for record in records)
+    other = sum(record["seconds_other"] for record in records)
+    assert 8 * 0.2 <= sampling < elapsed and 0 < other < elapsed - sampling
+    assert whole.summary().splitlines()[-1].startswith("time: ")
+
+
+def test_another_subjects_token_joins_and_its_floor_with_it(evaluation, tmp_path):
+    run(evaluation(which=("cat",), scored=False))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.jsonl")}
+    run(evaluation(which=("mug",), scored=False))
+    assert {entry.entry for entry in read_results(tmp_path / "out")} == {"cat-neti", "mug-neti", "floor-cat", "floor-mug"}
+    assert all((tmp_path / "out" / name).read_bytes() == content for name, content in before.items())
+
+
+def test_a_finished_evaluation_makes_nothing_and_shows_what_is_saved(evaluation):
+    run(evaluation(which=("cat",), scored=False))
+
+    def never(prompts, seeds):
+        raise AssertionError("nothing is left to make")
+
+    again = evaluation(never, which=("cat",), scored=False)
+    run(again)
+    assert len(again.samples()) == 2 and again.done == again.total == 24
+
+
+def test_scores_on_top_of_images_without_are_refused(evaluation):
+    run(evaluation(scored=False))
+    with pytest.raises(UserError, match="encoder clip was None"):
+        evaluation().check()
+
+
+def test_start_over_removes_what_does_not_fit_and_nothing_else(evaluation, tmp_path):
+    run(evaluation(which=("mug",), scored=False))
+    run(evaluation(which=("cat",), scored=False))
+    mug = (tmp_path / "out" / "mug-neti.jsonl").read_bytes()
+    run(evaluation(which=("cat",), tokens=2.0, scored=False, start_over=True))
+    assert (tmp_path / "out" / "mug-neti.jsonl").read_bytes() == mug
+    identity = json.loads((tmp_path / "out" / "cat-neti.jsonl").read_text().splitlines()[0])["identity"]
+    assert identity["token"] == "cat2.0"
+    run(evaluation(which=("cat",), tokens=2.0, scored=False, start_over=True, settings={"seed": 9}))
+    assert {entry.entry for entry in read_results(tmp_path / "out")} == {"cat-neti", "floor-cat"}
+
+
+@pytest.mark.parametrize("images, said", [
+    (torch.full((2, 8, 8, 3), float("nan")), "images that are no numbers"), (torch.OutOfMemoryError("no room"), "batch_size"),
+])  # fmt: skip
+def test_a_model_that_gives_no_image_is_said_and_what_was_made_is_kept(evaluation, tmp_path, images, said):
+    made = []
+
+    def fails(prompts, seeds):
+        if len(made) < 3:
+            made.append(prompts)
+            return noise(prompts, seeds)
+        if isinstance(images, Exception):
+            raise images
+        return images[: len(prompts)]
+
+    with pytest.raises(UserError, match=said):
+        run(evaluation(fails, which=("cat",), scored=False))
+    assert (tmp_path / "out" / "cat-neti.jsonl").read_text().count("\n") == 1 + 5
+    run(evaluation(which=("cat",), scored=False))
+    assert [entry.entry for entry in read_results(tmp_path / "out")] == ["cat-neti", "floor-cat"]
+
+
+def test_photos_are_kept_beside_the_results(evaluation, tmp_path):
+    run(evaluation(which=("cat",), scored=False, save_images=False))
+    header = read_results(tmp_path / "out")[0].header
+    sizes = [Image.open(tmp_path / "out" / name).size for name in header["subjects"]["cat"]["references"]]
+    assert sizes == [(96, 72)] * 2
+    assert not (tmp_path / "out" / "images").exists()
+    assert str(tmp_path) not in (tmp_path / "out" / "cat-neti.jsonl").read_text(), "results are to be shared, without paths"
