@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation.report import node as report_node
 from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
 from attractor.nodes.evaluation.report.files import make_csv, make_jsonl, make_markdown
 from attractor.nodes.evaluation.report.gather import collect
+from attractor.nodes.evaluation.report.making import write
 from attractor.nodes.evaluation.report.page import make_page
 from attractor.nodes.evaluation.report.sheet import draw_sheet, make_sheet
 from attractor.nodes.evaluation.report.tables import CEILING as CEILING_ROW
@@ -437,7 +437,7 @@ def test_a_subject_of_many_photos_does_not_make_an_endless_page(tmp_path):
 def test_a_report_that_cannot_be_written_leaves_the_old_one(methods, tmp_path, monkeypatch):
     data, tables = collect([methods]), make_tables(collect([methods]), FAST)
     folder = tmp_path / "report"
-    report_node._write(folder, "old", "old", tables, data)
+    write(folder, "old", "old", tables, data)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(before) == {"images.jsonl", "scores.csv", "report.md", "report.html"}
     real = Path.write_text
@@ -450,6 +450,6 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(methods, tmp_path, m
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match="No space left.*Free space"):
-        report_node._write(folder, "new page", "new", tables, data)
+        write(folder, "new page", "new", tables, data)
     assert (folder / "report.html").read_bytes() == before["report.html"] == b"old"
     assert {path.name for path in folder.iterdir()} == set(before), "half a file is left"

@@ -12,13 +12,15 @@ PICTURE, WIDE, NARROW = 760, 1080, 372  # pixels of width: in the graph, in the 
 _ROW = 26
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` + 1 round numbers from `low` to `high`."""
+def _ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
+    """At most `most` + 1 round numbers from `low` to `high`, and how they are written: all to the same decimal."""
     rough = max(high - low, 1e-6) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    ticks = [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [(tick, f"{tick + 0.0:.{decimals}f}".replace("-", "−")) for tick in ticks]
 
 
 def _span(values: list[float], margin: float = 0.12) -> tuple[float, float]:
@@ -30,10 +32,6 @@ def _span(values: list[float], margin: float = 0.12) -> tuple[float, float]:
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     return lambda value: start + (end - start) * (value - low) / (high - low)
-
-
-def _label(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".").replace("-", "−") if value else "0"
 
 
 def _shorten(text: str, width: float, size: int) -> str:
@@ -71,12 +69,12 @@ def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
     y_low, y_high = _span([means[s][y_score] for s in systems], 0.25)
     x = _scale(x_low, x_high, left, width - right)
     y = _scale(y_low, y_high, height - bottom, top)
-    for tick in _ticks(x_low, x_high, 4 if narrow else 7):
+    for tick, label in _ticks(x_low, x_high, 4 if narrow else 7):
         drawing.line([(x(tick), top), (x(tick), height - bottom)], "grid")
-        drawing.words(x(tick), height - bottom + 14, _label(tick), "soft", 12, "middle")
-    for tick in _ticks(y_low, y_high, 6):
+        drawing.words(x(tick), height - bottom + 14, label, "soft", 12, "middle")
+    for tick, label in _ticks(y_low, y_high, 6):
         drawing.line([(left, y(tick)), (width - right, y(tick))], "grid")
-        drawing.words(left - 8, y(tick), _label(tick), "soft", 12, "end")
+        drawing.words(left - 8, y(tick), label, "soft", 12, "end")
     drawing.words((left + width - right) / 2, height - 14, "CLIP-T (follows the caption)", "soft", 12, "middle")
     drawing.words(13, (top + height - bottom) / 2, f"{TITLES[y_score]} (looks like the held-out photo)", "soft", 12, "middle",
                   upright=False)
@@ -173,9 +171,9 @@ def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str,
     values = [v for line in found.values() for _, e in line for v in (e.mean, e.low, e.high) if v is not None]
     low, high = _span(values, 0.06)
     y = _scale(low, high, bottom, top)
-    for tick in _ticks(low, high, 4):
+    for tick, label in _ticks(low, high, 4):
         drawing.line([(left, y(tick)), (right, y(tick))], "grid")
-        drawing.words(left - 8, y(tick), _label(tick), "soft", 12, "end")
+        drawing.words(left - 8, y(tick), label, "soft", 12, "end")
     drawing.words(0, top - 14, title, bold=True)
     for (name, measure), line in found.items():
         if not measure.endswith("_train") and all(e.low is not None for _, e in line):
@@ -219,9 +217,9 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Dr
         left, right, top = 6 + names, width - 6, 34 + number * tall + 24
         x, bottom = _scale(low, high, left, right), top + row * len(systems)
         drawing.words(0, top - 10, TITLES[score], bold=True)
-        for tick in _ticks(low, high, 4 if narrow else 7):
+        for tick, label in _ticks(low, high, 4 if narrow else 7):
             drawing.line([(x(tick), top), (x(tick), bottom)], "grid")
-            drawing.words(x(tick), bottom + 12, _label(tick), "soft", 12, "middle")
+            drawing.words(x(tick), bottom + 12, label, "soft", 12, "middle")
         if real is not None:
             drawing.line([(x(real), top), (x(real), bottom)], "soft", 1.5, dashed=True)
             drawing.words(min(x(real), right), top - 10, "real photos", "soft", 12, "end")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ...errors import UserError
@@ -10,22 +11,30 @@ from ..results import EntryResults, header_differences, read_results
 from ..statistics import Key
 
 FLOOR = "floor"
-GROUPINGS = ("method", "token")
 FEW = 6  # systems that can all be shown beside each other
 _METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A generated image. path, reference: files, or None where they are not kept. score: by name."""
+    """A generated image. folder: of its evaluation. photo: the copy of its held-out photo, relative to the folder."""
 
-    system: str
+    folder: Path
     evaluation: str
     entry: str
     key: Key
     record: dict
-    path: Path | None
-    reference: Path | None
+    photo: str | None
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None if it was not kept."""
+        return _file(self.folder, self.record["image"])
+
+    @property
+    def reference(self) -> Path | None:
+        """The held-out photo's file; None if it was not kept."""
+        return _file(self.folder, self.photo)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -47,13 +56,20 @@ class System:
 
     def values(self, score: str, subjects: Iterable[str] | None = None) -> dict[Key, float]:
         """A score of each image, of some subjects or all."""
-        chosen = None if subjects is None else set(subjects)
-        return {key: image.scores[score] for key, image in self.images.items()
-                if score in image.scores and (chosen is None or key[0] in chosen)}
+        chosen = self._by_subject if subjects is None else subjects
+        return {image.key: image.scores[score] for name in chosen for image in self._by_subject.get(name, ())
+                if score in image.scores}
 
     @property
     def subjects(self) -> set[str]:
-        return {key[0] for key in self.images}
+        return set(self._by_subject)
+
+    @cached_property
+    def _by_subject(self) -> dict[str, list[Image]]:
+        found: dict[str, list[Image]] = {}
+        for key, image in self.images.items():
+            found.setdefault(key[0], []).append(image)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +222,7 @@ def _image(folder: Path, entry: EntryResults, record: dict) -> Image:
     subject = entry.header["subjects"][record["subject"]]
     reference = subject["references"][subject["test"].index(record["photo"])] if subject.get("references") else None
     key = (record["subject"], record["photo"], record["text"], record["index"])
-    return Image("", entry.evaluation, entry.entry, key, record, _file(folder, record["image"]), _file(folder, reference))
+    return Image(folder, entry.evaluation, entry.entry, key, record, reference)
 
 
 def _file(folder: Path, name: str | None) -> Path | None:

@@ -12,7 +12,6 @@ from .drawing import LIGHT, _font
 from .gather import Collected, Image, System
 from .tables import HELD_OUT, TITLES, held_out
 
-CHOICES = ("best, median, worst", "every photo", "none")
 _SIDE, _GAP, _LINE, _HEAD = 224, 10, 18, 44  # pixels
 _MOST = 8  # systems in a row
 _MOST_ROWS = 240

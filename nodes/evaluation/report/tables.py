@@ -151,7 +151,7 @@ def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
         for system in data.systems:
             if name in system.subjects:
                 found = [_estimate(system, score, bootstrap, [name]) for score in data.scores]
-                images = sum(key[0] == name for key in system.images)
+                images = next((cell.images for cell in found if cell), 0)
                 rows.append((f"{name}: {system.name}", subject["super_category"], subject["kind"], *found, images))
         rows.append((f"{name}: {CEILING}", subject["super_category"], subject["kind"],
                      *(ceiling(data, score, [name]) for score in data.scores), None))
