@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pdst_results import CEILING, CORGI, ENCODERS, SUBJECTS, picture, write_checkpoints, write_demonstration, write_entry
 from PIL import Image
 
 from attractor.nodes.errors import UserError
@@ -22,6 +21,7 @@ from attractor.nodes.evaluation.report.sheet import draw_sheet, make_sheet
 from attractor.nodes.evaluation.report.tables import CEILING as CEILING_ROW
 from attractor.nodes.evaluation.report.tables import make_tables
 from attractor.nodes.evaluation.statistics import Bootstrap, Difference, Estimate, difference, estimate, unit_of
+from pdst_results import CEILING, CORGI, ENCODERS, SUBJECTS, picture, write_checkpoints, write_demonstration, write_entry
 
 FAST = Bootstrap(200)
 MEANS = {"clip_t": 0.3, "clip_i": 0.7, "dino": 0.5, "clip_i_train": 0.75, "dino_train": 0.6}

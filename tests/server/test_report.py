@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from graphs import add_tiny
-from pdst_results import CORGI, SUBJECTS, write_checkpoints, write_demonstration, write_entry
 from safetensors.torch import load_file
 
 from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
 from comfy_server import ComfyServer, link
 from local_hub import LocalHub
+from pdst_results import CORGI, SUBJECTS, write_checkpoints, write_demonstration, write_entry
 from pdst_set import write_subject
 
 CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dino-vits16"
