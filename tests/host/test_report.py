@@ -307,13 +307,12 @@ class Page(HTMLParser):
 def test_what_users_typed_stays_text_in_every_file(tmp_path):
     bad = "<script>alert('x')</script>"
     evil = {f"\"><img src=x onerror=alert(1)> {bad}": (f"dog{bad}", "living")}
-    write_entry(tmp_path / "e", "plain", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ")
+    write_entry(tmp_path / "e", "plain", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ", pictures=True)
     write_entry(tmp_path / "f", "other", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ")
     data = collect([tmp_path / "e", tmp_path / "f"])
-    sheet = make_sheet(data, BEST)
-    assert sheet is None, "no pictures were kept"
-    page = Page(page_of(data, title=f"mine {bad}"))
-    assert "script" not in page.tags and "img" not in page.tags
+    page = Page(page_of(data, make_sheet(data, BEST), title=f"mine {bad}"))
+    assert "script" not in page.tags and page.tags.count("img") == 3 * 2
+    assert all(value.startswith("data:") for name, value in page.attributes if name == "src")
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert f"mine {bad}" in "".join(page.words), "shown as typed"
     markdown = make_markdown(f"mine {bad}", data, make_tables(data, FAST))

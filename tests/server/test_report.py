@@ -68,8 +68,13 @@ def refusal(comfy, function, *arguments, **more):
 
 
 def header(server, name):
-    with open(server.output / "pdst" / name / "floor.jsonl") as file:
-        return json.loads(file.readline())
+    return json.loads(lines_of(server, name)[0])
+
+
+def lines_of(server, name):
+    """The only results file of an evaluation."""
+    (path,) = (server.output / "pdst" / name).glob("*.jsonl")
+    return path.read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +171,7 @@ def test_openais_clip_is_downloaded_in_the_older_format_and_gives_the_same_score
     evaluate(comfy, "wired")
 
     def scores(server, name):
-        lines = (server.output / "pdst" / name / "floor.jsonl").read_text().splitlines()[1:]
-        return [list(json.loads(line)["scores"].values()) for line in lines]
+        return [list(json.loads(line)["scores"].values()) for line in lines_of(server, name)[1:]]
 
     assert np.allclose(scores(hub_server, "loaded"), scores(comfy_server, "wired"), atol=1e-6)
     assert header(hub_server, "loaded")["encoders"]["clip"]["weights"].startswith("sha256:")
