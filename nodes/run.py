@@ -15,7 +15,6 @@ from ..trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ..trainer.token_file import save_token
 from .chart import beside, draw_chart
 from .errors import UserError
-from .evaluation.report.charts import training_curve
 from .host.progress import Interrupted, Progress, is_out_of_memory
 
 STATE_FILE = "resume.state"
@@ -158,6 +157,8 @@ class Run:
 
     def overfitting_curve(self) -> Image.Image:
         """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
+        from .evaluation.report.charts import training_curve  # only now: ComfyUI's start need not wait for drawing
+
         best = self.best()
         return training_curve(self.folder.name, self.scores, best and best["step"]).picture(scale=1)
 
