@@ -253,19 +253,21 @@ def training_curve(name: str, scores: list[dict[str, float]], best_step: int | N
         return empty(title, "Wire dataset and encoders to see when the token overfits.", width)
     shown = [score for score in ("dino", "clip_i", "clip_t") if score in scores[0]]
     steps = [entry["step"] for entry in scores]
-    legend, left, right, tall = 64, 62, 20, 150
+    legend, left, right, tall = 104, 46, 8, 150
     height = legend + len(shown) * (tall + 34) + 22
     drawing = Drawing(width, height, title, f"best step {best_step}")
-    drawing.words(left, 18, title, bold=True, size=15)
-    _legend(drawing, [(f"{name}, best step {best_step}", None)], left, width, both=True)
+    drawing.words(0, 18, title, bold=True, size=15)
+    colours = {f"kept: step {best_step}, by the geometric mean of all": series_colour(0)}
+    (series,) = colours
+    _legend(drawing, colours, width, both=True)
     x = _scale(min(steps) - 0.5, max(steps) + 0.5, left + 8, width - right - 8)
     for number, score in enumerate(shown):
         top = legend + number * (tall + 34) + 24
-        found = {(name, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
+        found = {(series, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
                  for measure in (score, f"{score}_train") if measure in scores[0]}
         box = (left, top, width - right, top + tall - 8)
         drawing.line([(x(best_step), box[1]), (x(best_step), box[3])], "soft", 1, dashed=True)
-        _panel(drawing, found, TITLES[score], x, box, [name])
+        _panel(drawing, found, TITLES[score], x, box, colours)
     for step in _at_most(steps, 8):
         drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
     drawing.words(left - 8, height - 14, "step", "soft", 12, "end")
