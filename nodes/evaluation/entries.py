@@ -1,6 +1,7 @@
 """What is evaluated: tokens, checkpoints of a token, the floor; and on which subject each of them."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
@@ -34,13 +35,23 @@ class Entry:
             return None
         token = self.token
         return {"placeholder": token.placeholder, "super_category": token.super_category, "kind": token.kind,
-                "method": method_of(token), "width": token.width}
+                "method": method_of(token), "width": token.width, "run": run_of(token)}
 
 
 def method_of(token: PersonalizedToken) -> str:
     """The method it was trained by, as far as its file says."""
     settings = token.record.get("settings")
     return settings.get("method", token.kind) if isinstance(settings, dict) else token.kind
+
+
+def run_of(token: PersonalizedToken) -> str | None:
+    """What checkpoints of one training have in common and those of two have not; None if its file does not say."""
+    settings, inputs = (token.record.get(name) for name in ("settings", "identity"))
+    if not isinstance(settings, dict):
+        return None
+    same = {name: value for name, value in settings.items() if name != "steps"}  # a training may be prolonged
+    text = json.dumps([same, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def make_entries(

@@ -134,6 +134,19 @@ def test_checkpoints_and_methods_have_labels_of_their_own_in_any_order(dataset):
     assert [entry.label for entry in same] == ["my-dog-neti-step-5"], "the same token twice is evaluated once"
 
 
+def test_checkpoints_of_one_training_name_the_same_run_and_those_of_another_do_not(dataset):
+    def run(step, lr=1.0, photos="p", steps=500):
+        settings = {"method": "neti", "learning_rate": lr, "steps": steps}
+        made = token("<my-dog>", step=step, settings=settings, identity={"photos": photos}, scores={"dino": step})
+        (entry,), _ = entries(dataset, made)
+        return entry.describe()["run"]
+
+    assert run(100) == run(200) == run(700, steps=1000)
+    assert len({run(100), run(100, lr=2.0), run(100, photos="q")}) == 3
+    (entry,), _ = entries(dataset, token("<my-dog>"))
+    assert entry.describe()["run"] is None
+
+
 def test_labels_by_hand(dataset):
     found, problems = entries(dataset, token("<my-dog>"), token("<mug>"), labels="ours\n their own ")
     assert [entry.label for entry in found] == ["ours", "their own"] and not problems

@@ -31,6 +31,8 @@ def _span(values: list[float], margin: float = 0.12) -> tuple[float, float]:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    if high == low:
+        return lambda value: (start + end) / 2
     return lambda value: start + (end - start) * (value - low) / (high - low)
 
 
