@@ -20,6 +20,7 @@ and each further line an image, in the order in which they were made:
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +62,10 @@ class ResultsFile:
         self.path, self.header, self._batches = path, header, batches
         self.done = 0  # batches
 
-    def open(self) -> list[dict]:
+    def open(self, complete: Callable[[dict], None] = lambda header: None) -> list[dict]:
         """Go on with the file, or begin it; the records that are there already.
+
+        complete(header): called before the file is begun, where no whole batch is there; may add to the header.
 
         Raises:
             UserError: it holds results of something else; says what differs.
@@ -75,6 +78,7 @@ class ResultsFile:
                 raise UserError(differs(self.path, differences))
             records = self._whole_batches(records)
         if not records:
+            complete(self.header)
             with replacing(self.path) as temporary:
                 temporary.write_text(json.dumps(self.header, allow_nan=False) + "\n", encoding="utf-8")
         return records
@@ -88,8 +92,10 @@ class ResultsFile:
             if [(r["number"], r["seed"]) for r in part] != [(shot.number, shot.seed) for shot in batch]:
                 raise UserError(f"name: {self.path.name} is damaged at image {kept + 1}. Delete it, or give another name.")
             kept, self.done = kept + len(batch), self.done + 1
-        with open(self.path, "r+b") as file:
-            file.truncate(_end_of_line(self.path, 1 + kept))
+        end = _end_of_line(self.path, 1 + kept)
+        if self.path.stat().st_size != end:  # else it stays untouched, its time too
+            with open(self.path, "r+b") as file:
+                file.truncate(end)
         return records[:kept]
 
     @property
@@ -142,6 +148,19 @@ def read_header(path: Path) -> dict | None:
     if header["version"] > VERSION:
         raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
     return header
+
+
+def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
+    """Entry and token identity of the results in an evaluation's folder; files that cannot be read are left out."""
+    found = set()
+    for path in folder.glob("*.jsonl") if folder.is_dir() else ():
+        try:
+            header = read_header(path)
+        except UserError:
+            continue  # said where the results are compared
+        if header is not None:
+            found.add((header["entry"], header["identity"].get("token")))
+    return frozenset(found)
 
 
 def read_records(path: Path) -> tuple[list[dict], bool]:

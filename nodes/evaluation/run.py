@@ -137,22 +137,30 @@ class Evaluation:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self._parts:
-            if not part.file.path.exists() or not read_records(part.file.path)[0]:
-                subject = part.entry.subject
+            subject = part.entry.subject
+
+            def begin(header: dict, subject: Subject = subject) -> None:
                 progress.text(f"looking at the photos of {subject.name}")
                 progress.update(self.done)
                 self._keep_photos(subject)
-                part.file.header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
-            part.records = part.file.open()
+                header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
+
+            part.records = part.file.open(begin)
+            self._keep_photos(subject, missing=True)  # such as of shards that were put together without them
 
     def _real(self, subject: Subject) -> References:
         if subject.name not in self._references:
             self._references[subject.name] = references(subject, self._encoders)
         return self._references[subject.name]
 
-    def _keep_photos(self, subject: Subject) -> None:
-        """Small copies of the test photos, so that the results can be looked at where the data set is not."""
+    def _keep_photos(self, subject: Subject, missing: bool = False) -> None:
+        """Small copies of the test photos, so that the results can be looked at where the data set is not.
+
+        missing: only of those that have none.
+        """
         for photo, name in zip(subject.test, _describe(subject)["references"], strict=True):
+            if missing and (self.folder / name).is_file():
+                continue
             picture = to_picture(read_picture(photo.path)[0][None])
             picture.thumbnail((_REFERENCE_SIDE, _REFERENCE_SIDE))
             with replacing(self.folder / name) as temporary:

@@ -1,6 +1,7 @@
 """An evaluation without a server: scores are of the files, the first of a kind is shown, and what costs time is counted."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -166,6 +167,26 @@ def test_a_model_that_gives_no_image_is_said_and_what_was_made_is_kept(evaluatio
     assert (tmp_path / "out" / "cat-neti.jsonl").read_text().count("\n") == 1 + 5
     run(evaluation(which=("cat",), scored=False))
     assert [entry.entry for entry in read_results(tmp_path / "out")] == ["cat-neti", "floor-cat"]
+
+
+@pytest.mark.parametrize("kept", [1, 2], ids=["a part of a batch", "a whole batch"])
+def test_what_a_cut_leaves_of_the_first_batch_does_not_cost_the_ceiling(evaluation, tmp_path, kept):
+    run(evaluation(which=("cat",)))
+    path = tmp_path / "out" / "cat-neti.jsonl"
+    before = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(before[: 1 + kept]))
+    run(evaluation(which=("cat",)))
+    after = path.read_bytes().splitlines(keepends=True)
+    assert json.loads(after[0])["ceiling"]["cat"] and after[0] == before[0] and len(after) == len(before)
+
+
+def test_results_without_the_copies_of_the_photos_go_on_and_get_them_back(evaluation, tmp_path):
+    run(evaluation(which=("cat",), scored=False))
+    photos, path = tmp_path / "out" / "photos", tmp_path / "out" / "cat-neti.jsonl"
+    shutil.rmtree(photos)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    assert run(evaluation(which=("cat",), scored=False)).previews
+    assert sorted(p.name for p in photos.rglob("*.jpg")) == ["test-1.jpg", "test-2.jpg"]
 
 
 def test_photos_are_kept_beside_the_results(evaluation, tmp_path):
