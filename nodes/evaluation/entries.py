@@ -55,14 +55,16 @@ def run_of(token: PersonalizedToken) -> str | None:
 
 
 def make_entries(
-    tokens: list[PersonalizedToken], identities: list[str], dataset: Dataset, pairs: str, labels: str, floor: bool
+    tokens: list[PersonalizedToken], identities: list[str], dataset: Dataset, pairs: str, labels: str, floor: bool,
+    known: frozenset[tuple[str, str]] = frozenset(),
 ) -> tuple[list[Entry], list[str]]:
     """Entries in the tokens' order, the floors of their subjects last; and what is wrong with the choice.
 
     identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: a line a token, or "".
+    known: label and identity of tokens that this evaluation holds already; they keep their labels.
     """
     paired, problems = pair(tokens, dataset, pairs)
-    names, wrong = _labels(tokens, identities, labels)
+    names, wrong = _labels(tokens, identities, labels, known)
     problems += wrong
     if not tokens and not floor:
         problems.append("tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, or turn "
@@ -132,8 +134,10 @@ def _plain(name: str, without: str = "") -> str:
     return re.sub(r"[\W_]+", "", name.lower()).removeprefix(without)
 
 
-def _labels(tokens: list[PersonalizedToken], identities: list[str], typed: str) -> tuple[list[str], list[str]]:
-    """A label for each token, which does not depend on the others' order."""
+def _labels(
+    tokens: list[PersonalizedToken], identities: list[str], typed: str, known: frozenset[tuple[str, str]]
+) -> tuple[list[str], list[str]]:
+    """A label for each token, which does not depend on the others' order, nor for a known one on the others at all."""
     lines = [line.strip() for line in typed.splitlines() if line.strip()]
     if lines:
         problems = []
@@ -146,8 +150,12 @@ def _labels(tokens: list[PersonalizedToken], identities: list[str], typed: str) 
         return lines, problems
     labels = [_label(token) for token in tokens]
     different = {label: {i for i, other in zip(identities, labels, strict=True) if other == label} for label in labels}
-    return [label if len(different[label]) == 1 else f"{label}-{identity[:6]}"
-            for label, identity in zip(labels, identities, strict=True)], []
+    found = []
+    for label, identity in zip(labels, identities, strict=True):
+        own = f"{label}-{identity[:6]}"
+        apart = (own, identity) in known or ((label, identity) not in known and len(different[label]) > 1)
+        found.append(own if apart else label)
+    return found, []
 
 
 def _floor_label(subject: str) -> str:

@@ -16,6 +16,7 @@ from ..types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, Pe
 from .entries import Entry, make_entries
 from .loading import CATEGORY
 from .plan import limited
+from .results import known_tokens
 from .run import Evaluation, Options, disk_problems
 
 _DEFAULTS = {"negative": "", "metrics": True, "pairs": "", "labels": "", "max_photos": 0, "max_captions": 0, "shard": 1,
@@ -106,8 +107,9 @@ def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
                         "images only.")
     if inputs["shard"] > inputs["shards"]:
         problems.append(f"shard is {inputs['shard']} of {inputs['shards']}: use 1 to {inputs['shards']}.")
+    known = frozenset() if problems else known_tokens(folders.evaluation_path(inputs["name"].strip()))
     entries, wrong = make_entries(tokens, [token_identity(token) for token in tokens], dataset, inputs["pairs"],
-                                  inputs["labels"], inputs["include_floor"])
+                                  inputs["labels"], inputs["include_floor"], known)
     problems += list(dict.fromkeys(wrong))
     if not problems:
         captions = sum(len(photo.captions) for entry in entries for photo in entry.subject.test)

@@ -27,9 +27,9 @@ def token(placeholder, super_category="dog", **record):
     return PersonalizedToken(placeholder, super_category, "neti", 768, Embedding(torch.zeros(1, 768)), record=record)
 
 
-def entries(dataset, *tokens, pairs="", labels="", floor=False, identities=None):
+def entries(dataset, *tokens, pairs="", labels="", floor=False, identities=None, known=()):
     identities = identities or [f"{i:06d}rest" for i, _ in enumerate(tokens)]
-    return make_entries(list(tokens), identities, dataset, pairs, labels, floor)
+    return make_entries(list(tokens), identities, dataset, pairs, labels, floor, frozenset(known))
 
 
 def test_a_seed_depends_on_base_subject_photo_caption_and_index_alone(dataset):
@@ -145,6 +145,19 @@ def test_checkpoints_of_one_training_name_the_same_run_and_those_of_another_do_n
     assert len({run(100), run(100, lr=2.0), run(100, photos="q")}) == 3
     (entry,), _ = entries(dataset, token("<my-dog>"))
     assert entry.describe()["run"] is None
+
+
+def test_a_token_keeps_the_label_it_was_evaluated_under(dataset):
+    """Whichever others are wired now, or were then."""
+    def labels(*identities, known):
+        tokens = [token("<my-dog>", step=5) for _ in identities]
+        return [entry.label for entry in entries(dataset, *tokens, identities=list(identities), known=known)[0]]
+
+    alone, a, b = "my-dog-neti-step-5", "my-dog-neti-step-5-aaaaaa", "my-dog-neti-step-5-bbbbbb"
+    assert labels("aaaaaaaa", "bbbbbbbb", known=[(alone, "aaaaaaaa")]) == [alone, b]
+    assert labels("bbbbbbbb", known=[(alone, "aaaaaaaa"), (b, "bbbbbbbb")]) == [b]
+    assert labels("aaaaaaaa", known=[(a, "aaaaaaaa"), (b, "bbbbbbbb")]) == [a]
+    assert labels("cccccccc", known=[(alone, "aaaaaaaa")]) == [alone], "retrained: refused, not put beside the other"
 
 
 def test_labels_by_hand(dataset):
