@@ -1,5 +1,7 @@
 """PDST Evaluate: the schema, the checks before any work, and the wiring of an evaluation."""
 
+import time
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -16,7 +18,7 @@ from ..types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, Pe
 from .entries import Entry, make_entries
 from .loading import CATEGORY
 from .plan import limited
-from .results import known_tokens
+from .results import known_tokens, result_stamps
 from .run import Evaluation, Options, disk_problems
 
 _DEFAULTS = {"negative": "", "metrics": True, "pairs": "", "labels": "", "max_photos": 0, "max_captions": 0, "shard": 1,
@@ -48,6 +50,20 @@ class PDSTEvaluate(io.ComfyNode):
                 io.Image.Output("samples", is_output_list=True, tooltip="The first image of each token."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, name=None, start_over=None, **_):
+        """Runs again when results on disk have changed, which is quick where none are missing; with start_over each time.
+
+        Every input comes as a list, and [None] where it is wired.
+        """
+        (name,), (start_over,) = name or [None], start_over or [False]
+        if name is None or start_over is not False:
+            return f"{time.time_ns()}"
+        try:
+            return result_stamps([folders.evaluation_path(name.strip())])
+        except UserError:
+            return ""  # said when it is run
 
     @classmethod
     def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, **inputs) -> io.NodeOutput:

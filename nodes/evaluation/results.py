@@ -17,10 +17,11 @@ and each further line an image, in the order in which they were made:
     scores {name: cosine}, image (relative to the evaluation's folder) or null, seconds_sampling, seconds_other
 """
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,10 @@ from .plan import Shot
 
 FORMAT, VERSION = "attractor-pdst", 1
 _SHARD = re.compile(r"(?P<entry>.+)-shard-(?P<shard>\d+)-of-(?P<shards>\d+)")
+_HEADER = {
+    "version": int, "entry": str, "step": int | None, "shard": list, "expected": int, "token": dict | None, "identity": dict,
+    "settings": dict, "encoders": dict, "ceiling": dict, "subjects": dict,
+}  # fmt: skip
 _SAME_IN_SHARDS = ("entry", "step", "expected", "token", "identity", "settings", "encoders", "subjects")
 
 
@@ -145,9 +150,22 @@ def read_header(path: Path) -> dict | None:
         known = False
     if not known:
         raise UserError(f"{path.name} is no results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
-    if header["version"] > VERSION:
+    if isinstance(header.get("version"), int) and header["version"] > VERSION:
         raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
+    wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key, ...), kind)]
+    if not wrong and not (len(header["shard"]) == 2 and all(isinstance(part, int) for part in header["shard"])):
+        wrong = ["shard"]
+    if wrong:
+        raise UserError(f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate "
+                        "again.")
     return header
+
+
+def result_stamps(folders: Iterable[Path]) -> str:
+    """Another for every change of results in these folders: their files' names, times and sizes."""
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.jsonl"))]
+    stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
+    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
 
 
 def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
@@ -222,9 +240,11 @@ def _changes(old: dict, new: dict, prefix: str) -> list[str]:
 
 def differs(path: Path, differences: list[str]) -> str:
     """The message that results on disk belong to something else."""
+    other = "For another token of this placeholder, method and step type names into labels. " \
+        if "token has changed" in differences else ""
     shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
     return (f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
-            + "\n- ".join(shown) + "\nRestore what differs, give another name, or turn on start_over to replace what was "
+            + "\n- ".join(shown) + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what was "
             "evaluated under this name.")
 
 

@@ -11,9 +11,11 @@ from attractor.nodes.errors import UserError
 from attractor.nodes.evaluation.dataset import read_dataset
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
+from attractor.nodes.evaluation.evaluate import PDSTEvaluate
 from attractor.nodes.evaluation.metrics import SCORES, references, score
 from attractor.nodes.evaluation.results import read_results
 from attractor.nodes.evaluation.run import Evaluation, Options
+from attractor.nodes.host import folders
 from attractor.nodes.masking.pictures import read_picture
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from pdst_set import write_subject
@@ -167,6 +169,26 @@ def test_a_model_that_gives_no_image_is_said_and_what_was_made_is_kept(evaluatio
     assert (tmp_path / "out" / "cat-neti.jsonl").read_text().count("\n") == 1 + 5
     run(evaluation(which=("cat",), scored=False))
     assert [entry.entry for entry in read_results(tmp_path / "out")] == ["cat-neti", "floor-cat"]
+
+
+def test_the_node_runs_again_when_its_results_change_and_not_else(evaluation, tmp_path, monkeypatch):
+    """As the host asks: a list an input, [None] where it is wired."""
+    monkeypatch.setattr(folders, "evaluations_folder", lambda: tmp_path)
+
+    def stamp(**inputs):
+        return PDSTEvaluate.fingerprint_inputs(**{"name": ["out"], "model": [None], "start_over": [False], **inputs})
+
+    absent = stamp()
+    run(evaluation(which=("cat",), scored=False))
+    whole = stamp()
+    assert absent != whole == stamp(name=[" out "])
+    run(evaluation(which=("cat",), scored=False))
+    assert stamp() == whole, "a run that finds everything there touches nothing"
+    (tmp_path / "out" / "floor-cat.jsonl").unlink()
+    assert stamp() not in (whole, absent)
+    for inputs in ({"start_over": [True]}, {"name": [None]}, {"start_over": [None]}):
+        assert stamp(**inputs) != stamp(**inputs)
+    assert stamp(name=["../out"]) == ""
 
 
 @pytest.mark.parametrize("kept", [1, 2], ids=["a part of a batch", "a whole batch"])
