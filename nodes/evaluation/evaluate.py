@@ -24,6 +24,7 @@ from .run import Evaluation, Options, disk_problems
 _DEFAULTS = {"negative": "", "metrics": True, "pairs": "", "labels": "", "max_photos": 0, "max_captions": 0, "shard": 1,
              "shards": 1, "start_over": False}
 _SETTINGS = ("images_per_caption", "seed", "batch_size", "metrics", "max_photos", "max_captions")
+_finished: set[str] = set()  # stamps of results as runs of this session have left them
 _ROOM = 100 * 1024**2  # bytes kept free beside the images
 
 
@@ -53,17 +54,20 @@ class PDSTEvaluate(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name=None, start_over=None, **_):
-        """Runs again when results on disk have changed, which is quick where none are missing; with start_over each time.
+        """Runs again unless results on disk are as a run has left them, which is quick where none are missing; with
+        start_over each time.
 
         Every input comes as a list, and [None] where it is wired.
         """
         (name,), (start_over,) = name or [None], start_over or [False]
+        anew = f"{time.time_ns()}"
         if name is None or start_over is not False:
-            return f"{time.time_ns()}"
+            return anew
         try:
-            return result_stamps([folders.evaluation_path(name.strip())])
+            stamps = result_stamps([folders.evaluation_path(name.strip())])
         except UserError:
-            return ""  # said when it is run
+            return anew  # the run says what is wrong
+        return stamps if stamps in _finished else anew  # the host knows what was on disk before a run only
 
     @classmethod
     def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, **inputs) -> io.NodeOutput:
@@ -94,6 +98,7 @@ class PDSTEvaluate(io.ComfyNode):
         shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
         summary = evaluation.summary()
         path = str(evaluation.folder)
+        _finished.add(result_stamps([evaluation.folder]))
         return io.NodeOutput((path,), path, summary, samples, ui={**shown, "text": [summary]})
 
 

@@ -9,11 +9,12 @@ from PIL import Image
 
 from attractor.nodes.errors import UserError
 from attractor.nodes.evaluation.dataset import read_dataset
+from attractor.nodes.evaluation import evaluate
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
 from attractor.nodes.evaluation.evaluate import PDSTEvaluate
 from attractor.nodes.evaluation.metrics import SCORES, references, score
-from attractor.nodes.evaluation.results import read_results
+from attractor.nodes.evaluation.results import read_results, result_stamps
 from attractor.nodes.evaluation.run import Evaluation, Options
 from attractor.nodes.host import folders
 from attractor.nodes.masking.pictures import read_picture
@@ -178,17 +179,19 @@ def test_the_node_runs_again_when_its_results_change_and_not_else(evaluation, tm
     def stamp(**inputs):
         return PDSTEvaluate.fingerprint_inputs(**{"name": ["out"], "model": [None], "start_over": [False], **inputs})
 
-    absent = stamp()
+    def again(**inputs):
+        return stamp(**inputs) != stamp(**inputs)
+
+    assert again()
     run(evaluation(which=("cat",), scored=False))
-    whole = stamp()
-    assert absent != whole == stamp(name=[" out "])
+    assert again(), "nobody has said that it came to its end"
+    monkeypatch.setattr(evaluate, "_finished", {result_stamps([tmp_path / "out"])})
+    assert not again() and not again(name=[" out "])
     run(evaluation(which=("cat",), scored=False))
-    assert stamp() == whole, "a run that finds everything there touches nothing"
+    assert not again(), "a run that finds everything there touches nothing"
+    assert again(start_over=[True]) and again(name=[None]) and again(start_over=[None]) and again(name=["../out"])
     (tmp_path / "out" / "floor-cat.jsonl").unlink()
-    assert stamp() not in (whole, absent)
-    for inputs in ({"start_over": [True]}, {"name": [None]}, {"start_over": [None]}):
-        assert stamp(**inputs) != stamp(**inputs)
-    assert stamp(name=["../out"]) == ""
+    assert again()
 
 
 @pytest.mark.parametrize("kept", [1, 2], ids=["a part of a batch", "a whole batch"])

@@ -207,6 +207,7 @@ def test_the_same_graph_queued_again_makes_what_is_missing(comfy, base):
     for _ in range(2):
         evaluate(comfy, "again", "pdst-plain.safetensors", **quick)
         assert path.is_file()
+        path.unlink()
     times = set()
     for _ in range(2):
         evaluate(comfy, "again", "pdst-plain.safetensors", start_over=True, **quick)
