@@ -22,11 +22,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...trainer.files import replacing
 from ..errors import UserError
+from .dataset import brief
 from .plan import Shot
 
 FORMAT, VERSION = "attractor-pdst", 1
@@ -84,7 +86,7 @@ class ResultsFile:
             records = self._whole_batches(records)
         if not records:
             complete(self.header)
-            with replacing(self.path) as temporary:
+            with writing(self.path.name), replacing(self.path) as temporary:
                 temporary.write_text(json.dumps(self.header, allow_nan=False) + "\n", encoding="utf-8")
         return records
 
@@ -114,15 +116,23 @@ class ResultsFile:
             UserError: it could not be written.
         """
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-        try:
-            with open(self.path, "ab") as file:
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"{self.path.name} could not be written ({error}). Free space and queue again: it goes on from "
-                            "the last batch.") from error
+        with writing(self.path.name), open(self.path, "ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
         self.done += 1
+
+
+@contextmanager
+def writing(name: str):
+    """Raises:
+        UserError: a file of this name could not be written in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name} could not be written ({brief(error)}). Free space, or turn save_images off, and queue again: "
+                        "it goes on from the last batch.") from error
 
 
 def _end_of_line(path: Path, lines: int) -> int:
@@ -244,8 +254,8 @@ def differs(path: Path, differences: list[str]) -> str:
         if "token has changed" in differences else ""
     shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
     return (f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
-            + "\n- ".join(shown) + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what was "
-            "evaluated under this name.")
+            + "\n- ".join(shown) + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what "
+            "was evaluated under this name.")
 
 
 def read_results(folder: Path) -> list[EntryResults]:

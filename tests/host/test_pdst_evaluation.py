@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation.dataset import read_dataset
 from attractor.nodes.evaluation import evaluate
+from attractor.nodes.evaluation.dataset import read_dataset
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
 from attractor.nodes.evaluation.evaluate import PDSTEvaluate
 from attractor.nodes.evaluation.metrics import SCORES, references, score
+from attractor.nodes.evaluation.quick import quick_scores
 from attractor.nodes.evaluation.results import read_results, result_stamps
 from attractor.nodes.evaluation.run import Evaluation, Options
 from attractor.nodes.host import folders
@@ -212,6 +213,16 @@ def test_results_without_the_copies_of_the_photos_go_on_and_get_them_back(evalua
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     assert run(evaluation(which=("cat",), scored=False)).previews
     assert sorted(p.name for p in photos.rglob("*.jpg")) == ["test-1.jpg", "test-2.jpg"]
+
+
+def test_scores_while_training_are_of_no_image_that_is_no_number(encoders, tmp_path):
+    write_subject(tmp_path, "cat")
+    (subject,) = read_dataset(tmp_path, captions=2).subjects
+    real = references(subject, encoders)
+    found = quick_scores(noise, "<cat>", subject, real, encoders, 2, 0)
+    assert tuple(found) == SCORES
+    with pytest.raises(UserError, match="<cat> gives images that are no numbers"):
+        quick_scores(lambda *_: torch.full((1, 8, 8, 3), float("nan")), "<cat>", subject, real, encoders, 2, 0)
 
 
 def test_photos_are_kept_beside_the_results(evaluation, tmp_path):

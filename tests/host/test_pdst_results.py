@@ -133,6 +133,15 @@ def test_a_header_changed_by_hand_is_named_with_the_remedy(tmp_path, key, value)
         read_results(tmp_path)
 
 
+def test_a_file_that_cannot_be_written_is_said_without_this_machines_paths(tmp_path):
+    file = write(tmp_path, batches=1)
+    file.path.unlink()
+    file.path.mkdir()  # as unwritable as a full disk
+    with pytest.raises(UserError, match="my-cat.jsonl could not be written .*queue again") as raised:
+        file.add(records(BATCHES[1]))
+    assert str(tmp_path) not in str(raised.value) and file.done == 1
+
+
 def problems(folder):
     with pytest.raises(UserError) as raised:
         read_results(folder)
