@@ -81,6 +81,16 @@ def make_entries(
     return [*entries.values(), *floors], []
 
 
+def misfits(entries: list[Entry]) -> list[str]:
+    """A line for each token whose subject is of another super-category than it was trained as."""
+    return list(dict.fromkeys(
+        f"Look again: {entry.token.placeholder} was trained as {entry.token.super_category!r}, and {entry.subject.name} is "
+        f"{entry.subject.super_category!r}. clip_t uses the latter."
+        for entry in entries if entry.token is not None and entry.token.super_category
+        and entry.token.super_category.strip().lower() != entry.subject.super_category.lower()
+    ))
+
+
 def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple[list[Subject], list[str]]:
     """Each token's subject, and what is wrong.
 

@@ -15,7 +15,7 @@ from ..host.progress import Progress
 from ..host.sampling import SAMPLERS, SCHEDULERS, Sampling, evaluation_maker
 from ..host.text import HostTextEncoder
 from ..types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, PersonalizedTokenType
-from .entries import Entry, make_entries
+from .entries import Entry, make_entries, misfits
 from .loading import CATEGORY
 from .plan import limited
 from .results import known_tokens, result_stamps
@@ -96,7 +96,7 @@ class PDSTEvaluate(io.ComfyNode):
         samples = [to_tensor(picture) for picture in evaluation.samples()]
         samples = samples or [torch.zeros(1, sampling.height, sampling.width, 3)]
         shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
-        summary = evaluation.summary()
+        summary = "\n".join([*misfits(entries), evaluation.summary()])
         path = str(evaluation.folder)
         _finished.add(result_stamps([evaluation.folder]))
         return io.NodeOutput((path,), path, summary, samples, ui={**shown, "text": [summary]})

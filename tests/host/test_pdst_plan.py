@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attractor.nodes.evaluation.dataset import Dataset, Subject, TestPhoto, read_dataset
-from attractor.nodes.evaluation.entries import make_entries
+from attractor.nodes.evaluation.entries import make_entries, misfits
 from attractor.nodes.evaluation.plan import limited, make_batches, make_plan, prompt_for, shard_of, shot_seed
 from attractor.nodes.evaluation.quick import quick_shots
 from attractor.trainer.concept import Embedding, PersonalizedToken
@@ -158,6 +158,12 @@ def test_a_token_keeps_the_label_it_was_evaluated_under(dataset):
     assert labels("bbbbbbbb", known=[(alone, "aaaaaaaa"), (b, "bbbbbbbb")]) == [b]
     assert labels("aaaaaaaa", known=[(a, "aaaaaaaa"), (b, "bbbbbbbb")]) == [a]
     assert labels("cccccccc", known=[(alone, "aaaaaaaa")]) == [alone], "retrained: refused, not put beside the other"
+
+
+def test_a_token_on_a_subject_of_another_super_category_is_said(dataset):
+    only = Dataset(dataset.root, dataset.subjects[1:2])
+    found, _ = entries(only, token("<rex>"), token("<rex>", step=2), token("<x>", "Cup"), token("<y>", ""), floor=True)
+    assert misfits(found) == ["Look again: <rex> was trained as 'dog', and mug is 'cup'. clip_t uses the latter."]
 
 
 def test_labels_by_hand(dataset):
