@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from ...errors import UserError
+from ..entries import FLOOR
 from ..metrics import SCORES
 from ..results import EntryResults, header_differences, read_results
-from ..statistics import Key
+from ..statistics import Bootstrap, Estimate, Key, estimate
 
-FLOOR = "floor"
 FEW = 6  # systems that can all be shown beside each other
 _METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
@@ -59,6 +59,15 @@ class System:
         chosen = self._by_subject if subjects is None else subjects
         return {image.key: image.scores[score] for name in chosen for image in self._by_subject.get(name, ())
                 if score in image.scores}
+
+    def mean(self, score: str) -> float:
+        values = self.values(score).values()
+        return sum(values) / len(values)
+
+    def estimate(self, score: str, bootstrap: Bootstrap, subjects: Iterable[str] | None = None) -> Estimate | None:
+        """The mean of a score with its interval; None if there is no image."""
+        values = self.values(score, subjects)
+        return estimate(values, bootstrap) if values else None
 
     @property
     def subjects(self) -> set[str]:
