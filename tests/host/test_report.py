@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, bubble, curves, intervals, training_curve
+from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, _scale, bubble, curves, intervals
 from attractor.nodes.evaluation.report.files import make_csv, make_jsonl, make_markdown
 from attractor.nodes.evaluation.report.gather import collect
 from attractor.nodes.evaluation.report.making import write
@@ -180,8 +180,7 @@ def test_one_step_twice_is_no_curve_and_no_crash(tmp_path):
     data = collect([tmp_path / "e"])
     assert not data.series and len(data.compared) == 2
     assert curves(data, FAST).picture(1).width > PICTURE
-    same = [{"step": 500, "dino": 0.5}]
-    assert training_curve("x", same, 500).picture(1).width > PICTURE
+    assert _scale(500, 500, 0, 10)(500) == 5
 
 
 def test_the_same_name_in_two_evaluations_is_kept_apart(tmp_path):
