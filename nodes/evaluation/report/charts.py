@@ -239,11 +239,13 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Dr
     return drawing
 
 
-def training_curve(name: str, scores: list[dict[str, float]], best_step: int | None, width: int = WIDE) -> Drawing:
+def training_curve(
+    name: str, scores: list[dict[str, float]], best_step: int | None, why_empty: str, width: int = WIDE
+) -> Drawing:
     """Fig. 1 of a single run, from the scores it took while training: `{"step": 100, "clip_t": 0.25, ...}` each."""
     title = f"{name}: held-out scores over steps"
     if not scores:
-        return empty(title, "Wire dataset and encoders to see when the token overfits.", width)
+        return empty(title, why_empty, width)
     shown = [score for score in ("dino", "clip_i", "clip_t") if score in scores[0]]
     steps = [entry["step"] for entry in scores]
     legend, left, right, tall = 104, 46, 8, 150
