@@ -53,7 +53,7 @@ def picture(subject, place, quality, size=96):
 
 def write_entry(
     folder, entry, subjects, means, *, step=None, method="neti+", photos=2, captions=2, images=2, spread=0.01, pictures=False,
-    encoders=ENCODERS, ceiling=CEILING, settings=None, floor=False, shift=None, shard=(1, 1), text="{} ",
+    encoders=ENCODERS, ceiling=CEILING, settings=None, floor=False, shift=None, shard=(1, 1), text="{} ", run=None,
 ):
     """One results file.
 
@@ -66,7 +66,7 @@ def write_entry(
                "captions": [captions] * photos, "references": [f"photos/{name}/{i}.jpg" for i in range(photos)]}
         for name, (word, kind) in subjects.items()
     }
-    token = {"placeholder": f"<{entry}>", "super_category": "dog", "kind": "neti", "method": method, "width": 768}
+    token = {"placeholder": f"<{entry}>", "super_category": "dog", "kind": "neti", "method": method, "width": 768, "run": run}
     records = []
     for name in subjects:
         for photo in range(photos):

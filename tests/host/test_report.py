@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
+from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, _scale, bubble, curves, intervals
 from attractor.nodes.evaluation.report.files import make_csv, make_jsonl, make_markdown
 from attractor.nodes.evaluation.report.gather import collect
 from attractor.nodes.evaluation.report.making import write
@@ -157,6 +157,30 @@ def test_checkpoints_of_a_method_on_several_subjects_are_one_series(tmp_path):
     data = collect([tmp_path / "e"])
     assert [(s.name, s.series, len(s.images)) for s in data.systems] == [
         ("NeTI, step 10", "NeTI", 16), ("NeTI, step 200", "NeTI", 16)]
+
+
+def test_two_runs_of_one_placeholder_are_two_series(tmp_path):
+    """At the same steps, whose labels differ in a hash of the token, and at others, whose labels do not."""
+    for run, steps in (("one", (100, 200)), ("two", (150, 200, 250))):
+        for step in steps:
+            own = f"-{run}{step}" if step == 200 else ""
+            write_entry(tmp_path / "e", f"x-neti-step-{step}{own}", CORGI, MEANS, step=step, method="neti", run=run)
+    for i in range(2):
+        write_entry(tmp_path / "e", f"y{i}", CORGI, MEANS, method="neti+")
+    data = collect([tmp_path / "e"])
+    assert {name: [s.step for s in systems] for name, systems in data.series.items()} == {
+        "x-neti, run one": [100, 200], "x-neti, run two": [150, 200, 250]}
+    assert [s.name for s in data.compared] == ["x-neti-step-200-one200", "x-neti-step-250", "y0", "y1"]
+    assert "x-neti, run two, DINO" in curves(data, FAST).text
+
+
+def test_one_step_twice_is_no_curve_and_no_crash(tmp_path):
+    for suffix in ("aaaaaa", "bbbbbb"):
+        write_entry(tmp_path / "e", f"x-neti-step-500-{suffix}", CORGI, MEANS, step=500, method="neti")
+    data = collect([tmp_path / "e"])
+    assert not data.series and len(data.compared) == 2
+    assert curves(data, FAST).picture(1).width > PICTURE
+    assert _scale(500, 500, 0, 10)(500) == 5
 
 
 def test_the_same_name_in_two_evaluations_is_kept_apart(tmp_path):

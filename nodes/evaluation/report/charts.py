@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
-from ..statistics import Bootstrap, Estimate, estimate
+from ..statistics import Bootstrap, Estimate
 from .drawing import Drawing, series_colour, text_width
-from .gather import Collected, System
+from .gather import Collected
 from .tables import TITLES, ceiling, held_out
 
 PICTURE, WIDE, NARROW = 760, 1080, 372  # pixels of width: in the graph, in the page on a screen, on a phone
@@ -31,6 +31,8 @@ def _span(values: list[float], margin: float = 0.12) -> tuple[float, float]:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    if high == low:
+        return lambda value: (start + end) / 2
     return lambda value: start + (end - start) * (value - low) / (high - low)
 
 
@@ -58,7 +60,7 @@ def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
         return empty("Systems by all three scores", "Needs CLIP-T, CLIP-I and DINO: evaluate with both encoders.", width)
     size_score = "clip_i" if y_score == "dino" else "dino"
     systems = [s for s in data.compared if s.images]
-    means = {s: {score: _mean(s, score) for score in scores} for s in systems}
+    means = {s: {score: s.mean(score) for score in scores} for s in systems}
     narrow = width < 500
     height, left, right, top, bottom = (400 if narrow else 480), 62, 2, 62, 52
     drawing = Drawing(width, height, f"CLIP-T, {TITLES[y_score]} and {TITLES[size_score]} of each system", "; ".join(
@@ -132,7 +134,7 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawi
     x = _scale(min(steps), max(steps), left + 8, width - right - 8)
     for number, (score, names) in enumerate(panels):
         top = legend + number * (tall + 34) + 24
-        found = {(name, measure): [(s.step, _estimate(s, measure, bootstrap)) for s in systems]
+        found = {(name, measure): [(s.step, s.estimate(measure, bootstrap)) for s in systems]
                  for name, systems in series for measure in names}
         _panel(drawing, found, TITLES[score], x, (left, top, width - right, top + tall - 8),
                colours)
@@ -194,7 +196,7 @@ def _spoken(series, panels) -> str:
     for name, systems in series:
         for _, measures in panels:
             for measure in measures:
-                line = ", ".join(f"step {s.step} {_mean(s, measure):.3f}" for s in systems)
+                line = ", ".join(f"step {s.step} {s.mean(measure):.3f}" for s in systems)
                 parts.append(f"{name}, {TITLES[measure]}: {line}")
     return "; ".join(parts)
 
@@ -207,10 +209,10 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Dr
     row = _ROW + 16 if narrow else _ROW
     tall = row * len(systems) + 62
     drawing = Drawing(width, 34 + tall * len(scores), "Held-out scores with intervals", "; ".join(
-        f"{TITLES[score]}: " + ", ".join(f"{s.name} {_mean(s, score):.3f}" for s in systems) for score in scores))
+        f"{TITLES[score]}: " + ", ".join(f"{s.name} {s.mean(score):.3f}" for s in systems) for score in scores))
     drawing.words(0, 18, "Held-out scores with intervals", bold=True, size=15)
     for number, score in enumerate(scores):
-        found = [_estimate(system, score, bootstrap) for system in systems]
+        found = [system.estimate(score, bootstrap) for system in systems]
         real = ceiling(data, score)
         values = [v for e in found for v in (e.mean, e.low, e.high) if v is not None] + ([real] if real is not None else [])
         low, high = _span(values, 0.05)
@@ -235,15 +237,6 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Dr
                 drawing.line([(x(e.low), y), (x(e.high), y)], colour, 3)
             drawing.disc(x(e.mean), y, 5, colour, 0 if system.floor else 1)
     return drawing
-
-
-def _mean(system: System, score: str) -> float:
-    values = system.values(score).values()
-    return sum(values) / len(values)
-
-
-def _estimate(system: System, score: str, bootstrap: Bootstrap) -> Estimate:
-    return estimate(system.values(score), bootstrap)
 
 
 def training_curve(

@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from ...errors import UserError
+from ..entries import FLOOR
 from ..metrics import SCORES
 from ..results import EntryResults, header_differences, read_results
-from ..statistics import Key
+from ..statistics import Bootstrap, Estimate, Key, estimate
 
-FLOOR = "floor"
 FEW = 6  # systems that can all be shown beside each other
 _METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
@@ -59,6 +59,15 @@ class System:
         chosen = self._by_subject if subjects is None else subjects
         return {image.key: image.scores[score] for name in chosen for image in self._by_subject.get(name, ())
                 if score in image.scores}
+
+    def mean(self, score: str) -> float:
+        values = self.values(score).values()
+        return sum(values) / len(values)
+
+    def estimate(self, score: str, bootstrap: Bootstrap, subjects: Iterable[str] | None = None) -> Estimate | None:
+        """The mean of a score with its interval; None if there is no image."""
+        values = self.values(score, subjects)
+        return estimate(values, bootstrap) if values else None
 
     @property
     def subjects(self) -> set[str]:
@@ -209,7 +218,9 @@ def _system(method: str, key: tuple, group: list[tuple[Path, EntryResults]]) -> 
     evaluation = group[0][1].evaluation if len({entry.evaluation for _, entry in group}) == 1 else ""
     alone = len(group) == 1 and method != FLOOR
     name = group[0][1].entry if alone else _METHODS.get(method, method)
-    series = f"{evaluation}\n{name.rsplit('-step-', 1)[0] if alone else name}"
+    runs = {(entry.header["token"] or {}).get("run") for _, entry in group}
+    run = (runs.pop() or "") if len(runs) == 1 else ""
+    series = "\n".join([evaluation, name.rsplit("-step-", 1)[0] if alone else name, run])
     images = {}
     for folder, entry in group:
         for record in entry.records:
@@ -232,23 +243,33 @@ def _file(folder: Path, name: str | None) -> Path | None:
 
 
 def _named(systems: list[System]) -> list[System]:
-    """With names that differ, series only where there are several checkpoints, and the floor last."""
-    counts = {s.series: sum(o.series == s.series for o in systems) for s in systems}
+    """With names that differ, series only where there are several checkpoints of different steps, and the floor last."""
+    steps: dict[str, list[int]] = {}
+    for system in systems:
+        if system.series:
+            steps.setdefault(system.series, []).append(system.step)
+    # Of two that share a step and do not say their run nobody can tell which belongs to which: no curve then.
+    kept = [series for series, found in steps.items() if 1 < len(found) == len(set(found))]
     names = []
     for system in systems:
         name = system.name
-        if system.series and counts[system.series] > 1 and "-step-" not in name:
+        if len(steps.get(system.series, ())) > 1 and "-step-" not in name:
             name = f"{name}, step {system.step}"
         names.append(name)
-    found, series_names = [], {}
+    found = []
     for system, name in zip(systems, names, strict=True):
         evaluation = next(iter(system.images.values())).evaluation if system.images else ""
         if names.count(name) > 1:
             name = f"{evaluation}: {name}"
-        series = None
-        if system.series and counts[system.series] > 1:
-            evaluation, own = system.series.split("\n")
-            clash = any(s != system.series and s and s.split("\n")[1] == own for s in counts)
-            series = series_names.setdefault(system.series, f"{evaluation}: {own}" if clash and evaluation else own)
+        series = _series_name(system.series, kept) if system.series in kept else None
         found.append(System(name, system.images, system.floor, system.step, series))
     return sorted(found, key=lambda s: s.floor)
+
+
+def _series_name(series: str, kept: list[str]) -> str:
+    """A name that no other series has: with its evaluation, its run or both where several are called alike."""
+    evaluation, name, run = series.split("\n")
+    alike = [other.split("\n") for other in kept if other.split("\n")[1] == name]
+    several = len({other[0] for other in alike}) > 1
+    runs = len({other[2] for other in alike if other[0] == evaluation}) > 1
+    return (f"{evaluation}: " if several and evaluation else "") + name + (f", run {run or 'unknown'}" if runs else "")

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ....trainer.files import replacing
 from ...errors import UserError
+from ..dataset import brief
 from ..statistics import Bootstrap
 from .charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
 from .files import make_csv, make_jsonl, make_markdown
@@ -64,6 +65,6 @@ def write(folder: Path, page: str, markdown: str, tables: list[Table], data: Col
             with replacing(folder / name) as temporary:
                 temporary.write_text(content, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise UserError(f"The report could not be written to {folder} ({error}). Free space, or close the file where it is "
+        raise UserError(f"The report could not be written ({brief(error)}). Free space, or close the file where it is "
                         "open, and queue again.") from error
     return folder / "report.html"

@@ -1,6 +1,5 @@
 """PDST Report: the schema and its wiring."""
 
-import hashlib
 from pathlib import Path
 
 from comfy_api.latest import io, ui
@@ -9,6 +8,7 @@ from ...chart import to_tensor
 from ...errors import UserError
 from ...host import folders
 from ...types import PdstResultsType
+from ..results import result_stamps
 from . import GROUPINGS, SHEETS
 
 _DEFAULTS = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
@@ -45,9 +45,7 @@ class PDSTReport(io.ComfyNode):
             paths = _folders(results, evaluations)
         except UserError:
             return ""
-        files = [file for path in paths if path.is_dir() for file in sorted(path.glob("*.jsonl"))]
-        stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
-        return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+        return result_stamps(paths)
 
     @classmethod
     def execute(cls, evaluations: str, name: str, y_axis: str, contact_sheet: str, results=None, **inputs) -> io.NodeOutput:
