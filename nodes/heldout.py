@@ -1,11 +1,17 @@
 """Held-out photos while a token is trained: their loss, and the scores of samples against them."""
 
+import json
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..trainer.dataset import Photos
+from ..trainer.files import replacing
+from ..trainer.settings import fingerprint
+from .errors import UserError
 from .evaluation.alike import look_at, look_at_pixels, same_photo
 from .evaluation.dataset import Dataset, Subject
 from .evaluation.encoders import EvaluationEncoders
@@ -19,7 +25,7 @@ from .photos import fit
 class HeldOut:
     """A subject's test photos, encoded once per run.
 
-    photos: latents for the fixed-batch loss, all of them. references: what samples are scored against; None without encoders.
+    photos: latents for the fixed-batch loss. references: what samples are scored against; None without encoders.
     """
 
     subject: Subject
@@ -37,12 +43,81 @@ class HeldOut:
         known = encoders and references(subject, encoders)
         return cls(subject, Photos(latents[None], whole[None]), encoders, known)
 
+    def scored_with(self, **settings) -> dict | None:
+        """What the scores depend on beside the token; None without encoders."""
+        if self.encoders is None:
+            return None
+        captions = [photo.captions for photo in self.subject.test]
+        return json.loads(json.dumps({
+            "encoders": self.encoders.describe(), "photos": fingerprint(self.photos.latents), "captions": captions,
+            "super_category": self.subject.super_category, **settings,
+        }))  # as it comes back from a file
+
     def scores(self, make_images, placeholder: str, count: int, seed: int) -> dict[str, float]:
         """Mean scores of `count` samples, always of the same captions and seeds.
 
         make_images: prompts and seeds to images, with the token as it is now.
         """
         return quick_scores(make_images, placeholder, self.subject, self.references, self.encoders, count, seed)
+
+
+class ScoreLog:
+    """Held-out scores of a run by step, `{"step": ..., "clip_t": ..., ...}` as `metrics.score` names them, and their file."""
+
+    def __init__(self, path: Path, scored_with: dict | None):
+        """scored_with: what they depend on, JSON-able; None: nothing is scored."""
+        self._path, self._scored_with = path, scored_with
+        self.scores: list[dict[str, float]] = []
+
+    def resume(self, step: int) -> str:
+        """Read the scores up to `step` if they can be compared with further ones; else a note that they cannot.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if self._scored_with is None or not self._path.exists():
+            return ""
+        try:
+            saved = json.loads(self._path.read_text(encoding="utf-8"))
+            old, scores = saved["scored_with"], [entry for entry in saved["scores"] if entry["step"] <= step]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._path.name} in the run's folder is damaged ({type(error).__name__}). Delete it to score "
+                            "anew.") from error
+        if old == self._scored_with:
+            self.scores = scores
+            return ""
+        changed = [name.replace("_", " ") for name, value in self._scored_with.items() if old.get(name) != value]
+        return f"held-out scores start anew, as {' and '.join(changed)} changed"
+
+    def of_step(self, step: int) -> dict[str, float] | None:
+        return next((entry for entry in self.scores if entry["step"] == step), None)
+
+    def best(self) -> dict[str, float] | None:
+        """The scores of the best step so far; of equal ones the earliest."""
+        return max(self.scores, key=overall_score, default=None)
+
+    def add(self, step: int, scores: dict[str, float]) -> None:
+        self.scores.append({"step": step, **scores})
+
+    def save(self) -> None:
+        with replacing(self._path) as temporary:
+            temporary.write_text(json.dumps({"scored_with": self._scored_with, "scores": self.scores}, indent=1),
+                                 encoding="utf-8")
+
+    def why_empty(self) -> str:
+        """For a curve that has nothing to show yet."""
+        if self._scored_with is None:
+            return "Wire dataset and encoders to see when the token overfits."
+        return "No step was scored: see score_every."
+
+
+def overall_score(scores: dict[str, float]) -> float:
+    """One number to choose a checkpoint by: the geometric mean of the held-out CLIP-T, CLIP-I and DINO that are there.
+
+    Relative changes count alike, whatever the scores' sizes; a token that trades all of one for another does not win.
+    """
+    values = [max(scores[name], 0.0) for name in ("clip_t", "clip_i", "dino") if name in scores]
+    return math.prod(values) ** (1 / len(values))
 
 
 def held_out_problems(
@@ -58,7 +133,12 @@ def held_out_problems(
         problems.append("encoders: there is neither CLIP nor DINO. Choose one in Load Evaluation Encoders, or remove the wire.")
     trained = [look_at_pixels(image) for image in images]
     for photo in dataset.subjects[0].test:
-        look = look_at(photo.path)
+        try:
+            look = look_at(photo.path)
+        except (OSError, ValueError) as error:
+            problems.append(f"dataset: the test photo {photo.path.name} cannot be read any more ({type(error).__name__}): put "
+                            "it back, or load the data set again.")
+            continue
         same = [str(i) for i, other in enumerate(trained, 1) if same_photo(look, other)]
         if same:
             problems.append(f"dataset: the test photo {photo.path.name} is image {' and '.join(same)} of images: scores would "

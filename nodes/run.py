@@ -1,7 +1,6 @@
 """One training run on disk and on screen: resumes, reports progress, and keeps what was learnt whatever happens."""
 
 import json
-import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from ..trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ..trainer.token_file import save_token
 from .chart import beside, draw_chart
 from .errors import UserError
-from .evaluation.report.charts import training_curve
+from .heldout import ScoreLog
 from .host.progress import Interrupted, Progress, is_out_of_memory
 
 STATE_FILE = "resume.state"
-SCORES_FILE = "scores.json"
 PREVIEW_SECONDS = 2.0
 
 
@@ -34,18 +32,19 @@ class Schedule:
 
 class Run:
     """A run's folder and its loop: `<folder>/<name>.safetensors`, `resume.state`, `chart.png`, `curves.json`, `samples/`,
-    a token for each checkpoint, and with a data set `scores.json` and the best step's token, `<name>-best.safetensors`.
+    a token for each checkpoint, and with a data set `scores.json` and the best step's token, `<name>-best.safetensors`."""
 
-    scores: held-out scores by step, `{"step": ..., "clip_t": ..., ...}` as `evaluation.metrics.score` names them.
-    """
-
-    def __init__(self, trainer: Trainer, folder: Path, identity: dict[str, str], record: dict, shrink):
-        """shrink(trainer, error): makes the next attempt at a step need less memory, or raises."""
+    def __init__(self, trainer: Trainer, folder: Path, identity: dict[str, str], record: dict, shrink,
+                 scored_with: dict | None = None):
+        """shrink(trainer, error): makes the next attempt at a step need less memory, or raises. scored_with: what held-out
+        scores depend on; None if there are none."""
         self.trainer, self.folder, self._identity, self._record = trainer, folder, identity, record
         self._shrink = shrink
         self._sample: Image.Image | None = None
         self._saved_step = -1
-        self.scores: list[dict[str, float]] = []
+        self._replaces = True  # what an earlier run of this name left
+        self.score_log = ScoreLog(folder / "scores.json", scored_with)
+        self.notes: list[str] = []  # for the user, shown before the status
 
     @property
     def token_path(self) -> Path:
@@ -55,10 +54,6 @@ class Run:
     def best_path(self) -> Path:
         """Where the token of the best step is, if steps were scored."""
         return self.folder / f"{self.folder.name}-best.safetensors"
-
-    def best(self) -> dict[str, float] | None:
-        """The scores of the best step so far; of equal ones the earliest."""
-        return max(self.scores, key=overall_score, default=None)
 
     def resume(self) -> int:
         """Go on from the folder's state if there is one; returns the steps done.
@@ -74,11 +69,9 @@ class Run:
         except CannotResume as error:
             raise UserError(f"name: the run '{self.folder.name}' exists and cannot be resumed: {error} Give another name, "
                             "restore what differs, or turn resume off to start over.") from error
-        self._saved_step = self.trainer.step_count
-        if (self.folder / SCORES_FILE).exists():
-            # Steps after the saved one are taken, and scored, again.
-            scored = json.loads((self.folder / SCORES_FILE).read_text())
-            self.scores = [scores for scores in scored if scores["step"] <= self.trainer.step_count]
+        self._saved_step, self._replaces = self.trainer.step_count, False
+        if note := self.score_log.resume(self.trainer.step_count):
+            self.notes.append(note)
         return self.trainer.step_count
 
     def train(self, progress: Progress, schedule: Schedule, sample=None, score=None) -> None:
@@ -102,7 +95,7 @@ class Run:
                     self._sample = sample(self.token())
                     self._save_sample(result.step)
                 pace = (result.step - first) / (time.monotonic() - started)
-                progress.text(_status(result, self.trainer.settings.steps, pace))
+                progress.text(" · ".join([*self.notes, _status(result, self.trainer.settings.steps, pace)]))
                 due = time.monotonic() - last_preview > PREVIEW_SECONDS
                 if sampled or scored or due or result.step == self.trainer.settings.steps:
                     last_preview = time.monotonic()
@@ -122,14 +115,14 @@ class Run:
         """Score the token as it is, if this step is to be scored and is not yet; keep it if it is the best so far."""
         step = self.trainer.step_count
         due = schedule.score_every and step and (step % schedule.score_every == 0 or step == self.trainer.settings.steps)
-        if not (score and due) or any(scores["step"] == step for scores in self.scores):
+        if not (score and due) or self.score_log.of_step(step):
             return False
-        self.scores.append({"step": step, **score(self.token())})
+        self.save()  # nothing is lost if scoring fails, and no score is ever of a later step than the state
+        self.score_log.add(step, score(self.token()))
         with self._writing():
-            if self.best() is self.scores[-1]:
+            if self.score_log.best()["step"] == step:
                 save_token(self.token(), self.best_path)
-            with replacing(self.folder / SCORES_FILE) as temporary:
-                temporary.write_text(json.dumps(self.scores, indent=1))
+            self.score_log.save()
         return True
 
     def _step(self) -> StepResult:
@@ -145,7 +138,7 @@ class Run:
 
     def token(self):
         """The run's state as a token, with its held-out scores if this step has them."""
-        scored = next((scores for scores in self.scores if scores["step"] == self.trainer.step_count), None)
+        scored = self.score_log.of_step(self.trainer.step_count)
         record = {**self._record, "identity": self._identity, **({"scores": scored} if scored else {})}
         return self.trainer.token(record)
 
@@ -158,12 +151,14 @@ class Run:
 
     def overfitting_curve(self) -> Image.Image:
         """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
-        best = self.best()
-        return training_curve(self.folder.name, self.scores, best and best["step"]).picture(scale=1)
+        from .evaluation.report.charts import training_curve  # only now: ComfyUI's start need not wait for drawing
+
+        best, why = self.score_log.best(), self.score_log.why_empty()
+        return training_curve(self.folder.name, self.score_log.scores, best and best["step"], why).picture(scale=1)
 
     def _preview(self) -> Image.Image:
         """What the node shows while it works: losses, held-out scores if there are any, the latest sample."""
-        chart = beside(self.chart(), self.overfitting_curve()) if self.scores else self.chart()
+        chart = beside(self.chart(), self.overfitting_curve()) if self.score_log.scores else self.chart()
         return beside(chart, self._sample)
 
     def save(self, snapshot: bool = False) -> None:
@@ -192,25 +187,28 @@ class Run:
     def _writing(self):
         """Says what to do where a file cannot be written."""
         try:
+            if self._replaces:
+                self._remove_earlier()
             yield
         except Exception as error:  # safetensors raises an error class of its own
             raise UserError(f"The run '{self.folder.name}' could not be saved at step {self.trainer.step_count}: {error}. "
                             "Free space or choose another output folder; queue again to resume from the last whole "
                             "checkpoint.") from error
 
+    def _remove_earlier(self) -> None:
+        """Files of an earlier run of this name, which would be taken for this one's; only once there is something instead."""
+        self._replaces = False
+        own = f"{self.folder.name}-"
+        for path in [*self.folder.glob("*.safetensors"), *self.folder.glob("samples/step-*.png")]:
+            if path.name.startswith((f"{own}step-", f"{own}best.", "step-")):
+                path.unlink()
+        for name in (STATE_FILE, "scores.json"):
+            (self.folder / name).unlink(missing_ok=True)
+
     @staticmethod
     def _save_picture(picture: Image.Image, path: Path) -> None:
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG")
-
-
-def overall_score(scores: dict[str, float]) -> float:
-    """One number to choose a checkpoint by: the geometric mean of the held-out CLIP-T, CLIP-I and DINO that are there.
-
-    Relative changes count alike, whatever the scores' sizes; a token that trades all of one for another does not win.
-    """
-    values = [max(scores[name], 0.0) for name in ("clip_t", "clip_i", "dino") if name in scores]
-    return math.prod(values) ** (1 / len(values))
 
 
 def _status(result: StepResult, steps: int, pace: float) -> str:

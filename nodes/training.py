@@ -1,5 +1,6 @@
 """Train Attractor Embedding: the schema, the checks before any work, and the wiring of a run."""
 
+import itertools
 import shutil
 
 import torch
@@ -86,12 +87,13 @@ class TrainAttractorEmbedding(io.ComfyNode):
             images, masks = as_list(images), as_list(masks)
             _check(settings, model, clip, vae, images, masks, dataset, encoders, inputs)
             run = _train(settings, model, clip, vae, images, masks, dataset, encoders, inputs, cls.hidden.unique_id)
-            best = load_token(run.best_path) if run.scores else run.token()
+            best = load_token(run.best_path) if run.score_log.scores and run.best_path.exists() else run.token()
+            best.subject.requires_grad_(False)
         chart, curve = to_tensor(run.chart()), to_tensor(run.overfitting_curve())
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         return io.NodeOutput(
             run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve,
-            ui=ui.PreviewImage([chart[0], curve[0]] if run.scores else chart, cls=cls),
+            ui=ui.PreviewImage([chart[0], curve[0]] if run.score_log.scores else chart, cls=cls),
         )
 
 
@@ -160,9 +162,11 @@ def _train(settings, model, clip, vae, images, masks, dataset, encoders, inputs,
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             "photos": fingerprint(photos.latents, photos.masks),
-            "held_out_photos": fingerprint(held_out.photos.latents) if held_out else "none",
         }
-        run = Run(trainer, folders.output_path(inputs["name"].strip()), identity, {"images": len(images)}, shrink)
+        sampling = Sampling(steps=inputs["sample_steps"], cfg=inputs["sample_cfg"], width=width, height=height)
+        scored_with = held_out and held_out.scored_with(
+            sampling=sampling.to_dict(), images=inputs["score_images"], seed=settings.seed)
+        run = Run(trainer, folders.output_path(inputs["name"].strip()), identity, {"images": len(images)}, shrink, scored_with)
         if inputs["resume"]:
             run.resume()
         prompt = inputs["sample_prompt"].replace("{}", settings.placeholder)
@@ -176,15 +180,20 @@ def _train(settings, model, clip, vae, images, masks, dataset, encoders, inputs,
             return to_picture(pictures)
 
         def score(token):
-            sampling = Sampling(steps=inputs["sample_steps"], cfg=inputs["sample_cfg"], width=width, height=height)
             maker = training_maker(unet, text.patcher, clip, vae, token, sampling)
-            scores = held_out.scores(maker, settings.placeholder, inputs["score_images"], settings.seed)
+            made = itertools.count(1)
+
+            def make_images(prompts, seeds):
+                progress.text(f"step {trainer.step_count}: scoring image {next(made)}")
+                return maker(prompts, seeds)
+
+            scores = held_out.scores(make_images, settings.placeholder, inputs["score_images"], settings.seed)
             load_for_training(unet, text)
             return scores
 
         progress = Progress(settings.steps, node_id)
         schedule = Schedule(inputs["checkpoint_every"], inputs["sample_every"], inputs["score_every"])
-        run.train(progress, schedule, sample, score if held_out and held_out.encoders else None)
+        run.train(progress, schedule, sample, score if scored_with else None)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
 

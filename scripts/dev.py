@@ -49,6 +49,8 @@ RELEASES = {
 # These three belong together: other mixes fail when the host imports them.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 TOOLS = ["pytest", "pytest-xdist", "ruff", "scikit-image", "setuptools>=77", "torchmetrics", "timm"]
+# The oldest transformers that masking and evaluation work with, beside the newest that the host brings: for a test of both.
+OLDER_TRANSFORMERS = ["transformers==4.56.2", "tokenizers==0.22.0", "huggingface_hub==0.34.4"]
 # Building this one takes torch: the environment's own, or the build would fetch gigabytes of another.
 BUILT_WITH_TORCH = "sam2"
 
@@ -225,6 +227,17 @@ def setup(version=None):
     return host, python
 
 
+def older_transformers():
+    """A folder with OLDER_TRANSFORMERS, to be put first on a path; whole or not there."""
+    folder = DEV / OLDER_TRANSFORMERS[0].replace("==", "-")
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=DEV) as temporary:
+            made = Path(temporary) / "packages"
+            run([tools_python(), "-m", "pip", "install", "--quiet", "--no-deps", "--target", made, *OLDER_TRANSFORMERS])
+            made.rename(folder)
+    return folder
+
+
 def call(python, arguments, host, **variables):
     """Run a program in the environment, with further environment variables; its exit code."""
     environment = {
@@ -253,7 +266,8 @@ def main():
         lint = call(python, ["-m", "ruff", "check", "."], host)
         # Small models gain nothing from threads: as many processes as cores, each with one.
         parallel = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
-        return call(python, ["-m", "pytest", *parallel, *rest], host, OMP_NUM_THREADS="1") or lint
+        variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(older_transformers())}
+        return call(python, ["-m", "pytest", *parallel, *rest], host, **variables) or lint
     if arguments.command == "bench":
         known = sorted(path.stem for path in (ROOT / "tests" / "benchmarks").glob("*.py"))
         if not rest or rest[0] not in known:

@@ -53,7 +53,7 @@ def picture(subject, place, quality, size=96):
 
 def write_entry(
     folder, entry, subjects, means, *, step=None, method="neti+", photos=2, captions=2, images=2, spread=0.01, pictures=False,
-    encoders=ENCODERS, ceiling=CEILING, settings=None, floor=False, shift=None, shard=(1, 1), text="{} ",
+    encoders=ENCODERS, ceiling=CEILING, settings=None, floor=False, shift=None, shard=(1, 1), text="{} ", run=None,
 ):
     """One results file.
 
@@ -66,7 +66,7 @@ def write_entry(
                "captions": [captions] * photos, "references": [f"photos/{name}/{i}.jpg" for i in range(photos)]}
         for name, (word, kind) in subjects.items()
     }
-    token = {"placeholder": f"<{entry}>", "super_category": "dog", "kind": "neti", "method": method, "width": 768}
+    token = {"placeholder": f"<{entry}>", "super_category": "dog", "kind": "neti", "method": method, "width": 768, "run": run}
     records = []
     for name in subjects:
         for photo in range(photos):
@@ -115,8 +115,9 @@ def write_demonstration(folder, pictures=True):
         for name, subject in SUBJECTS.items():
             write_entry(folder, f"{name}-{method}-step-500", {name: subject}, of_method, method=method, step=500,
                         spread=0.02, pictures=pictures, shift=shift)
-    write_entry(folder, "floor", SUBJECTS, means(0.292, 0.64, 0.33, 0.0), floor=True, spread=0.02, pictures=pictures,
-                shift=shift)
+    for name, subject in SUBJECTS.items():
+        write_entry(folder, f"floor-{name}", {name: subject}, means(0.292, 0.64, 0.33, 0.0), floor=True, spread=0.02,
+                    pictures=pictures, shift=shift)
 
 
 def write_checkpoints(folder, pictures=False):
@@ -129,7 +130,7 @@ def write_checkpoints(folder, pictures=False):
         write_entry(folder, f"my-dog-neti-step-{step}", CORGI, means, method="neti", step=step, photos=4, spread=0.03,
                     pictures=pictures)
     means = {"clip_t": 0.31, "clip_i": 0.62, "dino": 0.34, "clip_i_train": 0.62, "dino_train": 0.34}
-    write_entry(folder, "floor", CORGI, means, floor=True, photos=4, pictures=pictures)
+    write_entry(folder, "floor-corgi", CORGI, means, floor=True, photos=4, pictures=pictures)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Random numbers are a function of (seed, step), so the step count is all the stat
 """
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def save_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
     for name, curve in trainer.curves.items():
         tensors[f"curve/{name}"] = torch.tensor(curve, dtype=torch.float64)
     header = {"format": FORMAT, "version": VERSION, "step": trainer.step_count, "identity": identity,
+              "fixed_batch": trainer.fixed_batch_hash(),
               "settings": trainer.settings.to_dict()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"attractor": json.dumps(header)})
@@ -63,6 +65,9 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
                 key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
             }
     trainer.curves = {name: values.tolist() for name, values in _under(tensors, "curve/").items()}
+    if header.get("fixed_batch", trainer.fixed_batch_hash()) != trainer.fixed_batch_hash() and "fixed" in trainer.curves:
+        # of other photos: its points cannot be compared with those to come
+        trainer.curves["fixed"] = [math.nan] * len(trainer.curves["fixed"])
     trainer.step_count = header["step"]
 
 

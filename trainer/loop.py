@@ -19,7 +19,7 @@ from .losses import info_nce, masked_loss
 from .mapper import NeTIMapper, draw_nested_dropout
 from .prompts import ONE_SLOT, TWO_SLOTS
 from .schedules import contrast_weight
-from .settings import TrainingSettings
+from .settings import TrainingSettings, fingerprint
 
 SUBJECT = "subject"
 
@@ -91,7 +91,10 @@ class Trainer:
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
         self.step_count = 0
         self.curves: dict[str, list[float]] = {}
-        self._fixed = fixed_batch(held_out or photos, max(4, min(8, settings.batch_size)), settings.seed)
+        size = max(4, min(8, settings.batch_size))
+        if held_out:
+            size = max(size, min(held_out.count, 16))
+        self._fixed = fixed_batch(held_out or photos, size, settings.seed)
 
     # -- what a step is made of ------------------------------------------------------------------------
 
@@ -294,6 +297,10 @@ class Trainer:
         values["fixed"] = math.nan if fixed is None else fixed
         for name, value in values.items():
             self.curves.setdefault(name, []).append(value)
+
+    def fixed_batch_hash(self) -> str:
+        """Tells apart the photos that the fixed-batch loss may be of."""
+        return fingerprint(self._fixed.latents)
 
     @torch.no_grad()
     def fixed_loss(self) -> float:

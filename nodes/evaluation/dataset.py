@@ -20,7 +20,7 @@ KINDS = ("living", "rigid")
 SLOT = "{}"
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _OF_NO_CONCERN = {"thumbs.db", "desktop.ini"}
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _read_meta(path: Path) -> tuple[dict, list[str]]:
     except FileNotFoundError:
         return {}, [f"/meta.json is missing. {form}"]
     except (OSError, ValueError) as error:
-        return {}, [f"/meta.json cannot be read ({error}). {form}"]
+        return {}, [f"/meta.json cannot be read ({brief(error)}). {form}"]
     if not isinstance(meta, dict):
         return {}, [f"/meta.json holds no object. {form}"]
     problems = []
@@ -163,8 +163,8 @@ def _read_part(folder: Path, looks: dict[Path, Look]) -> tuple[list[Path], list[
     for path in photos:
         try:
             looks[path] = look_at(path)
-        except _UNREADABLE as error:
-            problems.append(f"/{part}/{path.name} cannot be read ({_brief(error)}): replace or remove it.")
+        except UNREADABLE as error:
+            problems.append(f"/{part}/{path.name} cannot be read ({brief(error)}): replace or remove it.")
     return photos, problems
 
 
@@ -175,10 +175,10 @@ def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[
     except FileNotFoundError:
         return (), [f"{where} is missing: write the photo's captions there, one a line, with {{}} where the subject goes."]
     except (OSError, UnicodeDecodeError) as error:
-        return (), [f"{where} cannot be read ({_brief(error)}): save it as UTF-8 text."]
+        return (), [f"{where} cannot be read ({brief(error)}): save it as UTF-8 text."]
     problems = []
     if not captions or (count and len(captions) != count):
-        wanted = f"{count} are asked for: write the rest, or set the node's captions to another number, 0 for any" if count \
+        wanted = f"{count} are asked for: write the rest, or set captions_per_photo to another number, 0 for any" if count \
             else "write at least one"
         problems.append(f"{where} holds {len(captions)} captions; {wanted}.")
     for number, caption in enumerate(captions, 1):
@@ -216,7 +216,7 @@ def _repeated(looks: dict[Path, Look], paths: dict[str, list[Path]]) -> list[str
     return problems
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """What is wrong, without the path that Pillow and the system put into it."""
     return getattr(error, "strerror", None) or str(error).split(" '")[0]
 

@@ -116,17 +116,9 @@ class EvaluationEncoders:
         found = {"clip": self.clip, "dino": self.dino}
         return {name: encoder.describe() for name, encoder in found.items() if encoder is not None}
 
-    def clip_image(self, images: Tensor) -> Tensor:
-        """(n, d) of images (n, H, W, 3) in 0..1, L2-normalised float32."""
-        return self.clip.image(images)
-
     def clip_text(self, texts: list[str]) -> Tensor:
         """(n, d) of texts, L2-normalised float32."""
         return self.clip.text(texts)
-
-    def dino_image(self, images: Tensor) -> Tensor:
-        """(n, d) of images (n, H, W, 3) in 0..1, L2-normalised float32."""
-        return self.dino.image(images)
 
 
 def _projected(output) -> Tensor:
@@ -136,7 +128,9 @@ def _projected(output) -> Tensor:
 
 def _exact():
     """float32 to the letter: cuDNN's convolutions would round to TF32, and the patch embedding is one."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    own = torch.backends.cudnn  # all else stays as the host has set it
+    return own.flags(enabled=own.enabled, benchmark=own.benchmark, benchmark_limit=own.benchmark_limit,
+                     deterministic=own.deterministic, allow_tf32=False)
 
 
 def _weight_files(path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """What is evaluated: tokens, checkpoints of a token, the floor; and on which subject each of them."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Entry:
             return None
         token = self.token
         return {"placeholder": token.placeholder, "super_category": token.super_category, "kind": token.kind,
-                "method": method_of(token), "width": token.width}
+                "method": method_of(token), "width": token.width, "run": run_of(token)}
 
 
 def method_of(token: PersonalizedToken) -> str:
@@ -43,15 +44,27 @@ def method_of(token: PersonalizedToken) -> str:
     return settings.get("method", token.kind) if isinstance(settings, dict) else token.kind
 
 
+def run_of(token: PersonalizedToken) -> str | None:
+    """What checkpoints of one training have in common and those of two have not; None if its file does not say."""
+    settings, inputs = (token.record.get(name) for name in ("settings", "identity"))
+    if not isinstance(settings, dict):
+        return None
+    same = {name: value for name, value in settings.items() if name != "steps"}  # a training may be prolonged
+    text = json.dumps([same, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
 def make_entries(
-    tokens: list[PersonalizedToken], identities: list[str], dataset: Dataset, pairs: str, labels: str, floor: bool
+    tokens: list[PersonalizedToken], identities: list[str], dataset: Dataset, pairs: str, labels: str, floor: bool,
+    known: frozenset[tuple[str, str]] = frozenset(),
 ) -> tuple[list[Entry], list[str]]:
     """Entries in the tokens' order, the floors of their subjects last; and what is wrong with the choice.
 
     identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: a line a token, or "".
+    known: label and identity of tokens that this evaluation holds already; they keep their labels.
     """
     paired, problems = pair(tokens, dataset, pairs)
-    names, wrong = _labels(tokens, identities, labels)
+    names, wrong = _labels(tokens, identities, labels, known)
     problems += wrong
     if not tokens and not floor:
         problems.append("tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, or turn "
@@ -66,6 +79,16 @@ def make_entries(
         used = {subject.name for subject in paired} if tokens else {subject.name for subject in dataset.subjects}
         floors = [Entry(_floor_label(s.name), None, s) for s in dataset.subjects if s.name in used]
     return [*entries.values(), *floors], []
+
+
+def misfits(entries: list[Entry]) -> list[str]:
+    """A line for each token whose subject is of another super-category than it was trained as."""
+    return list(dict.fromkeys(
+        f"Look again: {entry.token.placeholder} was trained as {entry.token.super_category!r}, and {entry.subject.name} is "
+        f"{entry.subject.super_category!r}. clip_t uses the latter."
+        for entry in entries if entry.token is not None and entry.token.super_category
+        and entry.token.super_category.strip().lower() != entry.subject.super_category.lower()
+    ))
 
 
 def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple[list[Subject], list[str]]:
@@ -121,8 +144,10 @@ def _plain(name: str, without: str = "") -> str:
     return re.sub(r"[\W_]+", "", name.lower()).removeprefix(without)
 
 
-def _labels(tokens: list[PersonalizedToken], identities: list[str], typed: str) -> tuple[list[str], list[str]]:
-    """A label for each token, which does not depend on the others' order."""
+def _labels(
+    tokens: list[PersonalizedToken], identities: list[str], typed: str, known: frozenset[tuple[str, str]]
+) -> tuple[list[str], list[str]]:
+    """A label for each token, which does not depend on the others' order, nor for a known one on the others at all."""
     lines = [line.strip() for line in typed.splitlines() if line.strip()]
     if lines:
         problems = []
@@ -135,8 +160,12 @@ def _labels(tokens: list[PersonalizedToken], identities: list[str], typed: str) 
         return lines, problems
     labels = [_label(token) for token in tokens]
     different = {label: {i for i, other in zip(identities, labels, strict=True) if other == label} for label in labels}
-    return [label if len(different[label]) == 1 else f"{label}-{identity[:6]}"
-            for label, identity in zip(labels, identities, strict=True)], []
+    found = []
+    for label, identity in zip(labels, identities, strict=True):
+        own = f"{label}-{identity[:6]}"
+        apart = (own, identity) in known or ((label, identity) not in known and len(different[label]) > 1)
+        found.append(own if apart else label)
+    return found, []
 
 
 def _floor_label(subject: str) -> str:

@@ -1,5 +1,7 @@
 """PDST Evaluate: the schema, the checks before any work, and the wiring of an evaluation."""
 
+import time
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -13,14 +15,16 @@ from ..host.progress import Progress
 from ..host.sampling import SAMPLERS, SCHEDULERS, Sampling, evaluation_maker
 from ..host.text import HostTextEncoder
 from ..types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, PersonalizedTokenType
-from .entries import Entry, make_entries
+from .entries import Entry, make_entries, misfits
 from .loading import CATEGORY
 from .plan import limited
+from .results import known_tokens, result_stamps
 from .run import Evaluation, Options, disk_problems
 
 _DEFAULTS = {"negative": "", "metrics": True, "pairs": "", "labels": "", "max_photos": 0, "max_captions": 0, "shard": 1,
              "shards": 1, "start_over": False}
 _SETTINGS = ("images_per_caption", "seed", "batch_size", "metrics", "max_photos", "max_captions")
+_finished: set[str] = set()  # stamps of results as runs of this session have left them
 _ROOM = 100 * 1024**2  # bytes kept free beside the images
 
 
@@ -49,6 +53,23 @@ class PDSTEvaluate(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name=None, start_over=None, **_):
+        """Runs again unless results on disk are as a run has left them, which is quick where none are missing; with
+        start_over each time.
+
+        Every input comes as a list, and [None] where it is wired.
+        """
+        (name,), (start_over,) = name or [None], start_over or [False]
+        anew = f"{time.time_ns()}"
+        if name is None or start_over is not False:
+            return anew
+        try:
+            stamps = result_stamps([folders.evaluation_path(name.strip())])
+        except UserError:
+            return anew  # the run says what is wrong
+        return stamps if stamps in _finished else anew  # the host knows what was on disk before a run only
+
+    @classmethod
     def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, **inputs) -> io.NodeOutput:
         (model,), (clip,), (vae,), (dataset,) = model, clip, vae, dataset
         tokens = [token for token in tokens or [] if token is not None]
@@ -75,8 +96,9 @@ class PDSTEvaluate(io.ComfyNode):
         samples = [to_tensor(picture) for picture in evaluation.samples()]
         samples = samples or [torch.zeros(1, sampling.height, sampling.width, 3)]
         shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
-        summary = evaluation.summary()
+        summary = "\n".join([*misfits(entries), evaluation.summary()])
         path = str(evaluation.folder)
+        _finished.add(result_stamps([evaluation.folder]))
         return io.NodeOutput((path,), path, summary, samples, ui={**shown, "text": [summary]})
 
 
@@ -106,8 +128,9 @@ def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
                         "images only.")
     if inputs["shard"] > inputs["shards"]:
         problems.append(f"shard is {inputs['shard']} of {inputs['shards']}: use 1 to {inputs['shards']}.")
+    known = frozenset() if problems else known_tokens(folders.evaluation_path(inputs["name"].strip()))
     entries, wrong = make_entries(tokens, [token_identity(token) for token in tokens], dataset, inputs["pairs"],
-                                  inputs["labels"], inputs["include_floor"])
+                                  inputs["labels"], inputs["include_floor"], known)
     problems += list(dict.fromkeys(wrong))
     if not problems:
         captions = sum(len(photo.captions) for entry in entries for photo in entry.subject.test)

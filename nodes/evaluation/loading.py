@@ -53,7 +53,7 @@ class LoadPDST(io.ComfyNode):
                 folder_input(),
                 io.String.Input("subjects", default=ALL,
                                 tooltip="all, or names of subjects (their folders), parted by commas. Only these are checked "
-                                        "and loaded."),
+                                        "and loaded, with all their photos in memory: for training name the one."),
                 io.Int.Input("captions_per_photo", default=10, min=0, max=1000,
                              tooltip="How many captions each test photo must have (paper: 10). 0: any number but none."),
                 io.Int.Input("longest_side", default=1024, min=0, max=8192, step=64, optional=True, advanced=True,

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 from comfy_api.latest import io
-from PIL import Image
 
 from ...trainer.files import replacing
 from ..errors import UserError
@@ -18,10 +17,9 @@ from ..masking.pictures import natural_order, read_picture
 from ..types import Florence2Type
 from .alike import look_at, same_photo
 from .captions import is_edited, subject_words, write_drafts
-from .dataset import KINDS, captions_path, pictures, subject_names
+from .dataset import KINDS, UNREADABLE, brief, captions_path, pictures, subject_names
 from .loading import CATEGORY, folder_input, known_folder
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 _FEWEST = 6
 _BY_NAME, _SHUFFLED = "by name", "shuffled"
 
@@ -104,8 +102,8 @@ def _photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
     for path in paths:
         try:
             looks[path] = look_at(path)
-        except _UNREADABLE as error:
-            problems.append(f"photos: {path.name} cannot be read ({error}). Replace or remove it.")
+        except UNREADABLE as error:
+            problems.append(f"photos: {path.name} cannot be read ({brief(error)}). Replace or remove it.")
     seen = list(looks)
     problems += [f"photos: {other.name} and {path.name} are the same picture: remove one, or training might see a test photo."
                  for i, path in enumerate(seen) for other in seen[:i] if same_photo(looks[path], looks[other])]
@@ -138,8 +136,8 @@ def _place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
             file.write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
-        raise UserError(f"dataset: {folder.parent.name}/{folder.name} could not be written ({error}). Free space or choose "
-                        "another folder.") from error
+        raise UserError(f"dataset: {folder.parent.name}/{folder.name} could not be written ({brief(error)}). Free space or "
+                        "choose another folder.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return "\n".join([f"{folder.parent.name}/{folder.name} is made.", *lines])
@@ -227,8 +225,8 @@ class MakePDSTCaptions(io.ComfyNode):
         try:
             done = write_drafts(root / subject.strip(), photos, drafts, words, replace_edited[0])
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"folder: captions in {folder}/{subject} could not be read or written ({error}). Free space, "
-                            "or save the files as UTF-8 text.") from error
+            raise UserError(f"folder: captions in {folder}/{subject} could not be read or written ({brief(error)}). Free "
+                            "space, or save the files as UTF-8 text.") from error
         progress.update(len(photos))
         captions = "\n\n".join("\n".join([draft.photo.name, *draft.captions]) for draft in done)
         to_check = "\n".join(flag for draft in done for flag in draft.flags)
@@ -293,7 +291,7 @@ def _from_florence(florence2, photos: list[Path], count: int, replace_edited: bo
             continue
         try:
             image = read_picture(photo)[0]
-        except _UNREADABLE as error:
-            raise UserError(f"subject: {photo.name} cannot be read ({error}). Replace or remove it.") from error
+        except UNREADABLE as error:
+            raise UserError(f"subject: {photo.name} cannot be read ({brief(error)}). Replace or remove it.") from error
         drafts.append(florence2[0].captions(image, count))
     return drafts

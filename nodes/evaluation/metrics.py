@@ -82,6 +82,11 @@ def score(
     return {name: found[name] for name in SCORES if name in found}
 
 
+def mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each score over images; all have the same."""
+    return {name: sum(own[name] for own in scores) / len(scores) for name in scores[0]} if scores else {}
+
+
 def _photo_features(encoder, paths: list[Path]) -> Tensor:
     """One photo at a time: they differ in size, and originals are large."""
     return torch.cat([encoder.image(read_picture(path)[0][None]) for path in paths])

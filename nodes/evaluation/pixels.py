@@ -7,9 +7,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import UserError
+
 CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _NORM_NAMES = {CLIP_NORM: "CLIP", IMAGENET_NORM: "ImageNet"}
+
+
+def in_8_bits(images: Tensor, label: str) -> Tensor:
+    """Images in steps of 1/255: what is scored is what is saved. label: what they are of.
+
+    Raises:
+        UserError: they are no numbers.
+    """
+    if not torch.isfinite(images).all():
+        raise UserError(f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
+                        "or use another model.")
+    return (images * 255).round() / 255
 
 
 @dataclass(frozen=True)

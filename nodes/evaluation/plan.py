@@ -1,7 +1,7 @@
 """Which images an evaluation makes, with which seeds, and in which batches."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .dataset import SLOT, Dataset, Subject
 
@@ -38,10 +38,9 @@ def limited(dataset: Dataset, max_photos: int = 0, max_captions: int = 0) -> Dat
     """The data set with the first test photos and captions only; 0: all of them."""
     def cut(subject: Subject) -> Subject:
         photos = subject.test[: max_photos or None]
-        return Subject(subject.name, subject.super_category, subject.kind, subject.train,
-                       tuple(type(p)(p.path, p.captions[: max_captions or None]) for p in photos))
+        return replace(subject, test=tuple(replace(photo, captions=photo.captions[: max_captions or None]) for photo in photos))
 
-    return Dataset(dataset.root, tuple(cut(subject) for subject in dataset.subjects))
+    return replace(dataset, subjects=tuple(cut(subject) for subject in dataset.subjects))
 
 
 def make_plan(subjects: tuple[Subject, ...], images_per_caption: int, seed: int) -> list[Shot]:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from .dataset import SLOT, Subject
 from .encoders import EvaluationEncoders
-from .metrics import References, score
+from .metrics import References, mean_scores, score
+from .pixels import in_8_bits
 from .plan import Shot, make_plan, prompt_for
 
 
@@ -23,13 +24,16 @@ def quick_scores(
     """Mean of each score over `quick_shots`.
 
     make_images(prompts, seeds): images (n, H, W, 3), such as `host.sampling.training_maker` gives. references: of `subject`.
+
+    Raises:
+        UserError: the model gives no image.
     """
     shots = quick_shots(subject, count, seed)
     # One at a time: training leaves little memory, and the captions differ anyway.
-    values: dict[str, list[float]] = {}
+    found = []
     for shot in shots:
-        image = (make_images([prompt_for(shot.text, placeholder)], [shot.seed]) * 255).round() / 255
+        image = in_8_bits(make_images([prompt_for(shot.text, placeholder)], [shot.seed]), placeholder)
         plain = shot.text.replace(SLOT, subject.super_category)
-        for name, (value,) in score(image, [plain], references, [shot.photo], encoders).items():
-            values.setdefault(name, []).append(value)
-    return {name: sum(found) / len(found) for name, found in values.items()}
+        scores = score(image, [plain], references, [shot.photo], encoders)
+        found.append({name: value for name, (value,) in scores.items()})
+    return mean_scores(found)

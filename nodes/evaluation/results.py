@@ -3,7 +3,7 @@
 <evaluation>/<entry>.jsonl or <entry>-shard-<i>-of-<k>.jsonl. The first line is the header:
 
     format, version, evaluation, entry, step (or null), shard [i, k], expected (images of all shards)
-    token       {placeholder, super_category, kind, method, width} or null for the floor
+    token       {placeholder, super_category, kind, method, width, run (hash, or null)} or null for the floor
     identity    {"what": hash}: everything that the images and scores depend on
     settings    sampler, scheduler, steps, cfg, width, height, batch_size, seed, negative, images_per_caption, metrics, ...
     encoders    what the metrics are computed with
@@ -17,18 +17,26 @@ and each further line an image, in the order in which they were made:
     scores {name: cosine}, image (relative to the evaluation's folder) or null, seconds_sampling, seconds_other
 """
 
+import hashlib
 import json
 import os
 import re
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...trainer.files import replacing
 from ..errors import UserError
+from .dataset import brief
 from .plan import Shot
 
 FORMAT, VERSION = "attractor-pdst", 1
 _SHARD = re.compile(r"(?P<entry>.+)-shard-(?P<shard>\d+)-of-(?P<shards>\d+)")
+_HEADER = {
+    "version": int, "entry": str, "step": int | None, "shard": list, "expected": int, "token": dict | None, "identity": dict,
+    "settings": dict, "encoders": dict, "ceiling": dict, "subjects": dict,
+}  # fmt: skip
 _SAME_IN_SHARDS = ("entry", "step", "expected", "token", "identity", "settings", "encoders", "subjects")
 
 
@@ -61,8 +69,10 @@ class ResultsFile:
         self.path, self.header, self._batches = path, header, batches
         self.done = 0  # batches
 
-    def open(self) -> list[dict]:
+    def open(self, complete: Callable[[dict], None] = lambda header: None) -> list[dict]:
         """Go on with the file, or begin it; the records that are there already.
+
+        complete(header): called before the file is begun, where no whole batch is there; may add to the header.
 
         Raises:
             UserError: it holds results of something else; says what differs.
@@ -75,7 +85,8 @@ class ResultsFile:
                 raise UserError(differs(self.path, differences))
             records = self._whole_batches(records)
         if not records:
-            with replacing(self.path) as temporary:
+            complete(self.header)
+            with writing(self.path.name), replacing(self.path) as temporary:
                 temporary.write_text(json.dumps(self.header, allow_nan=False) + "\n", encoding="utf-8")
         return records
 
@@ -88,8 +99,10 @@ class ResultsFile:
             if [(r["number"], r["seed"]) for r in part] != [(shot.number, shot.seed) for shot in batch]:
                 raise UserError(f"name: {self.path.name} is damaged at image {kept + 1}. Delete it, or give another name.")
             kept, self.done = kept + len(batch), self.done + 1
-        with open(self.path, "r+b") as file:
-            file.truncate(_end_of_line(self.path, 1 + kept))
+        end = _end_of_line(self.path, 1 + kept)
+        if self.path.stat().st_size != end:  # else it stays untouched, its time too
+            with open(self.path, "r+b") as file:
+                file.truncate(end)
         return records[:kept]
 
     @property
@@ -103,15 +116,23 @@ class ResultsFile:
             UserError: it could not be written.
         """
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-        try:
-            with open(self.path, "ab") as file:
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"{self.path.name} could not be written ({error}). Free space and queue again: it goes on from "
-                            "the last batch.") from error
+        with writing(self.path.name), open(self.path, "ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
         self.done += 1
+
+
+@contextmanager
+def writing(name: str):
+    """Raises:
+        UserError: a file of this name could not be written in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name} could not be written ({brief(error)}). Free space, or turn save_images off, and queue again: "
+                        "it goes on from the last batch.") from error
 
 
 def _end_of_line(path: Path, lines: int) -> int:
@@ -139,9 +160,35 @@ def read_header(path: Path) -> dict | None:
         known = False
     if not known:
         raise UserError(f"{path.name} is no results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
-    if header["version"] > VERSION:
+    if isinstance(header.get("version"), int) and header["version"] > VERSION:
         raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
+    wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key, ...), kind)]
+    if not wrong and not (len(header["shard"]) == 2 and all(isinstance(part, int) for part in header["shard"])):
+        wrong = ["shard"]
+    if wrong:
+        raise UserError(f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate "
+                        "again.")
     return header
+
+
+def result_stamps(folders: Iterable[Path]) -> str:
+    """Another for every change of results in these folders: their files' names, times and sizes."""
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.jsonl"))]
+    stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
+    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+
+
+def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
+    """Entry and token identity of the results in an evaluation's folder; files that cannot be read are left out."""
+    found = set()
+    for path in folder.glob("*.jsonl") if folder.is_dir() else ():
+        try:
+            header = read_header(path)
+        except UserError:
+            continue  # said where the results are compared
+        if header is not None:
+            found.add((header["entry"], header["identity"].get("token")))
+    return frozenset(found)
 
 
 def read_records(path: Path) -> tuple[list[dict], bool]:
@@ -203,10 +250,12 @@ def _changes(old: dict, new: dict, prefix: str) -> list[str]:
 
 def differs(path: Path, differences: list[str]) -> str:
     """The message that results on disk belong to something else."""
+    other = "For another token of this placeholder, method and step type names into labels. " \
+        if "token has changed" in differences else ""
     shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
     return (f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
-            + "\n- ".join(shown) + "\nRestore what differs, give another name, or turn on start_over to replace what was "
-            "evaluated under this name.")
+            + "\n- ".join(shown) + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what "
+            "was evaluated under this name.")
 
 
 def read_results(folder: Path) -> list[EntryResults]:

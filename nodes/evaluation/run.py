@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +18,8 @@ from ..masking.pictures import read_picture
 from .dataset import SLOT, Subject
 from .encoders import EvaluationEncoders
 from .entries import Entry
-from .metrics import References, references, score
+from .metrics import References, mean_scores, references, score
+from .pixels import in_8_bits
 from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
 from .results import (
     FORMAT,
@@ -30,6 +30,7 @@ from .results import (
     header_differences,
     read_header,
     read_records,
+    writing,
 )
 
 PREVIEW_SECONDS = 2.0
@@ -135,27 +136,36 @@ class Evaluation:
             Interrupted: the user cancelled.
             UserError: as `ResultsFile.open`.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder.name):
+            self.folder.mkdir(parents=True, exist_ok=True)
         for part in self._parts:
-            if not part.file.path.exists() or not read_records(part.file.path)[0]:
-                subject = part.entry.subject
+            subject = part.entry.subject
+
+            def begin(header: dict, subject: Subject = subject) -> None:
                 progress.text(f"looking at the photos of {subject.name}")
                 progress.update(self.done)
                 self._keep_photos(subject)
-                part.file.header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
-            part.records = part.file.open()
+                header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
+
+            part.records = part.file.open(begin)
+            self._keep_photos(subject, missing=True)  # such as of shards that were put together without them
 
     def _real(self, subject: Subject) -> References:
         if subject.name not in self._references:
             self._references[subject.name] = references(subject, self._encoders)
         return self._references[subject.name]
 
-    def _keep_photos(self, subject: Subject) -> None:
-        """Small copies of the test photos, so that the results can be looked at where the data set is not."""
+    def _keep_photos(self, subject: Subject, missing: bool = False) -> None:
+        """Small copies of the test photos, so that the results can be looked at where the data set is not.
+
+        missing: only of those that have none.
+        """
         for photo, name in zip(subject.test, _describe(subject)["references"], strict=True):
+            if missing and (self.folder / name).is_file():
+                continue
             picture = to_picture(read_picture(photo.path)[0][None])
             picture.thumbnail((_REFERENCE_SIDE, _REFERENCE_SIDE))
-            with replacing(self.folder / name) as temporary:
+            with writing(name), replacing(self.folder / name) as temporary:
                 picture.save(temporary, format="JPEG", quality=92)
 
     # -- the work --------------------------------------------------------------------------------------
@@ -231,12 +241,8 @@ class Evaluation:
             return None
         stem = self._subjects[shot.subject].test[shot.photo].path.stem
         name = f"images/{entry.label}/{shot.subject}/{stem}-{shot.caption + 1:02d}-{shot.index + 1}.png"
-        try:
-            with replacing(self.folder / name) as temporary:
-                to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
-        except OSError as error:
-            raise UserError(f"{name} could not be written ({error}). Free space, or turn save_images off, and queue again: it "
-                            "goes on from the last batch.") from error
+        with writing(name), replacing(self.folder / name) as temporary:
+            to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
         return name
 
     def _photo(self, shot: Shot) -> Image.Image:
@@ -249,7 +255,7 @@ class Evaluation:
 
     def _status(self, number: int, part: _Part, total: int, pace: float) -> str:
         left = int((total - self.done) / pace) if pace else 0
-        means = " · ".join(f"{name} {value:.3f}" for name, value in mean_scores(part.records).items())
+        means = " · ".join(f"{name} {value:.3f}" for name, value in _means(part.records).items())
         return (f"{part.entry.label} ({number} of {len(self._parts)}) · image {self.done} of {total}"
                 + (f" · {means}" if means else "") + f" · {pace:.2f} images/s · {left // 60}:{left % 60:02d} left")
 
@@ -258,7 +264,7 @@ class Evaluation:
         shard = f", shard {self.options.shard} of {self.options.shards}" if self.options.shards > 1 else ""
         lines = [f"{self.folder.name}{shard}"]
         for part in self._parts:
-            means = ", ".join(f"{name} {value:.4f}" for name, value in mean_scores(part.records).items())
+            means = ", ".join(f"{name} {value:.4f}" for name, value in _means(part.records).items())
             lines.append(f"{part.entry.label}: {len(part.records)} images" + (f"; {means}" if means else ""))
         spent = [sum(record[key] for part in self._parts for record in part.records)
                  for key in ("seconds_sampling", "seconds_other")]
@@ -288,17 +294,11 @@ def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
             raise
         raise UserError(f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
                         "and where images are there already give another name: other batches differ slightly.") from error
-    if not torch.isfinite(images).all():
-        raise UserError(f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
-                        "or use another model; what was made so far is kept.")
-    return (images * 255).round() / 255
+    return in_8_bits(images, label)
 
 
-def mean_scores(records: list[dict]) -> dict[str, float]:
-    """Mean of each score over records."""
-    if not records:
-        return {}
-    return {name: sum(record["scores"][name] for record in records) / len(records) for name in records[0]["scores"]}
+def _means(records: list[dict]) -> dict[str, float]:
+    return mean_scores([record["scores"] for record in records])
 
 
 def subject_identity(subject: Subject) -> dict[str, str]:

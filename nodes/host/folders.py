@@ -56,20 +56,20 @@ def token_path(name: str) -> str:
 def name_problems(name: str, field: str = "name") -> list[str]:
     """Why a user's name cannot be a file's name under our folders; empty if it can."""
     if not name.strip():
-        return [f"{field} is empty: give the run a name, such as my-dog."]
+        return [f"{field} is empty: type a name, such as my-dog."]
     if not _NAME.fullmatch(name):
         return [f"{field} {name!r} cannot be a file name: use letters, digits, spaces and . _ + - and at most a / "
                 "between folder and name."]
     return []
 
 
-def output_path(name: str, suffix: str = "") -> Path:
-    """A path for a user's name under `output/neti`.
+def output_path(name: str, suffix: str = "", field: str = "name") -> Path:
+    """A path for a user's name under `output/neti`. field: the input that it was typed into.
 
     Raises:
         UserError: the name is not a plain relative one.
     """
-    return _inside(output_folder(), name, suffix)
+    return _inside(output_folder(), name, suffix, field)
 
 
 def evaluation_path(name: str) -> Path:
@@ -81,12 +81,12 @@ def evaluation_path(name: str) -> Path:
     return _inside(evaluations_folder(), name)
 
 
-def _inside(root: Path, name: str, suffix: str = "") -> Path:
-    problems = name_problems(name)
+def _inside(root: Path, name: str, suffix: str = "", field: str = "name") -> Path:
+    problems = name_problems(name, field)
     root = root.resolve()
     path = root / f"{name}{suffix}"
     if problems or not path.resolve().is_relative_to(root):
-        raise UserError.of(problems or [f"name {name!r} leads out of the output folder: use a plain name."])
+        raise UserError.of(problems or [f"{field} {name!r} leads out of the output folder: use a plain name."])
     return path
 
 
@@ -169,7 +169,7 @@ def checkpoint_files(run: str) -> list[Path]:
     Raises:
         UserError: no such folder.
     """
-    folder = output_path(run)
+    folder = output_path(run, field="run")
     if not folder.is_dir():
         raise UserError(f"run: there is no run {run!r} in output/{TOKENS}. Train it first, and press R to refresh the list.")
     return sorted(folder.glob("*.safetensors"))

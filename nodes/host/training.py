@@ -47,7 +47,10 @@ def private_models(model, clip):
 
 
 def load_for_training(unet: "HostUNet", text: HostTextEncoder) -> None:
-    """Bring both copies whole onto their devices; again after a VAE or another model may have taken the room."""
+    """Bring both copies whole onto their devices, and all others off: a VAE or encoders that were used in between would take
+    the room that the micro-batch was planned with."""
+    own = [loaded for loaded in mm.current_loaded_models if loaded.model in (unet.patcher, text.patcher)]
+    mm.free_memory(1e30, unet.device, keep_loaded=own)
     mm.load_models_gpu([unet.patcher, text.patcher], memory_required=2 * 1024**3, force_full_load=True)
     unet.patcher.pre_run()
 

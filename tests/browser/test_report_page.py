@@ -3,8 +3,6 @@
 from functools import partial
 
 import pytest
-from chromium import Chromium, find
-from pdst_results import CORGI, write_checkpoints, write_demonstration, write_entry
 
 from attractor.nodes.evaluation.report.charts import NARROW, WIDE, bubble, curves, intervals
 from attractor.nodes.evaluation.report.gather import collect
@@ -12,6 +10,8 @@ from attractor.nodes.evaluation.report.page import make_page
 from attractor.nodes.evaluation.report.sheet import make_sheet
 from attractor.nodes.evaluation.report.tables import make_tables
 from attractor.nodes.evaluation.statistics import Bootstrap
+from chromium import Chromium, find
+from pdst_results import CORGI, write_checkpoints, write_demonstration, write_entry
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium here: install one, or name it in ATTRACTOR_CHROMIUM")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUDGET = 0.3  # seconds
+BUDGET = 0.3  # seconds of the processor: what a clock says depends on what else the machine does
 HEAVY = {"transformers", "matplotlib", "sam2", "huggingface_hub", "scipy", "diffusers"}
 
 START = """
@@ -22,14 +22,14 @@ args.cpu = True
 args.base_directory = os.getcwd()  # never the models and outputs of the user's own ComfyUI
 import utils.extra_config
 import nodes, server, comfy_api.latest, comfy.sd, comfy.sample
-before, started = set(sys.modules), time.perf_counter()
+before, started = set(sys.modules), time.process_time()
 spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
 module = sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 extension = asyncio.run(module.comfy_entrypoint())
 asyncio.run(extension.on_load())
 found = asyncio.run(extension.get_node_list())
-seconds = time.perf_counter() - started
+seconds = time.process_time() - started
 print(json.dumps({"seconds": seconds, "nodes": len(found), "new": sorted(set(sys.modules) - before)}))
 """
 

@@ -15,7 +15,7 @@ import torch
 import transformers
 from PIL import Image
 
-from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
+from attractor.nodes.evaluation.encoders import EvaluationEncoders, _exact, load_clip, load_dino
 from attractor.nodes.evaluation.metrics import SCORES, references, score
 from attractor.nodes.evaluation.pixels import CLIP_NORM, IMAGENET_NORM
 
@@ -98,11 +98,17 @@ def clip_score_by_torchmetrics(folder, array, prompt):
     return clip_score(torch.from_numpy(array).movedim(-1, 0), prompt, parts).item() / 100
 
 
+def test_what_the_host_has_turned_off_stays_off_while_encoding():
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=False, deterministic=True, allow_tf32=True), _exact():
+        assert (cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32) == (False, True, False)
+
+
 def test_clip_t_is_torchmetrics_clip_score(encoders, folder):
     compared = 0
     for array, prompt in zip(pictures(), PROMPTS[:5], strict=False):
         for text in (prompt, "a photo of a mug"):
-            own = (encoders.clip_image(as_images(array)) @ encoders.clip_text([text]).T).item()
+            own = (encoders.clip.image(as_images(array)) @ encoders.clip_text([text]).T).item()
             assert max(own, 0) == pytest.approx(clip_score_by_torchmetrics(folder, array, text), abs=TOLERANCE)
             compared += own > 0.01  # torchmetrics has nothing below 0
     assert compared >= 4, compared
@@ -121,7 +127,7 @@ def test_a_text_too_long_is_cut_at_the_models_length(encoders, folder):
 def test_clip_features_of_images_are_transformers_own(encoders, folder):
     arrays = pictures()
     wanted = clip_features(folder, arrays)
-    own = torch.cat([encoders.clip_image(as_images(a)) for a in arrays])
+    own = torch.cat([encoders.clip.image(as_images(a)) for a in arrays])
     assert own.shape == (6, 40) and own.dtype == torch.float32
     assert (own - wanted).abs().max() < TOLERANCE
     assert (wanted @ wanted.T).min() < 0.9, "the pictures look alike to this model: nothing was compared"
@@ -139,7 +145,7 @@ def test_dino_features_are_transformers_and_timms(encoders, folder):
     timms.load_state_dict(timm_weights(folder / "dino-tiny"))
     with torch.no_grad():
         by_timm = normal(timms(pixels))
-    own = torch.cat([encoders.dino_image(as_images(a)) for a in pictures()])
+    own = torch.cat([encoders.dino.image(as_images(a)) for a in pictures()])
     assert (own - by_transformers).abs().max() < TOLERANCE
     assert (own - by_timm).abs().max() < TOLERANCE
     assert (own @ own.T).min() < 0.9
@@ -181,7 +187,7 @@ def test_dinov2_sees_no_more_than_224_pixels_and_its_own_patches(folder):
 def test_an_images_score_does_not_depend_on_what_else_is_in_its_batch(encoders):
     """Bit for bit: shards and resumed runs must give the numbers of a single run."""
     batch = torch.cat([as_images(pictures(seed)[0]) for seed in range(5)])
-    for encode in (encoders.clip_image, encoders.dino_image):
+    for encode in (encoders.clip.image, encoders.dino.image):
         assert torch.equal(encode(batch)[3:4], encode(batch[3:4]))
     assert torch.equal(encoders.clip_text(PROMPTS)[2:3], load_clip_anew(encoders).text(PROMPTS[2:3]))
 
@@ -195,7 +201,7 @@ def test_an_image_scores_the_same_from_memory_and_from_its_file(encoders, tmp_pa
     image = torch.rand(1, 50, 70, 3, generator=torch.Generator().manual_seed(1))
     Image.fromarray((image[0] * 255).round().byte().numpy()).save(tmp_path / "x.png")
     read = as_images(np.asarray(Image.open(tmp_path / "x.png")))
-    assert torch.equal(encoders.clip_image(image), encoders.clip_image(read))
+    assert torch.equal(encoders.clip.image(image), encoders.clip.image(read))
 
 
 # --- the scorer ------------------------------------------------------------------------------------
@@ -304,8 +310,8 @@ def all_features(folder):
     encoders = EvaluationEncoders(load_clip(folder / "clip-tiny"), load_dino(folder / "dino-tiny"))
     second = load_dino(folder / "dinov2-tiny")
     images = [as_images(a) for a in pictures()]
-    return {"text": encoders.clip_text(PROMPTS).tolist(), "clip": [encoders.clip_image(i).tolist() for i in images],
-            "dino": [encoders.dino_image(i).tolist() for i in images], "dinov2": [second.image(i).tolist() for i in images]}
+    return {"text": encoders.clip_text(PROMPTS).tolist(), "clip": [encoders.clip.image(i).tolist() for i in images],
+            "dino": [encoders.dino.image(i).tolist() for i in images], "dinov2": [second.image(i).tolist() for i in images]}
 
 
 @pytest.mark.skipif(not (FOLDER / "transformers").is_dir(), reason="ATTRACTOR_TRANSFORMERS_4: no folder with transformers 4")

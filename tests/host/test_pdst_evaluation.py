@@ -1,18 +1,23 @@
 """An evaluation without a server: scores are of the files, the first of a kind is shown, and what costs time is counted."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 
 from attractor.nodes.errors import UserError
+from attractor.nodes.evaluation import evaluate
 from attractor.nodes.evaluation.dataset import read_dataset
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
+from attractor.nodes.evaluation.evaluate import PDSTEvaluate
 from attractor.nodes.evaluation.metrics import SCORES, references, score
-from attractor.nodes.evaluation.results import read_results
+from attractor.nodes.evaluation.quick import quick_scores
+from attractor.nodes.evaluation.results import read_results, result_stamps
 from attractor.nodes.evaluation.run import Evaluation, Options
+from attractor.nodes.host import folders
 from attractor.nodes.masking.pictures import read_picture
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from pdst_set import write_subject
@@ -166,6 +171,58 @@ def test_a_model_that_gives_no_image_is_said_and_what_was_made_is_kept(evaluatio
     assert (tmp_path / "out" / "cat-neti.jsonl").read_text().count("\n") == 1 + 5
     run(evaluation(which=("cat",), scored=False))
     assert [entry.entry for entry in read_results(tmp_path / "out")] == ["cat-neti", "floor-cat"]
+
+
+def test_the_node_runs_again_when_its_results_change_and_not_else(evaluation, tmp_path, monkeypatch):
+    """As the host asks: a list an input, [None] where it is wired."""
+    monkeypatch.setattr(folders, "evaluations_folder", lambda: tmp_path)
+
+    def stamp(**inputs):
+        return PDSTEvaluate.fingerprint_inputs(**{"name": ["out"], "model": [None], "start_over": [False], **inputs})
+
+    def again(**inputs):
+        return stamp(**inputs) != stamp(**inputs)
+
+    assert again()
+    run(evaluation(which=("cat",), scored=False))
+    assert again(), "nobody has said that it came to its end"
+    monkeypatch.setattr(evaluate, "_finished", {result_stamps([tmp_path / "out"])})
+    assert not again() and not again(name=[" out "])
+    run(evaluation(which=("cat",), scored=False))
+    assert not again(), "a run that finds everything there touches nothing"
+    assert again(start_over=[True]) and again(name=[None]) and again(start_over=[None]) and again(name=["../out"])
+    (tmp_path / "out" / "floor-cat.jsonl").unlink()
+    assert again()
+
+
+@pytest.mark.parametrize("kept", [1, 2], ids=["a part of a batch", "a whole batch"])
+def test_what_a_cut_leaves_of_the_first_batch_does_not_cost_the_ceiling(evaluation, tmp_path, kept):
+    run(evaluation(which=("cat",)))
+    path = tmp_path / "out" / "cat-neti.jsonl"
+    before = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(before[: 1 + kept]))
+    run(evaluation(which=("cat",)))
+    after = path.read_bytes().splitlines(keepends=True)
+    assert json.loads(after[0])["ceiling"]["cat"] and after[0] == before[0] and len(after) == len(before)
+
+
+def test_results_without_the_copies_of_the_photos_go_on_and_get_them_back(evaluation, tmp_path):
+    run(evaluation(which=("cat",), scored=False))
+    photos, path = tmp_path / "out" / "photos", tmp_path / "out" / "cat-neti.jsonl"
+    shutil.rmtree(photos)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    assert run(evaluation(which=("cat",), scored=False)).previews
+    assert sorted(p.name for p in photos.rglob("*.jpg")) == ["test-1.jpg", "test-2.jpg"]
+
+
+def test_scores_while_training_are_of_no_image_that_is_no_number(encoders, tmp_path):
+    write_subject(tmp_path, "cat")
+    (subject,) = read_dataset(tmp_path, captions=2).subjects
+    real = references(subject, encoders)
+    found = quick_scores(noise, "<cat>", subject, real, encoders, 2, 0)
+    assert tuple(found) == SCORES
+    with pytest.raises(UserError, match="<cat> gives images that are no numbers"):
+        quick_scores(lambda *_: torch.full((1, 8, 8, 3), float("nan")), "<cat>", subject, real, encoders, 2, 0)
 
 
 def test_photos_are_kept_beside_the_results(evaluation, tmp_path):

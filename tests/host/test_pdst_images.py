@@ -114,6 +114,7 @@ def test_the_quick_scores_are_the_means_of_the_scorer(maker, tmp_path, small_enc
 
 
 def test_another_model_or_patch_is_another_identity_and_the_same_anew_is_not(tiny_model, tiny_clip, tiny_vae):
+    import comfy.hooks
     from comfy_extras.nodes_freelunch import FreeU_V2
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 
@@ -130,6 +131,19 @@ def test_another_model_or_patch_is_another_identity_and_the_same_anew_is_not(tin
         node = node()
         return (node.execute if hasattr(node, "execute") else node.patch)(tiny_model, *settings)[0]
 
+    def hooked(strength, later):
+        """As Set CLIP Hooks does, with a LoRA whose strength changes half-way."""
+        key = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+        hook = comfy.hooks.WeightHook(strength_clip=strength)
+        hook.need_weight_init, hook.weights_clip = False, {key: ("diff", (torch.ones(1),))}
+        hook.hook_keyframe.add(comfy.hooks.HookKeyframe(later, 0.5))
+        group, clip = comfy.hooks.HookGroup(), tiny_clip.clone()
+        group.add(hook)
+        clip.patcher.forced_hooks = group.clone()
+        clip.patcher.register_all_hook_patches(group, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Clip))
+        assert clip.patcher.hook_patches and next(iter(clip.patcher.hook_patches.values()))
+        return clip
+
     with torch.inference_mode():
         models = {
             "plain": tiny_model, "other": tiny_sd15.tiny_model(1), "lora": lora(1.0), "weaker": lora(0.5),
@@ -145,7 +159,11 @@ def test_another_model_or_patch_is_another_identity_and_the_same_anew_is_not(tin
         skipped = tiny_clip.clone()
         skipped.clip_layer(-2)
         clips = [clip_identity(clip) for clip in (tiny_clip, skipped, tiny_sd15.tiny_clip(1))]
-        assert len(set(clips)) == 3 and clip_identity(tiny_sd15.tiny_clip()) == clips[0]
+        assert len(set(clips)) == 3
+        skipped.tokenizer_options = {"min_length": 5}
+        clips += [clip_identity(skipped), *(clip_identity(hooked(*s)) for s in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5)))]
+        assert len(set(clips)) == 7 and clip_identity(hooked(1.0, 1.0)) == clips[4]
+        assert clip_identity(tiny_sd15.tiny_clip()) == clips[0]
         assert vae_identity(tiny_vae) == vae_identity(tiny_sd15.tiny_vae()) != vae_identity(tiny_sd15.tiny_vae(1))
 
 

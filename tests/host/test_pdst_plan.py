@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attractor.nodes.evaluation.dataset import Dataset, Subject, TestPhoto, read_dataset
-from attractor.nodes.evaluation.entries import make_entries
+from attractor.nodes.evaluation.entries import make_entries, misfits
 from attractor.nodes.evaluation.plan import limited, make_batches, make_plan, prompt_for, shard_of, shot_seed
 from attractor.nodes.evaluation.quick import quick_shots
 from attractor.trainer.concept import Embedding, PersonalizedToken
@@ -27,9 +27,9 @@ def token(placeholder, super_category="dog", **record):
     return PersonalizedToken(placeholder, super_category, "neti", 768, Embedding(torch.zeros(1, 768)), record=record)
 
 
-def entries(dataset, *tokens, pairs="", labels="", floor=False, identities=None):
+def entries(dataset, *tokens, pairs="", labels="", floor=False, identities=None, known=()):
     identities = identities or [f"{i:06d}rest" for i, _ in enumerate(tokens)]
-    return make_entries(list(tokens), identities, dataset, pairs, labels, floor)
+    return make_entries(list(tokens), identities, dataset, pairs, labels, floor, frozenset(known))
 
 
 def test_a_seed_depends_on_base_subject_photo_caption_and_index_alone(dataset):
@@ -132,6 +132,38 @@ def test_checkpoints_and_methods_have_labels_of_their_own_in_any_order(dataset):
     assert {entry.label for entry in again} == set(labels)
     same, _ = entries(dataset, *twins, identities=["eeeeeeee", "eeeeeeee"])
     assert [entry.label for entry in same] == ["my-dog-neti-step-5"], "the same token twice is evaluated once"
+
+
+def test_checkpoints_of_one_training_name_the_same_run_and_those_of_another_do_not(dataset):
+    def run(step, lr=1.0, photos="p", steps=500):
+        settings = {"method": "neti", "learning_rate": lr, "steps": steps}
+        made = token("<my-dog>", step=step, settings=settings, identity={"photos": photos}, scores={"dino": step})
+        (entry,), _ = entries(dataset, made)
+        return entry.describe()["run"]
+
+    assert run(100) == run(200) == run(700, steps=1000)
+    assert len({run(100), run(100, lr=2.0), run(100, photos="q")}) == 3
+    (entry,), _ = entries(dataset, token("<my-dog>"))
+    assert entry.describe()["run"] is None
+
+
+def test_a_token_keeps_the_label_it_was_evaluated_under(dataset):
+    """Whichever others are wired now, or were then."""
+    def labels(*identities, known):
+        tokens = [token("<my-dog>", step=5) for _ in identities]
+        return [entry.label for entry in entries(dataset, *tokens, identities=list(identities), known=known)[0]]
+
+    alone, a, b = "my-dog-neti-step-5", "my-dog-neti-step-5-aaaaaa", "my-dog-neti-step-5-bbbbbb"
+    assert labels("aaaaaaaa", "bbbbbbbb", known=[(alone, "aaaaaaaa")]) == [alone, b]
+    assert labels("bbbbbbbb", known=[(alone, "aaaaaaaa"), (b, "bbbbbbbb")]) == [b]
+    assert labels("aaaaaaaa", known=[(a, "aaaaaaaa"), (b, "bbbbbbbb")]) == [a]
+    assert labels("cccccccc", known=[(alone, "aaaaaaaa")]) == [alone], "retrained: refused, not put beside the other"
+
+
+def test_a_token_on_a_subject_of_another_super_category_is_said(dataset):
+    only = Dataset(dataset.root, dataset.subjects[1:2])
+    found, _ = entries(only, token("<rex>"), token("<rex>", step=2), token("<x>", "Cup"), token("<y>", ""), floor=True)
+    assert misfits(found) == ["Look again: <rex> was trained as 'dog', and mug is 'cup'. clip_t uses the latter."]
 
 
 def test_labels_by_hand(dataset):

@@ -118,6 +118,30 @@ def test_a_damaged_line_is_no_batch_to_go_on_from(tmp_path):
         read_results(tmp_path)
 
 
+@pytest.mark.parametrize("key, value", [
+    ("version", None), ("version", "1"), ("entry", 3), ("shard", [1]), ("shard", ["1", 1]), ("step", "7"), ("token", []),
+    ("settings", None), ("encoders", ...), ("ceiling", 0), ("subjects", ...), ("expected", ...), ("identity", ...),
+])  # fmt: skip
+def test_a_header_changed_by_hand_is_named_with_the_remedy(tmp_path, key, value):
+    path = write(tmp_path).path
+    lines = path.read_text().splitlines(keepends=True)
+    header = {**json.loads(lines[0]), key: value}
+    if value is ...:  # taken out
+        del header[key]
+    path.write_text(json.dumps(header) + "\n" + "".join(lines[1:]))
+    with pytest.raises(UserError, match=rf"my-cat.jsonl is damaged in its first line \({key}\). Restore it, or delete it"):
+        read_results(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_said_without_this_machines_paths(tmp_path):
+    file = write(tmp_path, batches=1)
+    file.path.unlink()
+    file.path.mkdir()  # as unwritable as a full disk
+    with pytest.raises(UserError, match="my-cat.jsonl could not be written .*queue again") as raised:
+        file.add(records(BATCHES[1]))
+    assert str(tmp_path) not in str(raised.value) and file.done == 1
+
+
 def problems(folder):
     with pytest.raises(UserError) as raised:
         read_results(folder)

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pdst_results import CEILING, CORGI, ENCODERS, SUBJECTS, picture, write_checkpoints, write_demonstration, write_entry
 from PIL import Image
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation.report import node as report_node
-from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
+from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, _scale, bubble, curves, intervals
 from attractor.nodes.evaluation.report.files import make_csv, make_jsonl, make_markdown
 from attractor.nodes.evaluation.report.gather import collect
+from attractor.nodes.evaluation.report.making import write
 from attractor.nodes.evaluation.report.page import make_page
 from attractor.nodes.evaluation.report.sheet import draw_sheet, make_sheet
 from attractor.nodes.evaluation.report.tables import CEILING as CEILING_ROW
 from attractor.nodes.evaluation.report.tables import make_tables
 from attractor.nodes.evaluation.statistics import Bootstrap, Difference, Estimate, difference, estimate, unit_of
+from pdst_results import CEILING, CORGI, ENCODERS, SUBJECTS, picture, write_checkpoints, write_demonstration, write_entry
 
 FAST = Bootstrap(200)
 MEANS = {"clip_t": 0.3, "clip_i": 0.7, "dino": 0.5, "clip_i_train": 0.75, "dino_train": 0.6}
@@ -157,6 +157,30 @@ def test_checkpoints_of_a_method_on_several_subjects_are_one_series(tmp_path):
     data = collect([tmp_path / "e"])
     assert [(s.name, s.series, len(s.images)) for s in data.systems] == [
         ("NeTI, step 10", "NeTI", 16), ("NeTI, step 200", "NeTI", 16)]
+
+
+def test_two_runs_of_one_placeholder_are_two_series(tmp_path):
+    """At the same steps, whose labels differ in a hash of the token, and at others, whose labels do not."""
+    for run, steps in (("one", (100, 200)), ("two", (150, 200, 250))):
+        for step in steps:
+            own = f"-{run}{step}" if step == 200 else ""
+            write_entry(tmp_path / "e", f"x-neti-step-{step}{own}", CORGI, MEANS, step=step, method="neti", run=run)
+    for i in range(2):
+        write_entry(tmp_path / "e", f"y{i}", CORGI, MEANS, method="neti+")
+    data = collect([tmp_path / "e"])
+    assert {name: [s.step for s in systems] for name, systems in data.series.items()} == {
+        "x-neti, run one": [100, 200], "x-neti, run two": [150, 200, 250]}
+    assert [s.name for s in data.compared] == ["x-neti-step-200-one200", "x-neti-step-250", "y0", "y1"]
+    assert "x-neti, run two, DINO" in curves(data, FAST).text
+
+
+def test_one_step_twice_is_no_curve_and_no_crash(tmp_path):
+    for suffix in ("aaaaaa", "bbbbbb"):
+        write_entry(tmp_path / "e", f"x-neti-step-500-{suffix}", CORGI, MEANS, step=500, method="neti")
+    data = collect([tmp_path / "e"])
+    assert not data.series and len(data.compared) == 2
+    assert curves(data, FAST).picture(1).width > PICTURE
+    assert _scale(500, 500, 0, 10)(500) == 5
 
 
 def test_the_same_name_in_two_evaluations_is_kept_apart(tmp_path):
@@ -307,13 +331,12 @@ class Page(HTMLParser):
 def test_what_users_typed_stays_text_in_every_file(tmp_path):
     bad = "<script>alert('x')</script>"
     evil = {f"\"><img src=x onerror=alert(1)> {bad}": (f"dog{bad}", "living")}
-    write_entry(tmp_path / "e", "plain", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ")
+    write_entry(tmp_path / "e", "plain", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ", pictures=True)
     write_entry(tmp_path / "f", "other", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ")
     data = collect([tmp_path / "e", tmp_path / "f"])
-    sheet = make_sheet(data, BEST)
-    assert sheet is None, "no pictures were kept"
-    page = Page(page_of(data, title=f"mine {bad}"))
-    assert "script" not in page.tags and "img" not in page.tags
+    page = Page(page_of(data, make_sheet(data, BEST), title=f"mine {bad}"))
+    assert "script" not in page.tags and page.tags.count("img") == 3 * 2
+    assert all(value.startswith("data:") for name, value in page.attributes if name == "src")
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert f"mine {bad}" in "".join(page.words), "shown as typed"
     markdown = make_markdown(f"mine {bad}", data, make_tables(data, FAST))
@@ -437,7 +460,7 @@ def test_a_subject_of_many_photos_does_not_make_an_endless_page(tmp_path):
 def test_a_report_that_cannot_be_written_leaves_the_old_one(methods, tmp_path, monkeypatch):
     data, tables = collect([methods]), make_tables(collect([methods]), FAST)
     folder = tmp_path / "report"
-    report_node._write(folder, "old", "old", tables, data)
+    write(folder, "old", "old", tables, data)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(before) == {"images.jsonl", "scores.csv", "report.md", "report.html"}
     real = Path.write_text
@@ -450,6 +473,6 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(methods, tmp_path, m
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match="No space left.*Free space"):
-        report_node._write(folder, "new page", "new", tables, data)
+        write(folder, "new page", "new", tables, data)
     assert (folder / "report.html").read_bytes() == before["report.html"] == b"old"
     assert {path.name for path in folder.iterdir()} == set(before), "half a file is left"

@@ -355,7 +355,7 @@ def test_saving_stays_in_its_folder(comfy, comfy_server, tokens, name):
     graph.prompt["2"]["inputs"]["name"] = name
     with unchanged(comfy_server.output, comfy_server.base / "models"):
         assert_said(error_of(comfy, graph), "AttractorSaveToken", "name ",
-                    "use letters, digits" if name.strip() else "give the run a name")
+                    "use letters, digits" if name.strip() else "type a name")
 
 
 def apply(tokens, prompt, width=768, **loader):

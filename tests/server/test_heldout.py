@@ -47,7 +47,7 @@ def watched(comfy, name, folder="watched", encoders=True, dataset=True, images=N
 
 
 def scores_of(base, name):
-    return json.loads((base / "output" / "neti" / name / "scores.json").read_text())
+    return json.loads((base / "output" / "neti" / name / "scores.json").read_text())["scores"]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,27 @@ def test_scores_do_not_change_what_is_learnt(comfy, base, straight):
     assert fixed[0] != fixed[1], "the fixed batch is not of the held-out photos"
 
 
+def test_a_finished_run_can_be_given_a_data_set_and_other_encoders(comfy, base):
+    name = "watched-later"
+    comfy.run(watched(comfy, name, dataset=False, encoders=False, checkpoint_every=2)[0], timeout=300)
+    comfy.run(watched(comfy, name)[0], timeout=300)
+    assert [entry["step"] for entry in scores_of(base, name)] == [4]
+    with comfy.listen() as listener:
+        comfy.run(watched(comfy, name, steps=6, score_images=1)[0], timeout=300)
+    assert [entry["step"] for entry in scores_of(base, name)] == [4, 6], "of one image and of two, mixed"
+    assert any("start anew, as images changed" in message["text"] for message in listener.of_type("text"))
+
+
+def test_starting_over_leaves_nothing_of_the_earlier_run(comfy, base):
+    name = "watched-over"
+    comfy.run(watched(comfy, name, checkpoint_every=2, sample_every=2)[0], timeout=300)
+    folder = base / "output" / "neti" / name
+    assert (folder / f"{name}-step-000004.safetensors").exists() and (folder / f"{name}-best.safetensors").exists()
+    comfy.run(watched(comfy, name, steps=2, resume=False, dataset=False, encoders=False, checkpoint_every=2)[0], timeout=300)
+    assert {path.name for path in folder.glob("*.safetensors")} == {f"{name}.safetensors", f"{name}-step-000002.safetensors"}
+    assert not (folder / "scores.json").exists() and not list(folder.glob("samples/*"))
+
+
 def refused(comfy, **changes):
     with pytest.raises(ExecutionFailed) as failed:
         comfy.run(watched(comfy, "watched-refused", **changes)[0], timeout=100)
@@ -124,5 +145,5 @@ def test_what_cannot_be_scored_is_refused_before_training(comfy, base):
     assert "Wire dataset as well" in refused(comfy, dataset=False)
     test_photo = Image.open(next((base / "models" / "pdst" / "watched" / "cat" / "test").glob("*.png")))
     message = refused(comfy, images=[test_photo, test_photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
-    assert f"the test photo {'' or test_photo.filename.rsplit('/', 1)[-1]} is image 1 and 2" in message
+    assert f"the test photo {test_photo.filename.rsplit('/', 1)[-1]} is image 1 and 2" in message
     assert not (base / "output" / "neti" / "watched-refused").exists()

@@ -390,10 +390,10 @@ def test_the_example_workflow_runs(comfy, comfy_server):
 def test_the_example_workflow_with_held_out_scores_runs(comfy, comfy_server, small_encoders):
     for name in ("clip-tiny", "dino-tiny"):
         link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
-    subject = write_subject(comfy_server.base / "models" / "pdst" / "my-pets", "my-dog", "dog", train=0, captions=4)
+    subject = write_subject(comfy_server.base / "models" / "pdst" / "my-masked-pets", "my-dog", "dog", train=0)
     prompt = with_small_models("train_on_pdst", subject / "train")
     (dataset,) = [node for node in prompt.values() if node["class_type"] == "AttractorLoadPDST"]
-    dataset["inputs"]["captions_per_photo"] = 4
+    dataset["inputs"].update(folder="pdst/my-masked-pets", captions_per_photo=2)
     entry = comfy.run(prompt, timeout=300)
     assert len(ran(entry, prompt, ["my-dog/left.png", "my-dog/low.png", "my-dog/right.png"])) == 2, "no overfitting curve"
     assert (comfy_server.output / "neti" / "train_on_pdst" / "train_on_pdst-best.safetensors").exists()

@@ -198,6 +198,23 @@ def test_another_setting_token_or_model_is_not_mixed_in(comfy, base):
     assert path.read_bytes() != before and len(results(base, "strict")["my-cat-textual_inversion"].records) == 4
 
 
+def test_the_same_graph_queued_again_makes_what_is_missing(comfy, base):
+    """The host must not take its word for what is on disk."""
+    quick = {"images_per_caption": 1, "metrics": False}
+    path = base / "output" / "pdst" / "again" / "my-cat-textual_inversion.jsonl"
+    evaluate(comfy, "again", "pdst-plain.safetensors", **quick)
+    path.unlink()
+    for _ in range(2):
+        evaluate(comfy, "again", "pdst-plain.safetensors", **quick)
+        assert path.is_file()
+        path.unlink()
+    times = set()
+    for _ in range(2):
+        evaluate(comfy, "again", "pdst-plain.safetensors", start_over=True, **quick)
+        times.add(path.stat().st_mtime_ns)
+    assert len(times) == 2, "start_over begins anew each time"
+
+
 def test_a_changed_caption_file_or_photo_is_noticed(comfy, base):
     write_subject(base / "models" / "pdst" / "changing", "cat", test=1, seed=3)
     test = base / "models" / "pdst" / "changing" / "cat" / "test"

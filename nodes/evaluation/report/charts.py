@@ -3,22 +3,24 @@
 import math
 from collections.abc import Callable
 
-from ..statistics import Bootstrap, Estimate, estimate
+from ..statistics import Bootstrap, Estimate
 from .drawing import Drawing, series_colour, text_width
-from .gather import Collected, System
+from .gather import Collected
 from .tables import TITLES, ceiling, held_out
 
 PICTURE, WIDE, NARROW = 760, 1080, 372  # pixels of width: in the graph, in the page on a screen, on a phone
 _ROW = 26
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` + 1 round numbers from `low` to `high`."""
+def _ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
+    """At most `most` + 1 round numbers from `low` to `high`, and how they are written: all to the same decimal."""
     rough = max(high - low, 1e-6) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    ticks = [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [(tick, f"{tick + 0.0:.{decimals}f}".replace("-", "−")) for tick in ticks]
 
 
 def _span(values: list[float], margin: float = 0.12) -> tuple[float, float]:
@@ -29,11 +31,9 @@ def _span(values: list[float], margin: float = 0.12) -> tuple[float, float]:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    if high == low:
+        return lambda value: (start + end) / 2
     return lambda value: start + (end - start) * (value - low) / (high - low)
-
-
-def _label(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".").replace("-", "−") if value else "0"
 
 
 def _shorten(text: str, width: float, size: int) -> str:
@@ -60,7 +60,7 @@ def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
         return empty("Systems by all three scores", "Needs CLIP-T, CLIP-I and DINO: evaluate with both encoders.", width)
     size_score = "clip_i" if y_score == "dino" else "dino"
     systems = [s for s in data.compared if s.images]
-    means = {s: {score: _mean(s, score) for score in scores} for s in systems}
+    means = {s: {score: s.mean(score) for score in scores} for s in systems}
     narrow = width < 500
     height, left, right, top, bottom = (400 if narrow else 480), 62, 2, 62, 52
     drawing = Drawing(width, height, f"CLIP-T, {TITLES[y_score]} and {TITLES[size_score]} of each system", "; ".join(
@@ -71,12 +71,12 @@ def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
     y_low, y_high = _span([means[s][y_score] for s in systems], 0.25)
     x = _scale(x_low, x_high, left, width - right)
     y = _scale(y_low, y_high, height - bottom, top)
-    for tick in _ticks(x_low, x_high, 4 if narrow else 7):
+    for tick, label in _ticks(x_low, x_high, 4 if narrow else 7):
         drawing.line([(x(tick), top), (x(tick), height - bottom)], "grid")
-        drawing.words(x(tick), height - bottom + 14, _label(tick), "soft", 12, "middle")
-    for tick in _ticks(y_low, y_high, 6):
+        drawing.words(x(tick), height - bottom + 14, label, "soft", 12, "middle")
+    for tick, label in _ticks(y_low, y_high, 6):
         drawing.line([(left, y(tick)), (width - right, y(tick))], "grid")
-        drawing.words(left - 8, y(tick), _label(tick), "soft", 12, "end")
+        drawing.words(left - 8, y(tick), label, "soft", 12, "end")
     drawing.words((left + width - right) / 2, height - 14, "CLIP-T (follows the caption)", "soft", 12, "middle")
     drawing.words(13, (top + height - bottom) / 2, f"{TITLES[y_score]} (looks like the held-out photo)", "soft", 12, "middle",
                   upright=False)
@@ -125,7 +125,7 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawi
     series = list(data.series.items())
     colours = {name: series_colour(data.compared.index(systems[-1])) for name, systems in series}
     steps = [system.step for _, systems in series for system in systems]
-    legend, left, right, tall = 62 + 20 * len(series), 46, 8, 190
+    legend, left, right, tall = 84 + 20 * len(series), 46, 8, 190
     height = legend + len(panels) * (tall + 34) + 22
     drawing = Drawing(width, height, title, _spoken(series, panels))
     drawing.words(0, 18, title, bold=True, size=15)
@@ -134,7 +134,7 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawi
     x = _scale(min(steps), max(steps), left + 8, width - right - 8)
     for number, (score, names) in enumerate(panels):
         top = legend + number * (tall + 34) + 24
-        found = {(name, measure): [(s.step, _estimate(s, measure, bootstrap)) for s in systems]
+        found = {(name, measure): [(s.step, s.estimate(measure, bootstrap)) for s in systems]
                  for name, systems in series for measure in names}
         _panel(drawing, found, TITLES[score], x, (left, top, width - right, top + tall - 8),
                colours)
@@ -157,12 +157,15 @@ def _legend(drawing: Drawing, colours: dict[str, str], width: int, both: bool) -
         y = 42 + 20 * i
         drawing.line([(left, y), (left + 22, y)], colour, 2.5)
         drawing.words(left + 28, y, _shorten(name, width - left - 40, 13))
+    y = 42 + 20 * len(colours)
     if both:
-        y = 42 + 20 * len(colours)
         drawing.line([(left, y), (left + 22, y)], "ink", 2)
         drawing.words(left + 28, y, "held-out", "soft", 12)
         drawing.line([(left + 96, y), (left + 118, y)], "ink", 2, dashed=True)
         drawing.words(left + 124, y, "training photos (biased)", "soft", 12)
+        y += 20
+    drawing.disc(left + 11, y, 6, "ink", 0.25)
+    drawing.words(left + 28, y, "best step by held-out photos", "soft", 12)
 
 
 def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str, str]) -> None:
@@ -170,9 +173,9 @@ def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str,
     values = [v for line in found.values() for _, e in line for v in (e.mean, e.low, e.high) if v is not None]
     low, high = _span(values, 0.06)
     y = _scale(low, high, bottom, top)
-    for tick in _ticks(low, high, 4):
+    for tick, label in _ticks(low, high, 4):
         drawing.line([(left, y(tick)), (right, y(tick))], "grid")
-        drawing.words(left - 8, y(tick), _label(tick), "soft", 12, "end")
+        drawing.words(left - 8, y(tick), label, "soft", 12, "end")
     drawing.words(0, top - 14, title, bold=True)
     for (name, measure), line in found.items():
         if not measure.endswith("_train") and all(e.low is not None for _, e in line):
@@ -193,7 +196,7 @@ def _spoken(series, panels) -> str:
     for name, systems in series:
         for _, measures in panels:
             for measure in measures:
-                line = ", ".join(f"step {s.step} {_mean(s, measure):.3f}" for s in systems)
+                line = ", ".join(f"step {s.step} {s.mean(measure):.3f}" for s in systems)
                 parts.append(f"{name}, {TITLES[measure]}: {line}")
     return "; ".join(parts)
 
@@ -206,19 +209,19 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Dr
     row = _ROW + 16 if narrow else _ROW
     tall = row * len(systems) + 62
     drawing = Drawing(width, 34 + tall * len(scores), "Held-out scores with intervals", "; ".join(
-        f"{TITLES[score]}: " + ", ".join(f"{s.name} {_mean(s, score):.3f}" for s in systems) for score in scores))
+        f"{TITLES[score]}: " + ", ".join(f"{s.name} {s.mean(score):.3f}" for s in systems) for score in scores))
     drawing.words(0, 18, "Held-out scores with intervals", bold=True, size=15)
     for number, score in enumerate(scores):
-        found = [_estimate(system, score, bootstrap) for system in systems]
+        found = [system.estimate(score, bootstrap) for system in systems]
         real = ceiling(data, score)
         values = [v for e in found for v in (e.mean, e.low, e.high) if v is not None] + ([real] if real is not None else [])
         low, high = _span(values, 0.05)
         left, right, top = 6 + names, width - 6, 34 + number * tall + 24
         x, bottom = _scale(low, high, left, right), top + row * len(systems)
         drawing.words(0, top - 10, TITLES[score], bold=True)
-        for tick in _ticks(low, high, 4 if narrow else 7):
+        for tick, label in _ticks(low, high, 4 if narrow else 7):
             drawing.line([(x(tick), top), (x(tick), bottom)], "grid")
-            drawing.words(x(tick), bottom + 12, _label(tick), "soft", 12, "middle")
+            drawing.words(x(tick), bottom + 12, label, "soft", 12, "middle")
         if real is not None:
             drawing.line([(x(real), top), (x(real), bottom)], "soft", 1.5, dashed=True)
             drawing.words(min(x(real), right), top - 10, "real photos", "soft", 12, "end")
@@ -236,35 +239,30 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Dr
     return drawing
 
 
-def _mean(system: System, score: str) -> float:
-    values = system.values(score).values()
-    return sum(values) / len(values)
-
-
-def _estimate(system: System, score: str, bootstrap: Bootstrap) -> Estimate:
-    return estimate(system.values(score), bootstrap)
-
-
-def training_curve(name: str, scores: list[dict[str, float]], best_step: int | None, width: int = WIDE) -> Drawing:
+def training_curve(
+    name: str, scores: list[dict[str, float]], best_step: int | None, why_empty: str, width: int = WIDE
+) -> Drawing:
     """Fig. 1 of a single run, from the scores it took while training: `{"step": 100, "clip_t": 0.25, ...}` each."""
     title = f"{name}: held-out scores over steps"
     if not scores:
-        return empty(title, "Wire dataset and encoders to see when the token overfits.", width)
+        return empty(title, why_empty, width)
     shown = [score for score in ("dino", "clip_i", "clip_t") if score in scores[0]]
     steps = [entry["step"] for entry in scores]
-    legend, left, right, tall = 64, 62, 20, 150
+    legend, left, right, tall = 104, 46, 8, 150
     height = legend + len(shown) * (tall + 34) + 22
     drawing = Drawing(width, height, title, f"best step {best_step}")
-    drawing.words(left, 18, title, bold=True, size=15)
-    _legend(drawing, [(f"{name}, best step {best_step}", None)], left, width, both=True)
+    drawing.words(0, 18, title, bold=True, size=15)
+    colours = {f"kept: step {best_step}, by the geometric mean of all": series_colour(0)}
+    (series,) = colours
+    _legend(drawing, colours, width, both=True)
     x = _scale(min(steps) - 0.5, max(steps) + 0.5, left + 8, width - right - 8)
     for number, score in enumerate(shown):
         top = legend + number * (tall + 34) + 24
-        found = {(name, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
+        found = {(series, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
                  for measure in (score, f"{score}_train") if measure in scores[0]}
         box = (left, top, width - right, top + tall - 8)
         drawing.line([(x(best_step), box[1]), (x(best_step), box[3])], "soft", 1, dashed=True)
-        _panel(drawing, found, TITLES[score], x, box, [name])
+        _panel(drawing, found, TITLES[score], x, box, colours)
     for step in _at_most(steps, 8):
         drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
     drawing.words(left - 8, height - 14, "step", "soft", 12, "end")

@@ -1,5 +1,6 @@
 """A drawing of lines, discs and words that becomes SVG for the page or a picture for the graph."""
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
@@ -112,7 +113,9 @@ class Drawing:
         return image
 
     def _draw_area(self, image, scale, points, colour, opacity):
-        return _over(image, opacity, lambda draw: draw.polygon([(x * scale, y * scale) for x, y in points], LIGHT[colour]))
+        scaled = [(x * scale, y * scale) for x, y in points]
+        return _over(image, opacity, _bounds(scaled), lambda draw, dx, dy: draw.polygon(
+            [(x - dx, y - dy) for x, y in scaled], LIGHT[colour]))
 
     def _draw_disc(self, image, scale, x, y, radius, colour, opacity, hollow):
         box = [(x - radius) * scale, (y - radius) * scale, (x + radius) * scale, (y + radius) * scale]
@@ -125,7 +128,9 @@ class Drawing:
                 draw.arc(box, angle, min(360.0, angle + step), LIGHT[colour], width)
                 angle += 2 * step
             return image
-        image = _over(image, opacity, lambda draw: draw.ellipse(box, LIGHT[colour]))
+        corners = [(box[0], box[1]), (box[2], box[3])]
+        image = _over(image, opacity, _bounds(corners), lambda draw, dx, dy: draw.ellipse(
+            [(x - dx, y - dy) for x, y in corners], LIGHT[colour]))
         ImageDraw.Draw(image).ellipse(box, outline=LIGHT[colour], width=width)
         return image
 
@@ -147,11 +152,18 @@ def _points(points: list[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _over(image: Image.Image, opacity: float, paint) -> Image.Image:
-    """The image with what `paint` draws laid over it."""
-    layer = image.copy()
-    paint(ImageDraw.Draw(layer))
-    return Image.blend(image, layer, opacity)
+def _bounds(points: list[tuple[float, float]]) -> tuple[int, int, int, int]:
+    xs, ys = zip(*points, strict=True)
+    return math.floor(min(xs)) - 1, math.floor(min(ys)) - 1, math.ceil(max(xs)) + 2, math.ceil(max(ys)) + 2
+
+
+def _over(image: Image.Image, opacity: float, box: tuple[int, int, int, int], paint) -> Image.Image:
+    """The image with what `paint(draw, left, top)` draws, all of it inside `box`, laid over it."""
+    under = image.crop(box)
+    layer = under.copy()
+    paint(ImageDraw.Draw(layer), box[0], box[1])
+    image.paste(Image.blend(under, layer, opacity), box[:2])
+    return image
 
 
 def _dashes(points: list[tuple[float, float]], on: float, off: float):

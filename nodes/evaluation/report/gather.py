@@ -2,30 +2,39 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ...errors import UserError
+from ..entries import FLOOR
 from ..metrics import SCORES
 from ..results import EntryResults, header_differences, read_results
-from ..statistics import Key
+from ..statistics import Bootstrap, Estimate, Key, estimate
 
-FLOOR = "floor"
-GROUPINGS = ("method", "token")
 FEW = 6  # systems that can all be shown beside each other
 _METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A generated image. path, reference: files, or None where they are not kept. score: by name."""
+    """A generated image. folder: of its evaluation. photo: the copy of its held-out photo, relative to the folder."""
 
-    system: str
+    folder: Path
     evaluation: str
     entry: str
     key: Key
     record: dict
-    path: Path | None
-    reference: Path | None
+    photo: str | None
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None if it was not kept."""
+        return _file(self.folder, self.record["image"])
+
+    @property
+    def reference(self) -> Path | None:
+        """The held-out photo's file; None if it was not kept."""
+        return _file(self.folder, self.photo)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -47,13 +56,29 @@ class System:
 
     def values(self, score: str, subjects: Iterable[str] | None = None) -> dict[Key, float]:
         """A score of each image, of some subjects or all."""
-        chosen = None if subjects is None else set(subjects)
-        return {key: image.scores[score] for key, image in self.images.items()
-                if score in image.scores and (chosen is None or key[0] in chosen)}
+        chosen = self._by_subject if subjects is None else subjects
+        return {image.key: image.scores[score] for name in chosen for image in self._by_subject.get(name, ())
+                if score in image.scores}
+
+    def mean(self, score: str) -> float:
+        values = self.values(score).values()
+        return sum(values) / len(values)
+
+    def estimate(self, score: str, bootstrap: Bootstrap, subjects: Iterable[str] | None = None) -> Estimate | None:
+        """The mean of a score with its interval; None if there is no image."""
+        values = self.values(score, subjects)
+        return estimate(values, bootstrap) if values else None
 
     @property
     def subjects(self) -> set[str]:
-        return {key[0] for key in self.images}
+        return set(self._by_subject)
+
+    @cached_property
+    def _by_subject(self) -> dict[str, list[Image]]:
+        found: dict[str, list[Image]] = {}
+        for key, image in self.images.items():
+            found.setdefault(key[0], []).append(image)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +218,9 @@ def _system(method: str, key: tuple, group: list[tuple[Path, EntryResults]]) -> 
     evaluation = group[0][1].evaluation if len({entry.evaluation for _, entry in group}) == 1 else ""
     alone = len(group) == 1 and method != FLOOR
     name = group[0][1].entry if alone else _METHODS.get(method, method)
-    series = f"{evaluation}\n{name.rsplit('-step-', 1)[0] if alone else name}"
+    runs = {(entry.header["token"] or {}).get("run") for _, entry in group}
+    run = (runs.pop() or "") if len(runs) == 1 else ""
+    series = "\n".join([evaluation, name.rsplit("-step-", 1)[0] if alone else name, run])
     images = {}
     for folder, entry in group:
         for record in entry.records:
@@ -206,7 +233,7 @@ def _image(folder: Path, entry: EntryResults, record: dict) -> Image:
     subject = entry.header["subjects"][record["subject"]]
     reference = subject["references"][subject["test"].index(record["photo"])] if subject.get("references") else None
     key = (record["subject"], record["photo"], record["text"], record["index"])
-    return Image("", entry.evaluation, entry.entry, key, record, _file(folder, record["image"]), _file(folder, reference))
+    return Image(folder, entry.evaluation, entry.entry, key, record, reference)
 
 
 def _file(folder: Path, name: str | None) -> Path | None:
@@ -216,23 +243,33 @@ def _file(folder: Path, name: str | None) -> Path | None:
 
 
 def _named(systems: list[System]) -> list[System]:
-    """With names that differ, series only where there are several checkpoints, and the floor last."""
-    counts = {s.series: sum(o.series == s.series for o in systems) for s in systems}
+    """With names that differ, series only where there are several checkpoints of different steps, and the floor last."""
+    steps: dict[str, list[int]] = {}
+    for system in systems:
+        if system.series:
+            steps.setdefault(system.series, []).append(system.step)
+    # Of two that share a step and do not say their run nobody can tell which belongs to which: no curve then.
+    kept = [series for series, found in steps.items() if 1 < len(found) == len(set(found))]
     names = []
     for system in systems:
         name = system.name
-        if system.series and counts[system.series] > 1 and "-step-" not in name:
+        if len(steps.get(system.series, ())) > 1 and "-step-" not in name:
             name = f"{name}, step {system.step}"
         names.append(name)
-    found, series_names = [], {}
+    found = []
     for system, name in zip(systems, names, strict=True):
         evaluation = next(iter(system.images.values())).evaluation if system.images else ""
         if names.count(name) > 1:
             name = f"{evaluation}: {name}"
-        series = None
-        if system.series and counts[system.series] > 1:
-            evaluation, own = system.series.split("\n")
-            clash = any(s != system.series and s and s.split("\n")[1] == own for s in counts)
-            series = series_names.setdefault(system.series, f"{evaluation}: {own}" if clash and evaluation else own)
+        series = _series_name(system.series, kept) if system.series in kept else None
         found.append(System(name, system.images, system.floor, system.step, series))
     return sorted(found, key=lambda s: s.floor)
+
+
+def _series_name(series: str, kept: list[str]) -> str:
+    """A name that no other series has: with its evaluation, its run or both where several are called alike."""
+    evaluation, name, run = series.split("\n")
+    alike = [other.split("\n") for other in kept if other.split("\n")[1] == name]
+    several = len({other[0] for other in alike}) > 1
+    runs = len({other[2] for other in alike if other[0] == evaluation}) > 1
+    return (f"{evaluation}: " if several and evaluation else "") + name + (f", run {run or 'unknown'}" if runs else "")

@@ -1,23 +1,15 @@
-"""PDST Report: reads evaluations and writes the report."""
+"""PDST Report: the schema and its wiring."""
 
-import hashlib
-from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io, ui
 
-from ....trainer.files import replacing
 from ...chart import to_tensor
 from ...errors import UserError
 from ...host import folders
 from ...types import PdstResultsType
-from ..statistics import Bootstrap
-from .charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
-from .files import make_csv, make_jsonl, make_markdown
-from .gather import GROUPINGS, Collected, collect
-from .page import make_page
-from .sheet import CHOICES, draw_sheet, make_sheet
-from .tables import Table, held_out, make_tables
+from ..results import result_stamps
+from . import GROUPINGS, SHEETS
 
 _DEFAULTS = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
 
@@ -53,34 +45,19 @@ class PDSTReport(io.ComfyNode):
             paths = _folders(results, evaluations)
         except UserError:
             return ""
-        files = [file for path in paths if path.is_dir() for file in sorted(path.glob("*.jsonl"))]
-        stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
-        return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+        return result_stamps(paths)
 
     @classmethod
     def execute(cls, evaluations: str, name: str, y_axis: str, contact_sheet: str, results=None, **inputs) -> io.NodeOutput:
-        inputs = {**_DEFAULTS, **inputs}
+        from .making import make_report  # only now: ComfyUI's start need not wait for drawing and writing
+
         paths = _folders(results, evaluations)
-        target = _target(name, paths)
-        data = collect(paths, inputs["group_by"])
-        baseline = inputs["baseline"].strip()
-        names = [system.name for system in data.systems]
-        if baseline and baseline not in names:
-            raise UserError(f"baseline: there is no system {baseline!r}. There are: {', '.join(names)}.")
-        bootstrap = Bootstrap(inputs["resamples"], inputs["seed"])
-        tables = make_tables(data, bootstrap, baseline)
-        charts = [partial(intervals, data, bootstrap), partial(bubble, data, y_axis), partial(curves, data, bootstrap)]
-        sheet = make_sheet(data, contact_sheet)
-        pictures = [draw(PICTURE).picture() for draw in charts] + [draw_sheet(sheet)]
-        title = name.strip() or paths[0].name
-        shown = [charts[0], *([charts[1]] if len(held_out(data)) == 3 else []), *([charts[2]] if data.series else [])]
-        page = make_page(title, data, tables, shown, (WIDE, NARROW), sheet)
-        markdown = make_markdown(title, data, tables)
-        path = _write(target, page, markdown, tables, data)
-        images = [to_tensor(picture) for picture in pictures]
+        settings = {**_DEFAULTS, **inputs, "y_axis": y_axis, "contact_sheet": contact_sheet}
+        report = make_report(paths, _target(name, paths), name.strip() or paths[0].name, **settings)
+        images = [to_tensor(picture) for picture in report.pictures]
         preview = ui.PreviewImage([image[0] for image in images], cls=cls).as_dict()
-        text = f"{path}\n\n{make_markdown(title, data, tables[:1])}"
-        return io.NodeOutput(*images, markdown, str(path), ui={**preview, "text": [text]})
+        text = f"{report.path}\n\n{report.summary}"
+        return io.NodeOutput(*images, report.markdown, str(report.path), ui={**preview, "text": [text]})
 
 
 def _folders(results, evaluations: str) -> list[Path]:
@@ -116,23 +93,6 @@ def _target(name: str, paths: list[Path]) -> Path:
     return (folders.evaluation_path(name.strip()) if name.strip() else paths[0]) / "report"
 
 
-def _write(folder: Path, page: str, markdown: str, tables: list[Table], data: Collected) -> Path:
-    """Every file whole or not at all; the page last. Returns the page's path.
-
-    Raises:
-        UserError: the disk is full or not writable.
-    """
-    files = {"images.jsonl": make_jsonl(data), "scores.csv": make_csv(tables), "report.md": markdown, "report.html": page}
-    try:
-        for name, content in files.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_text(content, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"The report could not be written to {folder} ({error}). Free space, or close the file where it is "
-                        "open, and queue again.") from error
-    return folder / "report.html"
-
-
 def _inputs() -> list:
     more = {"optional": True, "advanced": True}
     return [
@@ -145,7 +105,7 @@ def _inputs() -> list:
                                 "the first evaluation's."),
         io.Combo.Input("y_axis", options=["dino", "clip_i"], default="dino",
                        tooltip="What the bubble chart has upwards; the other one is the size of the discs."),
-        io.Combo.Input("contact_sheet", options=list(CHOICES), default=CHOICES[0],
+        io.Combo.Input("contact_sheet", options=list(SHEETS), default=SHEETS[0],
                        tooltip="Which captions to show: the best, median and worst of each subject, or the first of every "
                                "held-out photo. Needs images that were saved."),
         io.String.Input("baseline", default="", **more,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image as Picture
-from PIL import ImageDraw
+from PIL import ImageDraw, ImageOps
 
 from ..dataset import SLOT
 from ..statistics import Key
@@ -12,8 +12,7 @@ from .drawing import LIGHT, _font
 from .gather import Collected, Image, System
 from .tables import HELD_OUT, TITLES, held_out
 
-CHOICES = ("best, median, worst", "every photo", "none")
-_SIDE, _GAP, _LINE = 224, 10, 18  # pixels
+_SIDE, _GAP, _LINE, _HEAD = 224, 10, 18, 44  # pixels
 _MOST = 8  # systems in a row
 _MOST_ROWS = 240
 
@@ -114,12 +113,12 @@ def draw_sheet(sheet: Sheet | None, rows: int = 24) -> Picture.Image:
         return picture
     shown, columns = sheet.rows[:rows], ["held-out photo", *(system.name for system in sheet.columns)]
     tall = _SIDE + 3 * _LINE + 2 * _GAP
-    picture = Picture.new("RGB", (_GAP + len(columns) * (_SIDE + _GAP), 30 + len(shown) * tall), LIGHT["paper"])
+    picture = Picture.new("RGB", (_GAP + len(columns) * (_SIDE + _GAP), _HEAD + len(shown) * tall), LIGHT["paper"])
     draw = ImageDraw.Draw(picture)
     for i, name in enumerate(columns):
         draw.text((_GAP + i * (_SIDE + _GAP), 18), _fit(name, 14), LIGHT["ink"], _font(14), "lm")
     for number, row in enumerate(shown):
-        top = 30 + number * tall
+        top = _HEAD + number * tall
         draw.text((_GAP, top + _LINE // 2), " · ".join(filter(None, [row.subject, row.place, row.caption])), LIGHT["ink"],
                   _font(13), "lm")
         paths = [row.reference, *(image.path if image else None for image in row.images)]
@@ -127,7 +126,7 @@ def draw_sheet(sheet: Sheet | None, rows: int = 24) -> Picture.Image:
         for i, (path, line) in enumerate(zip(paths, lines, strict=True)):
             left = _GAP + i * (_SIDE + _GAP)
             if path is not None:
-                small = thumbnail(path)
+                small = ImageOps.contain(thumbnail(path), (_SIDE, _SIDE), Picture.Resampling.BICUBIC)  # small ones grow
                 picture.paste(small, (left + (_SIDE - small.width) // 2, top + _LINE + (_SIDE - small.height) // 2))
             else:
                 draw.rectangle([left, top + _LINE, left + _SIDE, top + _LINE + _SIDE], outline=LIGHT["grid"])

@@ -5,7 +5,7 @@ from itertools import combinations
 
 from ..metrics import DEFINITIONS
 from ..statistics import CONFIDENCE, Bootstrap, Difference, Estimate, difference, estimate
-from .gather import FEW, Collected, System
+from .gather import FEW, Collected
 
 TITLES = {
     "clip_t": "CLIP-T", "clip_i": "CLIP-I", "dino": "DINO", "clip_i_train": "CLIP-I, training photos",
@@ -47,7 +47,7 @@ def make_tables(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> li
 
 def overall(data: Collected, bootstrap: Bootstrap) -> Table:
     scores = held_out(data)
-    rows = [(system.name, *(_estimate(system, score, bootstrap) for score in scores), len(system.images))
+    rows = [(system.name, *(system.estimate(score, bootstrap) for score in scores), len(system.images))
             for system in data.systems]
     rows.append((CEILING, *(ceiling(data, score) for score in scores), None))
     return Table("overall", "Held-out scores", ("System", *(TITLES[s] for s in scores), "Images"), tuple(rows),
@@ -92,7 +92,7 @@ def gap(data: Collected, bootstrap: Bootstrap) -> Table | None:
         row: list[Cell] = [system.name]
         for score, train in pairs:
             apart = difference(system.values(train), system.values(score), bootstrap)
-            row += [_estimate(system, train, bootstrap), _estimate(system, score, bootstrap), apart and apart.estimate]
+            row += [system.estimate(train, bootstrap), system.estimate(score, bootstrap), apart and apart.estimate]
         rows.append(tuple(row))
     row = [CEILING]
     for score, train in pairs:
@@ -137,7 +137,7 @@ def kinds(data: Collected, bootstrap: Bootstrap) -> Table | None:
         names = data.of_kind(kind)
         for system in data.systems:
             if system.subjects & set(names):
-                rows.append((f"{kind}: {system.name}", *(_estimate(system, s, bootstrap, names) for s in scores),
+                rows.append((f"{kind}: {system.name}", *(system.estimate(s, bootstrap, names) for s in scores),
                              len(system.subjects & set(names))))
         rows.append((f"{kind}: {CEILING}", *(ceiling(data, score, names) for score in scores), len(names)))
     columns = ("Kind and system", *(TITLES[s] for s in scores), "Subjects")
@@ -150,8 +150,8 @@ def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
     for name, subject in data.subjects.items():
         for system in data.systems:
             if name in system.subjects:
-                found = [_estimate(system, score, bootstrap, [name]) for score in data.scores]
-                images = sum(key[0] == name for key in system.images)
+                found = [system.estimate(score, bootstrap, [name]) for score in data.scores]
+                images = next((cell.images for cell in found if cell), 0)
                 rows.append((f"{name}: {system.name}", subject["super_category"], subject["kind"], *found, images))
         rows.append((f"{name}: {CEILING}", subject["super_category"], subject["kind"],
                      *(ceiling(data, score, [name]) for score in data.scores), None))
@@ -183,11 +183,6 @@ def settings(data: Collected) -> Table:
     if spent:
         rows.append(("time", f"{spent:.0f} s, {data.seconds['other'] / spent:.1%} of it for anything but sampling"))
     return Table("settings", "How the images were made", ("Setting", "Value"), tuple(rows), wide=True)
-
-
-def _estimate(system: System, score: str, bootstrap: Bootstrap, subjects: list[str] | None = None) -> Estimate | None:
-    values = system.values(score, subjects)
-    return estimate(values, bootstrap) if values else None
 
 
 def plain(cell: Cell) -> tuple[str, str]:
