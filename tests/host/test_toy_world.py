@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from attractor.nodes.evaluation.dataset import read_dataset
-from toy_world import judges, pdst, scenes
+from toy_world import judges, pdst, scenes, train_judges
 
 TESTS = Path(__file__).resolve().parents[1]
 # Two steps of everything on 16 pictures, in a process of its own, where the weights go into a folder of the test.
@@ -74,3 +75,20 @@ def test_the_judge_knows_every_attribute_of_a_scene():
     assert empty["colour"] == judges.UNSAID and judges.ATTRIBUTES["presence"][empty["presence"]] == "no"
     logits = judges.Judge()(torch.zeros(2, 3, judges.SIDE, judges.SIDE))
     assert {name: values.shape[1] for name, values in logits.items()} == {n: len(o) for n, o in judges.ATTRIBUTES.items()}
+
+
+def test_judges_are_trained_and_read_again(tmp_path, monkeypatch, host_root):
+    monkeypatch.setattr(train_judges, "SUBJECTS", 100)
+    monkeypatch.setattr(train_judges, "HELD_OUT", 2)
+    monkeypatch.setenv("COMFYUI_PATH", str(host_root))
+    train_judges.render_views(tmp_path)
+    views = np.load(tmp_path / "views.npy")
+    assert views.shape == (100, train_judges.VIEWS, judges.SIDE, judges.SIDE, 3)
+    for train in (train_judges.train_judge, train_judges.train_clip, train_judges.train_dino):
+        train(tmp_path, views, steps=2)
+    for name, model in {"judge": judges.Judge(), "clip": judges.build_clip(), "dino": judges.build_dino()}.items():
+        model.load_state_dict(torch.load(tmp_path / f"{name}.pt", weights_only=True))
+    judge = judges.Judge()
+    judge.load_state_dict(torch.load(tmp_path / "judge.pt", weights_only=True))
+    (seen,) = judge.look(torch.rand(1, 128, 128, 3))
+    assert all(seen[name] in options for name, options in judges.ATTRIBUTES.items())

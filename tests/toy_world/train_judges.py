@@ -86,7 +86,7 @@ def optimise(work: Path, name: str, model: nn.Module, loss_of, steps: int, rate:
     return model
 
 
-def train_judge(work: Path, views: np.ndarray) -> None:
+def train_judge(work: Path, views: np.ndarray, steps: int = 2500) -> None:
     torch.manual_seed(SEED)
     model = judges.Judge()
     labels = {name: torch.tensor([[judges.truth(scene)[name] for scene in family(i)] for i in range(SUBJECTS)])
@@ -97,7 +97,7 @@ def train_judge(work: Path, views: np.ndarray) -> None:
         logits = model(pixels(views[i, v], rng))
         return sum(F.cross_entropy(logits[name], labels[name][i, v], ignore_index=judges.UNSAID) for name in logits)
 
-    optimise(work, "judge", model, loss_of, 2500)
+    optimise(work, "judge", model, loss_of, steps)
     with torch.no_grad():
         logits = model(pixels(views[:HELD_OUT].reshape(-1, judges.SIDE, judges.SIDE, 3)))
     for name, values in logits.items():
