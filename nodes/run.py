@@ -42,7 +42,7 @@ class Run:
         self._shrink = shrink
         self._sample: Image.Image | None = None
         self._saved_step = -1
-        self._replaces = True  # what an earlier run of this name left
+        self._stale = self._earlier()
         self.score_log = ScoreLog(folder / "scores.json", scored_with)
         self.notes: list[str] = []  # for the user, shown before the status
 
@@ -69,7 +69,7 @@ class Run:
         except CannotResume as error:
             raise UserError(f"name: the run '{self.folder.name}' exists and cannot be resumed: {error} Give another name, "
                             "restore what differs, or turn resume off to start over.") from error
-        self._saved_step, self._replaces = self.trainer.step_count, False
+        self._saved_step, self._stale = self.trainer.step_count, {}
         if note := self.score_log.resume(self.trainer.step_count):
             self.notes.append(note)
         return self.trainer.step_count
@@ -177,6 +177,7 @@ class Run:
             with replacing(self.folder / "curves.json") as temporary:
                 temporary.write_text(json.dumps(self.trainer.curves))
             self._save_picture(self.chart(), self.folder / "chart.png")
+            self._remove_stale()
         self._saved_step = step
 
     def _save_sample(self, step: int) -> None:
@@ -187,23 +188,25 @@ class Run:
     def _writing(self):
         """Says what to do where a file cannot be written."""
         try:
-            if self._replaces:
-                self._remove_earlier()
             yield
         except Exception as error:  # safetensors raises an error class of its own
             raise UserError(f"The run '{self.folder.name}' could not be saved at step {self.trainer.step_count}: {error}. "
                             "Free space or choose another output folder; queue again to resume from the last whole "
                             "checkpoint.") from error
 
-    def _remove_earlier(self) -> None:
-        """Files of an earlier run of this name, which would be taken for this one's; only once there is something instead."""
-        self._replaces = False
-        own = f"{self.folder.name}-"
-        for path in [*self.folder.glob("*.safetensors"), *self.folder.glob("samples/step-*.png")]:
-            if path.name.startswith((f"{own}step-", f"{own}best.", "step-")):
+    def _earlier(self) -> dict[Path, int]:
+        """Files of an earlier run of this name, which would be taken for this one's, with the times of their last change."""
+        own = self.folder.name
+        found = [*self.folder.glob("*.safetensors"), *self.folder.glob("samples/step-*.png"), self.folder / "scores.json"]
+        return {path: path.stat().st_mtime_ns for path in found
+                if path.exists() and path.name.startswith((f"{own}-step-", f"{own}-best.", "step-", "scores."))}
+
+    def _remove_stale(self) -> None:
+        """Once there is something instead."""
+        for path, changed in self._stale.items():
+            if path.exists() and path.stat().st_mtime_ns == changed:
                 path.unlink()
-        for name in (STATE_FILE, "scores.json"):
-            (self.folder / name).unlink(missing_ok=True)
+        self._stale = {}
 
     @staticmethod
     def _save_picture(picture: Image.Image, path: Path) -> None:
