@@ -45,6 +45,7 @@ class Run:
         self._stale = self._earlier()
         self.score_log = ScoreLog(folder / "scores.json", scored_with)
         self.notes: list[str] = []  # for the user, shown before the status
+        self._curve: Image.Image | None = None  # as of the last score; previews come far more often
 
     @property
     def token_path(self) -> Path:
@@ -119,6 +120,7 @@ class Run:
             return False
         self.save()  # nothing is lost if scoring fails, and no score is ever of a later step than the state
         self.score_log.add(step, score(self.token()))
+        self._curve = None
         with self._writing():
             if self.score_log.best()["step"] == step:
                 save_token(self.token(), self.best_path)
@@ -153,8 +155,11 @@ class Run:
         """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
         from .evaluation.report.charts import training_curve  # only now: ComfyUI's start need not wait for drawing
 
-        best, why = self.score_log.best(), self.score_log.why_empty()
-        return training_curve(self.folder.name, self.score_log.scores, best and best["step"], why).picture(scale=1)
+        if self._curve is None:
+            best, why = self.score_log.best(), self.score_log.why_empty()
+            drawing = training_curve(self.folder.name, self.score_log.scores, best and best["step"], why)
+            self._curve = drawing.picture(scale=1)
+        return self._curve
 
     def _preview(self) -> Image.Image:
         """What the node shows while it works: losses, held-out scores if there are any, the latest sample."""
