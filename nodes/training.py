@@ -1,7 +1,6 @@
 """Train Attractor Embedding: the schema, the checks before any work, and the wiring of a run."""
 
 import itertools
-import shutil
 
 import torch
 from comfy_api.latest import io, ui
@@ -24,7 +23,7 @@ from .heldout import HeldOut, held_out_problems
 from .host import folders
 from .host.checks import clip_problems, model_problems, vae_problems
 from .host.progress import Progress
-from .host.sampling import Sampling, sample_images, training_maker
+from .host.sampling import Sampling, training_maker
 from .host.text import HostTextEncoder
 from .host.training import load_for_training, plan_memory, private_models, shrink
 from .photos import as_list, photo_problems, resize_photos
@@ -123,9 +122,7 @@ def _check(settings, model, clip, vae, images, masks, dataset, encoders, inputs)
                         "or set sample_every to 0.")
     if problems:
         raise UserError.of(problems)
-    folder = folders.output_path(inputs["name"].strip())
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = folders.free_bytes(folders.output_path(inputs["name"].strip()))
     if free < _FREE_DISK:
         raise UserError(f"The output folder's disk has {free // 1024**2} MB left, and a run writes up to "
                         f"{_FREE_DISK // 1024**2} MB. Free some space first.")
@@ -171,16 +168,16 @@ def _train(settings, model, clip, vae, images, masks, dataset, encoders, inputs,
             run.resume()
         prompt = inputs["sample_prompt"].replace("{}", settings.placeholder)
 
+        def maker_of(token):
+            return training_maker(unet, text.patcher, clip, vae, token, sampling)
+
         def sample(token):
-            pictures = sample_images(
-                unet, text.patcher, clip, vae, token, prompt, seed=settings.seed, steps=inputs["sample_steps"],
-                cfg=inputs["sample_cfg"], width=width, height=height,
-            )
+            pictures = maker_of(token)([prompt], [settings.seed])
             load_for_training(unet, text)
             return to_picture(pictures)
 
         def score(token):
-            maker = training_maker(unet, text.patcher, clip, vae, token, sampling)
+            maker = maker_of(token)
             made = itertools.count(1)
 
             def make_images(prompts, seeds):

@@ -1,7 +1,6 @@
 """One evaluation on disk and on screen: checks what is there, goes on from it, and keeps every batch as it comes."""
 
 import hashlib
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from torch import Tensor
 from ...trainer.files import replacing
 from ..chart import beside, to_picture
 from ..errors import UserError
+from ..host.folders import free_bytes
 from ..host.progress import Progress, is_out_of_memory
 from ..masking.pictures import read_picture
 from .dataset import SLOT, Subject
@@ -328,8 +328,7 @@ def _describe(subject: Subject) -> dict:
 
 def disk_problems(folder: Path, needed: int) -> list[str]:
     """Whether the folder's disk has `needed` bytes left."""
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if free >= needed:
         return []
     return [f"The output folder's disk has {free // 1024**2} MB left and this evaluation may need {needed // 1024**2} MB. Free "

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import folder_paths
@@ -28,6 +29,12 @@ def output_folder() -> Path:
 
 def evaluations_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "pdst"
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk that a folder lies on, or will."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def token_files() -> list[str]:

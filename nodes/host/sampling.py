@@ -105,12 +105,3 @@ def training_maker(unet, text_patcher, clip, vae, token: PersonalizedToken, samp
     personalized = PersonalizedCLIP.with_token(copied, AppliedToken(token.placeholder, token.subject))
     add_wrappers(unet.patcher)
     return ImageMaker(unet.patcher, personalized, vae, sampling)
-
-
-def sample_images(
-    unet, text_patcher, clip, vae, token: PersonalizedToken, prompt: str, *,
-    seed: int, steps: int, cfg: float, width: int, height: int,
-) -> Tensor:
-    """One sample image (1, height, width, 3) of `prompt` with the token as it is now, while training."""
-    sampling = Sampling(steps=steps, cfg=cfg, width=width, height=height)
-    return training_maker(unet, text_patcher, clip, vae, token, sampling)([prompt], [seed])

@@ -10,7 +10,7 @@ from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, l
 from attractor.nodes.evaluation.metrics import SCORES, references, score
 from attractor.nodes.evaluation.quick import quick_scores, quick_shots
 from attractor.nodes.host.identity import clip_identity, model_identity, token_identity, vae_identity
-from attractor.nodes.host.sampling import _BATCHED, SAMPLERS, Sampling, evaluation_maker, sample_images, training_maker
+from attractor.nodes.host.sampling import _BATCHED, SAMPLERS, Sampling, evaluation_maker, training_maker
 from attractor.nodes.host.training import private_models
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.mapper import NeTIMapper
@@ -90,9 +90,7 @@ def test_the_token_makes_a_difference_and_the_negative_prompt_too(maker):
 def test_a_sample_while_training_is_the_evaluations_image(tiny_model, tiny_clip, tiny_vae, maker):
     token = neti()
     with torch.inference_mode(False), private_models(tiny_model, tiny_clip) as (unet, text):
-        settings = {"seed": 3, "steps": 2, "cfg": 3.0, "width": 64, "height": 64}
-        sample = sample_images(unet, text.patcher, tiny_clip, tiny_vae, token, PROMPT, **settings)
-        again = training_maker(unet, text.patcher, tiny_clip, tiny_vae, token, SMALL)([PROMPT], [3])
+        sample, again = (training_maker(unet, text.patcher, tiny_clip, tiny_vae, token, SMALL)([PROMPT], [3]) for _ in "12")
     assert torch.equal(sample, again)
     assert close(maker(token)([PROMPT], [3]), sample)
 
