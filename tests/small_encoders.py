@@ -9,13 +9,11 @@ evaluation/dinov2-tiny   DINOv2 of 28 pixels
 
 import hashlib
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
+
+from model_cache import cached_models
 
 WORDS = ("photo", "dog", "mug", "beach", "grass")
 VISION = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32}
@@ -111,21 +109,8 @@ def write_all(models_folder: Path) -> None:
 def cached_small_encoders(cache: Path) -> Path:
     """A models folder with all of them inside the folder `cache`; written first, by a process of its own, if not there."""
     writer = version("transformers")
-    folder = Path(cache) / f"small-encoders-{writer}-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:
-            written = Path(temporary) / "models"
-            subprocess.run([sys.executable, __file__, str(written)], check=True)
-            try:
-                os.rename(written, folder)  # nobody ever sees half of them
-            except OSError:
-                if not folder.exists():  # made by another process meanwhile
-                    raise
-        for stale in cache.glob(f"small-encoders-{writer}-*"):
-            if stale != folder:
-                shutil.rmtree(stale, ignore_errors=True)
-    return folder
+    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    return cached_models(cache, f"small-encoders-{writer}", key, __file__)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ sam2/tiny-converted    the same weights under transformers' names, saved as Meta
 """
 
 import hashlib
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
+
+from model_cache import cached_models
 
 SIDE = 256  # pixels a side inside sam2/tiny; the others have SAM2's own 1024
 
@@ -344,21 +342,7 @@ def write_all(models_folder: Path) -> None:
 def cached_small_vision(cache: Path) -> Path:
     """A models folder with all of them inside the folder `cache`; written first, by a process of its own, if not there."""
     key = hashlib.sha256(Path(__file__).read_bytes() + version("transformers").encode()).hexdigest()[:12]
-    folder = Path(cache) / f"small-vision-{key}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:
-            written = Path(temporary) / "models"
-            subprocess.run([sys.executable, __file__, str(written)], check=True)
-            try:
-                os.rename(written, folder)  # nobody ever sees half of them
-            except OSError:
-                if not folder.exists():  # made by another process meanwhile
-                    raise
-        for stale in cache.glob("small-vision-*"):
-            if stale != folder:
-                shutil.rmtree(stale, ignore_errors=True)
-    return folder
+    return cached_models(cache, "small-vision", key, __file__)
 
 
 if __name__ == "__main__":

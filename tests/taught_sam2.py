@@ -13,16 +13,13 @@ lies right, and one never: only the predicted IoU tells which. Seeded; a minute 
 """
 
 import hashlib
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import rendered_scenes
 import small_vision
+from model_cache import cached_models
 
 SIDE = small_vision.SIDE  # pixels a side inside the model
 GRIDS = [(1, 2), (2, 1), (2, 2), (1, 2), (2, 1), (1, 1)]  # subjects in a scene, rows and columns
@@ -162,21 +159,7 @@ def cached_taught_sam2(cache: Path) -> Path:
     """A models folder with all of them inside the folder `cache`; taught first, by a process of its own, if not there."""
     sources = b"".join(Path(path).read_bytes() for path in (rendered_scenes.__file__, small_vision.__file__, __file__))
     key = hashlib.sha256(sources + version("transformers").encode()).hexdigest()[:12]
-    folder = Path(cache) / f"taught-sam2-{key}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:
-            written = Path(temporary) / "models"
-            subprocess.run([sys.executable, __file__, str(written)], check=True)
-            try:
-                os.rename(written, folder)  # nobody ever sees half of them
-            except OSError:
-                if not folder.exists():  # made by another process meanwhile
-                    raise
-        for stale in cache.glob("taught-sam2-*"):
-            if stale != folder:
-                shutil.rmtree(stale, ignore_errors=True)
-    return folder
+    return cached_models(cache, "taught-sam2", key, __file__)
 
 
 if __name__ == "__main__":
