@@ -108,12 +108,18 @@ def tiny_model(seed=0, width=64, kind="sd15"):
         config = comfy.supported_models.SDXL(sdxl_unet_config(width))
     else:
         config = comfy.supported_models.SD15(sd15_unet_config(width, kind == "pruned"))
+    patcher = build_model(config, seed)
+    if kind == "fp8":
+        patcher.model.diffusion_model.to(torch.float8_e4m3fn)
+    return patcher
+
+
+def build_model(config, seed, dtype=torch.float32):
+    """A MODEL of one of the host's model configurations, with seeded random weights."""
     config.custom_operations = _EagerOps
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None)
     model = config.get_model({}, device=torch.device("cpu"))
     fill_parameters(model.diffusion_model, seed)
-    if kind == "fp8":
-        model.diffusion_model.to(torch.float8_e4m3fn)
     return comfy.model_patcher.ModelPatcher(
         model,
         load_device=comfy.model_management.get_torch_device(),

@@ -28,7 +28,7 @@ def truth(scene: Scene) -> dict[str, int]:
     if scene.subject:
         subject = scene.subject
         values |= {field.name: getattr(subject, field.name) for field in fields(subject)} | {"gear": scene.gear}
-        if subject.pattern == "plain" and subject.part in ("handles",):
+        if subject.pattern == "plain" and subject.part == "handles":
             values.pop("pattern_colour")  # nothing shows it
         if subject.category == "vase":
             values.pop("eyes")

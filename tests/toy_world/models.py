@@ -17,35 +17,14 @@ _LAYERS = 2
 _TEXT = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 4 * WIDTH}
 
 
-def unet_config() -> dict:
-    """Arguments of the host's UNetModel: 64 to 128 channels, SD1.5's blocks."""
-    return {
-        "image_size": 16, "in_channels": 4, "out_channels": 4,
-        "model_channels": 64, "channel_mult": [1, 1, 2, 2], "num_res_blocks": [2] * 4,
-        "transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_output": [1] * 9 + [0] * 3,
-        "transformer_depth_middle": 1, "context_dim": WIDTH, "num_heads": 4, "num_head_channels": -1,
-        "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False,
-        "use_checkpoint": False, "adm_in_channels": None,
-        "use_temporal_attention": False, "use_temporal_resblock": False,
-    }  # fmt: skip
-
-
 def build_model(seed: int = 0):
-    """MODEL with seeded untrained weights, float32."""
-    import comfy.model_management as mm
-    import comfy.model_patcher
+    """MODEL with seeded untrained weights, float32: a U-Net of 64 to 128 channels."""
     import comfy.supported_models
 
-    from test_nodes.tiny_sd15 import _EagerOps, fill_parameters
+    from test_nodes import tiny_sd15
 
-    config = comfy.supported_models.SD15(unet_config())
-    config.custom_operations = _EagerOps
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, device=torch.device("cpu"))
-    fill_parameters(model.diffusion_model, seed)
-    return comfy.model_patcher.ModelPatcher(
-        model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
-    )
+    config = {**tiny_sd15.sd15_unet_config(64), "channel_mult": [1, 1, 2, 2], "context_dim": WIDTH, "num_heads": 4}
+    return tiny_sd15.build_model(comfy.supported_models.SD15(config), seed)
 
 
 def build_clip(seed: int = 0):
