@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from comfy_client import ComfyClient
-from comfy_server import ComfyServer
+from comfy_server import ComfyServer, link
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +22,13 @@ def comfy_server(host_root, tmp_path_factory, server_packs, small_checkpoint):
     base = tmp_path_factory.mktemp("comfy")
     with ComfyServer(host_root, base, server_packs, [small_checkpoint], env=env) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def server_encoders(comfy_server, small_encoders):
+    """The small CLIP, DINO and DINOv2, where the session's server looks for encoders."""
+    for folder in (small_encoders / "evaluation").iterdir():
+        link(folder, comfy_server.base / "models" / "evaluation" / folder.name)
 
 
 @pytest.fixture

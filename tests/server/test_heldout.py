@@ -10,17 +10,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from comfy_client import ComfyClient, ExecutionFailed, Graph
-from comfy_server import link
 from pdst_set import write_subject
 
 SCORES = {"clip_t", "clip_i", "dino", "clip_i_train", "dino_train"}
 
 
 @pytest.fixture(scope="module")
-def base(comfy_server, small_encoders):
+def base(comfy_server, server_encoders):
     """The server's folders with encoders, and data sets of one subject and of two."""
-    for name in ("clip-tiny", "dino-tiny"):
-        link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
     root = comfy_server.base / "models" / "pdst"
     write_subject(root / "watched", "cat", seed=40)
     for i, name in enumerate(("cat", "dog")):

@@ -387,9 +387,7 @@ def test_the_example_workflow_runs(comfy, comfy_server):
     assert len(ran(comfy.run(prompt, timeout=300), prompt, ["left.png", "low.png", "right.png"])) == 1
 
 
-def test_the_example_workflow_with_held_out_scores_runs(comfy, comfy_server, small_encoders):
-    for name in ("clip-tiny", "dino-tiny"):
-        link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
+def test_the_example_workflow_with_held_out_scores_runs(comfy, comfy_server, server_encoders):
     subject = write_subject(comfy_server.base / "models" / "pdst" / "my-masked-pets", "my-dog", "dog", train=0)
     prompt = with_small_models("train_on_pdst", subject / "train")
     (dataset,) = [node for node in prompt.values() if node["class_type"] == "AttractorLoadPDST"]

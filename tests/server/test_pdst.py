@@ -29,10 +29,8 @@ def token(kind="textual_inversion", seed=0, placeholder="<my-cat>", super_catego
 
 
 @pytest.fixture(scope="module")
-def base(comfy_server, small_encoders):
+def base(comfy_server, server_encoders):
     """The server's folders with encoders, tokens and a data set of one subject: 2 test photos, 2 captions each."""
-    for name in ("clip-tiny", "dino-tiny"):
-        link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
     neti = comfy_server.output / "neti"
     save_token(token(), neti / "pdst-plain.safetensors")
     save_token(token("neti", settings={"method": "neti+"}, step=7), neti / "pdst-neti.safetensors")

@@ -21,9 +21,7 @@ MEANS = {"clip_t": 0.3, "clip_i": 0.7, "dino": 0.5, "clip_i_train": 0.75, "dino_
 
 
 @pytest.fixture(scope="module", autouse=True)
-def models(comfy_server, small_encoders):
-    for name in ("clip-tiny", "dino-tiny", "dinov2-tiny"):
-        link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
+def models(comfy_server, server_encoders, small_encoders):
     link(small_encoders / "evaluation" / "clip-tiny", comfy_server.base / "models" / "clip_vision" / "another-clip")
     write_subject(comfy_server.base / "models" / "pdst" / "report-pets", "cat")
 

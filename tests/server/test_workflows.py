@@ -7,7 +7,6 @@ import pytest
 from photographs import cat_photos
 from PIL import Image, ImageOps
 
-from comfy_server import link
 from pdst_set import write_subject
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
@@ -85,10 +84,8 @@ def test_the_host_lists_the_workflows_as_templates(comfy):
     assert sorted(comfy.get("/workflow_templates")["attractor"]) == NAMES
 
 
-def test_the_workflows_run_one_after_another(comfy, comfy_server, small_encoders):
+def test_the_workflows_run_one_after_another(comfy, comfy_server, server_encoders):
     """Train first: the others load what it saved."""
-    for name in ("clip-tiny", "dino-tiny"):
-        link(small_encoders / "evaluation" / name, comfy_server.base / "models" / "evaluation" / name)
     write_subject(comfy_server.base / "models" / "pdst" / "my-pets", "my-dog", "dog")
     for i, (photo, mask) in enumerate(cat_photos(5)):
         painted = photo.convert("RGBA")
