@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from attractor.nodes.evaluation.dataset import read_dataset
-from toy_world import judges, pdst, scenes, train_judges
+from toy_world import judges, models, pdst, scenes, train_judges
 
 TESTS = Path(__file__).resolve().parents[1]
 # Two steps of everything on 16 pictures, in a process of its own, where the weights go into a folder of the test.
@@ -55,6 +56,12 @@ def test_training_resumes_and_leaves_weights_that_the_host_samples_from(tmp_path
         "unet.safetensors", "text.safetensors", "autoencoder.safetensors"}
     assert sum(path.stat().st_size for path in (tmp_path / "weights").iterdir()) < 25e6, out
     assert run(SAMPLE, tmp_path, host_root).split("\n")[-2] == "(1, 128, 128, 3) True"
+
+
+def test_missing_weights_are_said_with_the_command_that_makes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="autoencoder.safetensors. Train them .* -m toy_world.train"):
+        models.load_vae()
 
 
 def test_the_data_set_is_whole_and_its_cutouts_are_the_subject(tmp_path):

@@ -1,6 +1,8 @@
 """The test pack's nodes (V3)."""
 
 import json
+import sys
+from pathlib import Path
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -53,6 +55,26 @@ class TestFullSizeSD15(io.ComfyNode):
         return io.NodeOutput(full_size.full_size_model(), full_size.full_size_clip(), full_size.full_size_vae())
 
 
+class TestToyWorld(io.ComfyNode):
+    """The toy world's model, which has really learnt its captions: see tests/toy_world."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestToyWorld", display_name="Toy world SD1.5 (test)", category="attractor/test", inputs=[],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        tests = str(Path(__file__).resolve().parents[1])
+        if tests not in sys.path:
+            sys.path.append(tests)  # at the end: no folder of ours may hide a module of the host's
+        from toy_world import models
+
+        return io.NodeOutput(models.load_model(), models.load_clip(), models.load_vae())
+
+
 class TestTinyControlNet(io.ComfyNode):
     """A small ControlNet with seeded random weights for that model."""
 
@@ -94,4 +116,4 @@ class TestOldBoxes(io.ComfyNode):
 
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
-        return [TestTinySD15, TestFullSizeSD15, TestTinyControlNet, TestOldBoxes]
+        return [TestTinySD15, TestFullSizeSD15, TestToyWorld, TestTinyControlNet, TestOldBoxes]

@@ -82,6 +82,13 @@ def load_vae():
 
 
 def _read(name: str) -> dict[str, torch.Tensor]:
-    """Tensors of a file of `weights/`, those in half precision as float32."""
-    return {key: value.float() if value.dtype == torch.float16 else value
-            for key, value in load_file(WEIGHTS / f"{name}.safetensors").items()}
+    """Tensors of a file of `weights/`, those in half precision as float32.
+
+    Raises:
+        FileNotFoundError: there is no such file; says how to make it.
+    """
+    path = WEIGHTS / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"The toy world's weights are missing: {path}. Train them (two hours on a CPU): cd tests; "
+                                "COMFYUI_PATH=<ComfyUI> python -m toy_world.train pictures autoencoder diffusion write")
+    return {key: value.float() if value.dtype == torch.float16 else value for key, value in load_file(path).items()}
