@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from .autoencoder import Autoencoder
 
 WEIGHTS = Path(__file__).parent / "weights"
-WIDTH = 128  # of the text encoder, and so of the contexts
+WIDTH = 96  # of the text encoder, and so of the contexts; NeTI reads a prompt 16 times, so its cost counts
 TEXT_SEED = 1
 _LAYERS = 2
-_TEXT = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 4 * WIDTH}
+_TEXT = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 2 * WIDTH}
 
 
 def build_model(seed: int = 0):
