@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _COLOURS = {
     "fixed": (20, 90, 200), "subject": (230, 130, 20), "background": (60, 160, 80), "joint": (150, 90, 190),
-    "contrast": (200, 50, 60),
+    "prior": (110, 110, 110), "contrast": (200, 50, 60),
 }
 _GREY, _INK, _PAPER = (225, 225, 225), (60, 60, 60), (255, 255, 255)
 _LEFT, _RIGHT = 64, 16

@@ -37,6 +37,7 @@ _INPUTS_OF_SETTINGS = (
     "joint_weight", "contrast_weight", "contrast_schedule", "tau", "normalize_contrast", "prompts_per_step",
     "loss_mean", "mask_resize", "mask_dilation", "flip", "attractor_kind", "subject_init", "attractor_init",
     "attractor_noise", "nested_dropout", "weight_decay", "micro_batch", "text_chunk", "fixed_loss_every",
+    "prior_weight",
 )
 
 
@@ -307,4 +308,6 @@ def _advanced_inputs() -> list:
                      tooltip="Sampling steps of a sample image, and of images that are scored."),
         io.Float.Input("sample_cfg", default=7.0, min=1.0, max=30.0, step=0.5, optional=True, advanced=True,
                        tooltip="Guidance of a sample image, and of images that are scored."),
+        weight("prior_weight", "Not the paper's; 0: off. With masks, keeps subject prompts outside the mask at what the model "
+                               "makes of the super-category's plain word: for comparison with attractors."),
     ]

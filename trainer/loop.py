@@ -57,12 +57,17 @@ class StepResult:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The U-Net rows of a step: which sample and prompt each has, and its weight in the total loss."""
+    """The U-Net rows of a step: which sample, template and prompt each has, and its weights in the total loss.
+
+    priors: weights of the prior loss, 0 but on subject prompts.
+    """
 
     pools: list[str]
     samples: list[int]
+    templates: list[int]
     prompts: list[int]
     weights: list[float]
+    priors: list[float]
 
 
 class Trainer:
@@ -117,7 +122,8 @@ class Trainer:
         templates = torch.randint(len(ONE_SLOT), (3, size), generator=generator).tolist()
         choice = torch.rand(size, generator=generator).tolist()
         total = sum(weights.values())
-        rows, prompts, owners = _Rows([], [], [], []), [], []
+        rows, prompts, owners = _Rows([], [], [], [], [], []), [], []
+        prior = settings.prior_weight / settings.subject_weight if settings.uses_prior else 0.0
         for pool, indices in zip(("joint", "subject", "background"), templates, strict=True):
             in_loss = pool in weights
             for_contrast = pool == "joint" and settings.uses_contrast
@@ -133,8 +139,10 @@ class Trainer:
                 if seen:
                     rows.pools.append(pool)
                     rows.samples.append(sample)
+                    rows.templates.append(indices[sample])
                     rows.prompts.append(len(prompts))
                     rows.weights.append(weight / size)
+                    rows.priors.append(prior * weight / size if pool == SUBJECT else 0.0)
                 prompts.append(self._prompt(pool, indices[sample], photo))
                 owners.append(sample)
         return rows, prompts, owners
@@ -198,18 +206,34 @@ class Trainer:
             settings.tau, settings.normalize_contrast,
         )
 
-    def _row_losses(self, batch: Batch, pools: list[str], samples: list[int], k: Tensor, v: Tensor) -> Tensor:
-        """Eq. 4 for U-Net rows: (rows,) masked losses; joint prompts, and methods without attractor, unmasked."""
+    def _predict(self, batch: Batch, samples: list[int], k: Tensor, v: Tensor) -> Tensor:
+        """The noise (rows, 4, h, w) that the U-Net sees in samples of the batch."""
         device = self.unet.device
         latents, noise = batch.latents[samples].to(device), batch.noise[samples].to(device)
         timesteps = batch.timesteps[samples].to(device)
-        noisy = self.unet.add_noise(latents, noise, timesteps)
-        predicted = self.unet.predict_noise(noisy, timesteps, k, v)
+        return self.unet.predict_noise(self.unet.add_noise(latents, noise, timesteps), timesteps, k, v)
+
+    def _row_losses(self, batch: Batch, pools: list[str], samples: list[int], predicted: Tensor) -> Tensor:
+        """Eq. 4 for U-Net rows: (rows,) masked losses; joint prompts, and methods without attractor, unmasked."""
+        device = self.unet.device
         subject_mask = batch.masks[samples].to(device)
         mask = torch.stack([
             self._mask(pool, subject_mask[i]) for i, pool in enumerate(pools)
         ])
-        return masked_loss(predicted, noise, mask, self.settings.loss_mean)
+        return masked_loss(predicted, batch.noise[samples].to(device), mask, self.settings.loss_mean)
+
+    def _prior_losses(self, batch: Batch, samples: list[int], templates: list[int], predicted: Tensor) -> Tensor:
+        """(rows,) losses of subject prompts against what the model predicts for the super-category's plain word in their
+        place, outside the mask. The idea is masked prior preservation's: without a reason to, leave alone what is not the
+        subject.
+        """
+        device = self.unet.device
+        plain = [build_prompt(self.text, ONE_SLOT[template], self.settings.super_category) for template in templates]
+        with torch.no_grad():
+            ids = torch.tensor([prompt.ids for prompt in plain], device=self.text.device)
+            k, v = encode_layers(self.text, self.text.embed(ids), 1, [], self.settings.text_chunk)
+            target = self._predict(batch, samples, k.to(device), v.to(device))
+        return masked_loss(predicted, target, 1 - batch.masks[samples].to(device), self.settings.loss_mean)
 
     def _mask(self, pool: str, subject_mask: Tensor) -> Tensor:
         if not self.settings.uses_attractor or pool == "joint":
@@ -232,18 +256,28 @@ class Trainer:
         tokens = self._token_rows(prompts, owners, batch.timesteps, generator)
         context_k, context_v = self._contexts(prompts, tokens)
 
-        weights = torch.tensor(rows.weights, device=unet.device)
-        row_losses, grads_k, grads_v = [], [], []
+        weights, priors = (torch.tensor(values, device=unet.device) for values in (rows.weights, rows.priors))
+        row_losses, prior_losses, grads_k, grads_v = [], [], [], []
         for start in range(0, len(rows.pools), self.micro_batch):
             part = slice(start, start + self.micro_batch)
             k = context_k.detach()[:, rows.prompts[part]].to(unet.device).requires_grad_()
             v = context_v.detach()[:, rows.prompts[part]].to(unet.device).requires_grad_()
-            losses = self._row_losses(batch, rows.pools[part], rows.samples[part], k, v)
-            (losses * weights[part]).sum().mul(unet.loss_scale).backward()
+            predicted = self._predict(batch, rows.samples[part], k, v)
+            losses = self._row_losses(batch, rows.pools[part], rows.samples[part], predicted)
+            total = (losses * weights[part]).sum()
             row_losses.append(losses.detach())
+            with_prior = priors[part].nonzero().flatten().tolist()
+            if with_prior:
+                samples, templates = ([values[part][i] for i in with_prior] for values in (rows.samples, rows.templates))
+                losses = self._prior_losses(batch, samples, templates, predicted[with_prior])
+                total = total + (losses * priors[part][with_prior]).sum()
+                prior_losses.append(losses.detach())
+            total.mul(unet.loss_scale).backward()
             grads_k.append(k.grad / unet.loss_scale)
             grads_v.append(v.grad / unet.loss_scale)
         losses = self._mean_by_pool(torch.cat(row_losses).tolist(), rows.pools)
+        if prior_losses:
+            losses["prior"] = torch.cat(prior_losses).mean().item()
 
         seen = context_k[:, rows.prompts], context_v[:, rows.prompts]
         roots = list(seen)
@@ -318,7 +352,8 @@ class Trainer:
         for start in range(0, size, self.micro_batch):
             samples = list(range(start, min(start + self.micro_batch, size)))
             part_k, part_v = k[:, samples].to(self.unet.device), v[:, samples].to(self.unet.device)
-            values.append(self._row_losses(batch, [SUBJECT] * len(samples), samples, part_k, part_v))
+            predicted = self._predict(batch, samples, part_k, part_v)
+            values.append(self._row_losses(batch, [SUBJECT] * len(samples), samples, predicted))
         return torch.cat(values).mean().item()
 
     def run(self) -> Iterator[StepResult]:

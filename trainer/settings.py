@@ -22,6 +22,7 @@ CHOICES = {
 # A resumed run may differ in these: they do not change what a step computes. But for `steps`: a run may be lengthened
 # at the price that the rest of w_c's schedule is stretched.
 _FREE_ON_RESUME = frozenset({"steps", "micro_batch", "gradient_checkpointing", "text_chunk", "fixed_loss_every"})
+_ADDED_LATER = {"prior_weight": 0.0}  # what runs had that were saved before there was such a setting
 
 
 def resolve_learning_rate(preset: str, method: str, batch_size: int, custom: float) -> float:
@@ -62,6 +63,7 @@ class TrainingSettings:
     contrast_schedule: str = "cosine"
     tau: float = 0.07
     normalize_contrast: bool = True
+    prior_weight: float = 0.0  # not the paper's: the frozen model's own prediction as the target outside the mask
 
     prompts_per_step: str = "all"  # "all": the three pools on the same noise; "one": one pool a sample
     loss_mean: str = "mask"  # "mask": mean over masked elements; "all": Eq. 4 to the letter
@@ -102,6 +104,10 @@ class TrainingSettings:
     def uses_contrast(self) -> bool:
         return self.uses_attractor and self.contrast_weight > 0 and self.contrast_schedule != "zero"
 
+    @property
+    def uses_prior(self) -> bool:
+        return self.uses_attractor and self.prior_weight > 0
+
     def problems(self) -> list[str]:
         """Every setting that cannot work, each named with its remedy; empty if all is well."""
         found = [
@@ -115,14 +121,16 @@ class TrainingSettings:
         for name in ("learning_rate", "tau"):
             if not 0 < getattr(self, name) < math.inf:  # false for NaN, too
                 found.append(f"{name} is {getattr(self, name)}: use a number above 0.")
-        for name in ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "weight_decay",
-                     "attractor_noise", "mask_dilation", "micro_batch"):
+        for name in ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "prior_weight",
+                     "weight_decay", "attractor_noise", "mask_dilation", "micro_batch"):
             if not 0 <= getattr(self, name) < math.inf:
                 found.append(f"{name} is {getattr(self, name)}: use a number, 0 or more.")
         if not 0 <= self.nested_dropout <= 1:
             found.append(f"nested_dropout is {self.nested_dropout}: use 0 to 1.")
         if self.uses_attractor and not self.loss_weights:
             found.append("subject_weight, background_weight and joint_weight are all 0: raise at least one.")
+        if self.uses_prior and self.subject_weight == 0:
+            found.append("prior_weight is for subject prompts, and subject_weight is 0: raise it, or set prior_weight to 0.")
         if self.uses_contrast and self.batch_size < 2:
             found.append("batch_size is 1, and the InfoNCE loss compares the samples of a batch: use 2 or more "
                          "(micro_batch, not batch_size, saves memory), or set contrast_weight to 0.")
@@ -134,7 +142,7 @@ class TrainingSettings:
 
     def differences(self, other: dict) -> list[str]:
         """What of `other` (a saved `to_dict`) would make a resumed run compute something else, in words."""
-        mine = self.to_dict()
+        mine, other = self.to_dict(), {**_ADDED_LATER, **other}
         return [
             f"{name} was {other.get(name)!r}, is {mine[name]!r}"
             for name in mine

@@ -108,7 +108,8 @@ def slow_total_loss(trainer):
         denoised = unet.model.apply_model(noisy[None], sigma[None], c_crossattn=all_contexts[prompt][0][0])
         for attention in attentions:
             del attention.forward
-        error = batch.noise[sample] - (noisy - denoised[0]) / sigma
+        predicted = (noisy - denoised[0]) / sigma
+        error = batch.noise[sample] - predicted
         mask = torch.ones(1, 16, 16)
         weight = 1.0
         if settings.uses_attractor:
@@ -117,6 +118,15 @@ def slow_total_loss(trainer):
             weight = {"subject": settings.subject_weight, "background": settings.background_weight,
                       "joint": settings.joint_weight}[pool]
         total = total + weight * (mask * error).square().sum() / (4 * mask.square().sum()) / settings.batch_size
+        if pool == "subject" and settings.uses_attractor and settings.prior_weight:
+            with torch.no_grad():  # the prompt with the plain word at the token's place, by the host's own path
+                ids = list(prompts[prompt].ids)
+                (ids[prompts[prompt].positions[SUBJECT]],) = text.tokenize(settings.super_category)
+                plain = text.final_layer_norm(text.hidden_states(text.embed(torch.tensor([ids]))))
+                left = unet.model.apply_model(noisy[None], sigma[None], c_crossattn=plain)[0]
+            error, mask = (noisy - left) / sigma - predicted, 1 - batch.masks[sample]
+            share = (mask * error).square().sum() / (4 * mask.square().sum())
+            total = total + settings.prior_weight * share / settings.batch_size
     if settings.uses_contrast:
         total = total + settings.contrast_weight * slow_info_nce(settings, batch, prompts, all_contexts, layers)
     return total
@@ -165,9 +175,9 @@ def modules_in_running_order(unet):
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_gradient_equals_the_slow_reference_of_the_equations(models, photos, method):
-    trainer = trainer_of(models, photos, method)
+@pytest.mark.parametrize("method, prior", [*((method, 0.0) for method in METHODS), ("neti+", 0.7), ("textual_inversion+", 0.7)])
+def test_gradient_equals_the_slow_reference_of_the_equations(models, photos, method, prior):
+    trainer = trainer_of(models, photos, method, prior_weight=prior, subject_weight=2.0)
     fast = gradient(trainer)
     parameters = list(trainer.concepts.parameters())
     grads = torch.autograd.grad(slow_total_loss(trainer), parameters, allow_unused=True)
@@ -209,6 +219,26 @@ def test_micro_batches_do_not_change_the_gradient(models, photos, plain_gradient
     assert relative(gradient(trainer_of(models, photos), micro_batch), plain_gradient) < 1e-5
 
 
+@pytest.mark.parametrize("micro_batch", [1, 2, 8])
+def test_micro_batches_do_not_change_the_gradient_with_a_prior(models, photos, micro_batch):
+    whole = gradient(trainer_of(models, photos, prior_weight=2.0), 9)
+    assert relative(gradient(trainer_of(models, photos, prior_weight=2.0), micro_batch), whole) < 1e-5
+
+
+def test_without_prior_weight_nothing_of_a_step_changes(models, photos, plain_gradient):
+    """Bit for bit, and with one the random draws stay the same: only the new loss comes in."""
+    assert torch.equal(gradient(trainer_of(models, photos, prior_weight=0.0)), plain_gradient)
+    covered = Photos(photos.latents, torch.ones_like(photos.masks))  # nothing is outside the mask
+    assert torch.equal(gradient(trainer_of(models, covered, prior_weight=3.0)), gradient(trainer_of(models, covered)))
+
+
+def test_a_token_that_is_the_plain_word_loses_nothing_to_the_prior(models, photos):
+    """Textual Inversion starts as the super-category's word: the target is what the model predicts for it, not the noise."""
+    trainer = trainer_of(models, photos, "textual_inversion+", prior_weight=1.0, batch_size=2)
+    assert trainer.step().losses["prior"] < 1e-9
+    assert trainer.step().losses["prior"] > 1e-9, "the token has moved away from the word"
+
+
 @pytest.mark.parametrize("text_chunk", [7, 1000])
 def test_text_chunks_do_not_change_the_gradient(models, photos, plain_gradient, text_chunk):
     assert relative(gradient(trainer_of(models, photos, text_chunk=text_chunk)), plain_gradient) < 1e-5
@@ -244,8 +274,9 @@ def test_gradient_checkpointing_changes_nothing_and_every_layer_sees_its_own_con
 def test_one_prompt_a_sample_is_an_unbiased_estimate_of_all_three(models, photos):
     """Over every way the pools can be drawn, the weighted mean of the estimates is the full loss."""
     trainer = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0)
-    one = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0, prompts_per_step="one")
-    totals = {"subject": 0.0, "background": 0.0, "joint": 0.0}
+    one = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0, prompts_per_step="one",
+                     prior_weight=0.5)
+    totals, prior = {"subject": 0.0, "background": 0.0, "joint": 0.0}, 0.0
     for step in range(400):
         generator = step_generator(0, step)
         batch = draw_batch(photos, 3, generator)
@@ -253,6 +284,8 @@ def test_one_prompt_a_sample_is_an_unbiased_estimate_of_all_three(models, photos
         assert sorted(rows.samples) == [0, 1, 2]
         for pool, weight in zip(rows.pools, rows.weights, strict=True):
             totals[pool] += weight / 400
+        prior += sum(rows.priors) / 400
+    assert prior == pytest.approx(0.5, rel=0.15)
     for pool, weight in trainer.settings.loss_weights.items():
         assert totals[pool] == pytest.approx(weight, rel=0.15)
 
@@ -290,5 +323,6 @@ def test_without_attractor_nothing_is_masked_and_only_the_subject_prompt_is_seen
         trainer = trainer_of(models, photos, method)
         assert list(trainer.concepts) == [SUBJECT]
         other_masks = Photos(photos.latents, 1 - photos.masks)
-        changed = trainer_of(models, other_masks, method, background_weight=9.0, contrast_weight=5.0, tau=0.5)
+        changed = trainer_of(models, other_masks, method, background_weight=9.0, contrast_weight=5.0, tau=0.5,
+                             prior_weight=3.0)
         assert torch.equal(gradient(trainer), gradient(changed))

@@ -13,8 +13,8 @@ from attractor.trainer.settings import (
     resolve_learning_rate,
 )
 
-NOT_NEGATIVE = ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "weight_decay",
-                "attractor_noise", "mask_dilation", "micro_batch")
+NOT_NEGATIVE = ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "prior_weight",
+                "weight_decay", "attractor_noise", "mask_dilation", "micro_batch")
 
 
 def test_the_defaults_are_fine():
@@ -31,6 +31,7 @@ def test_the_defaults_are_fine():
         *[({"nested_dropout": value}, "nested_dropout") for value in (-0.1, 1.1, float("nan"))],
         ({"batch_size": 1}, "batch_size is 1"),
         ({"subject_weight": 0.0, "background_weight": 0.0, "joint_weight": 0.0}, "all 0"),
+        ({"subject_weight": 0.0, "prior_weight": 1.0}, "prior_weight is for subject prompts"),
     ],
 )
 def test_each_bad_setting_is_named(changes, word):
@@ -50,8 +51,8 @@ def test_a_batch_of_one_is_fine_without_contrast():
 
 def test_methods_without_attractor_have_the_plain_loss_alone():
     for method in ("neti", "textual_inversion"):
-        settings = TrainingSettings(method=method, subject_weight=7.0)
-        assert settings.loss_weights == {"subject": 1.0} and not settings.uses_contrast
+        settings = TrainingSettings(method=method, subject_weight=7.0, prior_weight=1.0)
+        assert settings.loss_weights == {"subject": 1.0} and not settings.uses_contrast and not settings.uses_prior
     assert set(TrainingSettings().loss_weights) == {"subject", "background", "joint"}
 
 
@@ -62,6 +63,13 @@ def test_a_resume_may_change_only_what_changes_no_result():
     assert TrainingSettings(tau=0.1, seed=4).differences(saved) == ["seed was 0, is 4", "tau was 0.07, is 0.1"]
     del saved["tau"]
     assert TrainingSettings().differences(saved) == ["tau was None, is 0.07"]
+
+
+def test_a_run_saved_before_there_was_a_prior_weight_resumes_without_one():
+    saved = TrainingSettings().to_dict()
+    del saved["prior_weight"]
+    assert TrainingSettings().differences(saved) == []
+    assert TrainingSettings(prior_weight=1.0).differences(saved) == ["prior_weight was 0.0, is 1.0"]
 
 
 def test_presets_are_the_published_learning_rates():
