@@ -219,10 +219,9 @@ def test_micro_batches_do_not_change_the_gradient(models, photos, plain_gradient
     assert relative(gradient(trainer_of(models, photos), micro_batch), plain_gradient) < 1e-5
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 8])
-def test_micro_batches_do_not_change_the_gradient_with_a_prior(models, photos, micro_batch):
-    whole = gradient(trainer_of(models, photos, prior_weight=2.0), 9)
-    assert relative(gradient(trainer_of(models, photos, prior_weight=2.0), micro_batch), whole) < 1e-5
+def test_micro_batches_do_not_change_the_gradient_with_a_prior(models, photos):
+    trainer = trainer_of(models, photos, "textual_inversion+", prior_weight=2.0)
+    assert relative(gradient(trainer, 2), gradient(trainer, 9)) < 1e-5
 
 
 def test_without_prior_weight_nothing_of_a_step_changes(models, photos, plain_gradient):
