@@ -4,16 +4,24 @@ The judge says what is in a picture, attribute by attribute. It was trained on t
 diffusion model never saw included. CLIP and DINO are transformers' own classes, so that the pack's loaders read them.
 """
 
+import json
+import shutil
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .models import read
 from .scenes import CATEGORIES, COLOURS, GEAR, PARTS, PATTERNS, PLACES, SHAPES, TINTS, Scene
 
 SIDE = 64  # pixels that they see
+# As the pack's encoders see pictures: mean and deviation of 0..1 pixels, and the side that DINO's SIDE is cut out of.
+CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+DINO_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+DINO_RESIZE = 73
 ATTRIBUTES = {
     "presence": ("no", "yes"), "category": CATEGORIES, "colour": tuple(COLOURS), "pattern": PATTERNS,
     "pattern_colour": tuple(COLOURS), "shape": SHAPES, "part": tuple(part for parts in PARTS.values() for part in parts),
@@ -40,18 +48,24 @@ def shrink(picture: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
+def heads(width: int, names: tuple[str, ...] = tuple(ATTRIBUTES)) -> nn.ModuleDict:
+    """A linear classifier of each of the attributes on features (B, width)."""
+    return nn.ModuleDict({name: nn.Linear(width, len(ATTRIBUTES[name])) for name in names})
+
+
 class Judge(nn.Module):
     """Pixels (B, 3, SIDE, SIDE) in -1..1 to logits by attribute."""
 
     def __init__(self, width: int = 32):
         super().__init__()
-        layers, channels = [], 3
-        for i, out in enumerate((width, 2 * width, 3 * width, 4 * width)):
-            layers += [nn.Conv2d(channels, out, 3, stride=1 if i == 0 else 2, padding=1), nn.GroupNorm(8, out), nn.SiLU(),
-                       nn.Conv2d(out, out, 3, padding=1), nn.GroupNorm(8, out), nn.SiLU()]  # fmt: skip
-            channels = out
-        self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, 128), nn.SiLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(128, len(options)) for name, options in ATTRIBUTES.items()})
+        layers, channels = [nn.PixelUnshuffle(2)], 12
+        for i, out in enumerate((width, 2 * width, 4 * width)):
+            for j in range(2):
+                stride = 2 if i > 0 and j == 0 else 1
+                layers += [nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+                channels = out
+        self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, 128), nn.ReLU())
+        self.heads = heads(128)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         features = self.trunk(pixels)
@@ -66,15 +80,16 @@ class Judge(nn.Module):
                 for i in range(len(pictures))]
 
 
-_SMALL = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
+_SMALL = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
+_WORDS, _START, _END = 49408, 49406, 49407  # of the real tokenizer
 
 
-def build_clip(vocabulary: int = 49408):
-    """transformers' CLIPModel for SIDE pixels, untrained, with the real tokenizer's numbers."""
+def build_clip(words: int = _WORDS, start: int = _START, end: int = _END):
+    """transformers' CLIPModel for SIDE pixels, untrained; by default with the real tokenizer's numbers."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = {**_SMALL, "num_hidden_layers": 2, "vocab_size": vocabulary, "max_position_embeddings": 77,
-            "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
+    text = {**_SMALL, "num_hidden_layers": 2, "vocab_size": words, "max_position_embeddings": 77,
+            "bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
     vision = {**_SMALL, "image_size": SIDE, "patch_size": 8}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
 
@@ -84,3 +99,37 @@ def build_dino():
     from transformers import ViTConfig, ViTModel
 
     return ViTModel(ViTConfig(**_SMALL, image_size=SIDE, patch_size=8, layer_norm_eps=1e-12), add_pooling_layer=False)
+
+
+def load_judge() -> Judge:
+    """The judge of the committed weights, float32."""
+    judge = Judge()
+    judge.load_state_dict(read("judge"))
+    return judge.train(False).requires_grad_(False)
+
+
+def write_encoders(folder: Path) -> None:
+    """The committed CLIP and DINO as folders in transformers' format: `folder`/toy-clip and `folder`/toy-dino.
+
+    Needs the host's root on `sys.path`, for its tokenizer. Words that no caption has are rows of zeros in CLIP.
+    """
+    import comfy
+
+    state = read("clip")
+    ids, rows = state.pop("word_ids").long(), state.pop("text_model.embeddings.token_embedding.weight")
+    table = torch.zeros(_WORDS, rows.shape[1])
+    table[ids] = rows
+    clip, dino = build_clip(), build_dino()
+    clip.load_state_dict({**state, "text_model.embeddings.token_embedding.weight": table})
+    dino.load_state_dict(read("dino"))
+    for name, model in (("toy-clip", clip), ("toy-dino", dino)):
+        model.save_pretrained(folder / name)
+    for file in (Path(next(iter(comfy.__path__))) / "sd1_tokenizer").iterdir():
+        shutil.copy(file, folder / "toy-clip" / file.name)
+    preprocessing = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}, "resample": 3,
+                     "do_resize": True, "do_center_crop": True, "do_normalize": True}
+    for name, kind, (mean, std) in (("toy-clip", "CLIPImageProcessor", CLIP_NORM), ("toy-dino", "ViTImageProcessor", DINO_NORM)):
+        described = {**preprocessing, "image_processor_type": kind, "image_mean": mean, "image_std": std}
+        if name == "toy-dino":
+            described["size"] = {"shortest_edge": DINO_RESIZE}
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(described, indent=1))

@@ -60,14 +60,14 @@ def word_rows(clip) -> torch.nn.Parameter:
 def load_model():
     """MODEL of the committed weights, float32."""
     model = build_model()
-    model.model.diffusion_model.load_state_dict(_read("unet"))
+    model.model.diffusion_model.load_state_dict(read("unet"))
     return model
 
 
 @torch.no_grad()
 def load_clip():
     """CLIP of the committed weights, float32. Words that no caption has keep the rows that the seed gave them."""
-    clip, state = build_clip(TEXT_SEED), _read("text")
+    clip, state = build_clip(TEXT_SEED), read("text")
     ids, rows = state.pop("word_ids").long(), state.pop("word_rows")
     text = clip.cond_stage_model.clip_l.transformer.text_model
     word_rows(clip)[ids] = rows
@@ -79,11 +79,11 @@ def load_clip():
 def load_vae():
     """VAE of the committed weights, float32."""
     autoencoder = Autoencoder()
-    autoencoder.load_state_dict(_read("autoencoder"))
+    autoencoder.load_state_dict(read("autoencoder"))
     return build_vae(autoencoder)
 
 
-def _read(name: str) -> dict[str, torch.Tensor]:
+def read(name: str) -> dict[str, torch.Tensor]:
     """Tensors of a file of `weights/`, those in half precision as float32.
 
     Raises:

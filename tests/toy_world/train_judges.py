@@ -1,6 +1,8 @@
 """Train what looks at the toy world's pictures: the judge, and the CLIP- and DINO-like encoders.
 
-    cd tests; COMFYUI_PATH=<ComfyUI> python -m toy_world.train_judges views judge clip dino [--work FOLDER]
+    cd tests; COMFYUI_PATH=<ComfyUI> python -m toy_world.train_judges views soft judge clip dino write [--work FOLDER]
+
+`soft` needs the autoencoder of `toy_world.train` in the same folder. Every stage can be run again alone.
 """
 
 import argparse
@@ -14,15 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import judges, scenes
+from . import judges, models, scenes, train
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 1
 SUBJECTS, VIEWS = 6000, 4
 HELD_OUT = 300  # subjects that none of the three is trained on
+SOFT = 600  # subjects whose views there are as the autoencoder gives them, too
+NAMED = ("category", "colour", "pattern", "shape", "gear", "place", "tint")  # what captions say
 
 
 def family(index: int) -> list[scenes.Scene]:
@@ -42,33 +47,103 @@ def _views(index: int) -> np.ndarray:
     return np.stack([judges.shrink(scenes.render(scene)[0]) for scene in family(index)])
 
 
-def render_views(work: Path) -> None:
+def render_views(work: Path, processes: int) -> None:
     """`views.npy`: (SUBJECTS, VIEWS, SIDE, SIDE, 3) uint8."""
-    with Pool(2) as pool:
+    with Pool(processes) as pool:
         np.save(work / "views.npy", np.stack(pool.map(_views, range(SUBJECTS), chunksize=50)))
 
 
+@torch.no_grad()
+def soften_views(work: Path) -> None:
+    """`soft.npy`: (SOFT, VIEWS, SIDE, SIDE, 3) uint8, views out of the autoencoder; those of training with errors in their
+    latents, as a sampler leaves them: softer than rendered ones, with blots."""
+    autoencoder, found = train.load_autoencoder(work), []
+    torch.manual_seed(SEED)
+    for index in range(SOFT):
+        pictures = np.stack([scenes.render(scene)[0] for scene in family(index)])
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = autoencoder.encode(train.to_pixels(pictures))
+            if index >= HELD_OUT:
+                errors = torch.randn_like(latents) + 2 * F.interpolate(torch.randn(VIEWS, 4, 4, 4), 16, mode="bilinear")
+                latents = latents + errors * latents.float().std() * torch.rand(VIEWS, 1, 1, 1) * 0.12
+            restored = autoencoder.decode(latents).float()
+        small = (restored.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        found.append(np.stack([judges.shrink(picture) for picture in small]))
+    np.save(work / "soft.npy", np.stack(found))
+
+
 def pixels(views: np.ndarray, rng: np.random.Generator | None = None) -> Tensor:
-    """uint8 (B, H, W, 3) to (B, 3, H, W) in -1..1; with `rng` shifted by up to 3 pixels, blurred, noisy and relit.
+    """uint8 (B, H, W, 3) to (B, 3, H, W) in -1..1; with `rng` mirrored, shifted by up to 3 pixels, blurred, noisy and relit.
 
     Generated pictures are softer than rendered ones; what looks at them must not mind.
     """
     x = torch.from_numpy(np.ascontiguousarray(views)).permute(0, 3, 1, 2).float() / 127.5 - 1
     if rng is None:
         return x
+    return torch.cat([_changed(part, rng) for part in x.split(16)])  # each part in its own way
+
+
+def _changed(x: Tensor, rng: np.random.Generator) -> Tensor:
     x = F.pad(x, (3, 3, 3, 3), mode="replicate")
     top, left = rng.integers(0, 7, 2)
     x = x[:, :, top : top + judges.SIDE, left : left + judges.SIDE]
     if rng.random() < 0.5:
+        x = x.flip(-1)
+    if rng.random() < 0.4:
         small = int(rng.integers(32, judges.SIDE))
         x = F.interpolate(F.interpolate(x, small, mode="area"), judges.SIDE, mode="bilinear")
     scale = torch.from_numpy(rng.uniform(0.9, 1.1, (len(x), 3, 1, 1)).astype(np.float32))
     return x * scale + float(rng.uniform(0, 0.06)) * torch.randn_like(x)
 
 
-def optimise(work: Path, name: str, model: nn.Module, loss_of, steps: int, rate: float = 2e-3) -> nn.Module:
-    """Train `model` on `loss_of(rng)`, write its state, and log what it took."""
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.02, betas=(0.9, 0.98))
+def normalised(x: Tensor, norm) -> Tensor:
+    """Pixels in -1..1 as an encoder wants them."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in norm)
+    return (x / 2 + 0.5 - mean) / std
+
+
+def for_dino(x: Tensor) -> Tensor:
+    """Pixels in -1..1, enlarged and cut as the pack's preprocessing of DINO does, normalised."""
+    x = F.interpolate(x, judges.DINO_RESIZE, mode="bicubic")
+    edge = (judges.DINO_RESIZE - judges.SIDE) // 2
+    return normalised(x[:, :, edge : edge + judges.SIDE, edge : edge + judges.SIDE], judges.DINO_NORM)
+
+
+class Data:
+    """Views, some of them soft, and the truth of each."""
+
+    def __init__(self, work: Path):
+        self.views = np.load(work / "views.npy")
+        self.soft = np.load(work / "soft.npy")
+        self.families = [family(i) for i in range(SUBJECTS)]
+        truths = [[judges.truth(scene) for scene in scenes_of] for scenes_of in self.families]
+        self.truth = {name: torch.tensor([[one[name] for one in row] for row in truths]) for name in judges.ATTRIBUTES}
+
+    def draw(self, i: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Changed pixels of the views v (B,) of the subjects i (B,); of two soft ones there are one is taken."""
+        chosen = self.views[i, v]
+        soft = (i < SOFT) & (rng.random(len(i)) < 0.5)
+        chosen[soft] = self.soft[i[soft], v[soft]]
+        return pixels(chosen, rng)
+
+    def subjects(self, rng: np.random.Generator, count: int, soft: float) -> np.ndarray:
+        """Different subjects of training, (count,); that share of them from those with soft views."""
+        some = rng.choice(np.arange(HELD_OUT, SOFT), round(count * soft), replace=False)
+        rest = rng.choice(np.arange(SOFT, SUBJECTS), count - len(some), replace=False)
+        return rng.permutation(np.concatenate([some, rest]))
+
+    def word_loss(self, logits: dict[str, Tensor], i: np.ndarray, v: np.ndarray) -> Tensor:
+        """Cross entropy of the attributes, summed."""
+        return sum(F.cross_entropy(values.float(), self.truth[name][i, v], ignore_index=judges.UNSAID)
+                   for name, values in logits.items())
+
+
+def optimise(work: Path, name: str, model: nn.Module, loss_of, steps: int, rate: float, helpers=()) -> None:
+    """Train `model`, and `helpers` that are not kept, on `loss_of(rng)`; write the state, and what it took."""
+    matrices = [p for m in (model, *helpers) for p in m.parameters() if p.ndim > 1]
+    rest = [p for m in (model, *helpers) for p in m.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.03}, {"params": rest, "weight_decay": 0.0}], rate,
+                                  betas=(0.9, 0.98))
     rng, started = np.random.default_rng(SEED), time.monotonic()
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -79,94 +154,124 @@ def optimise(work: Path, name: str, model: nn.Module, loss_of, steps: int, rate:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
-            line = json.dumps({"stage": name, "step": step, "loss": round(loss.item(), 4),
-                               "seconds": round(time.monotonic() - started)})
-            print(line, flush=True)
-    torch.save(model.train(False).state_dict(), work / f"{name}.pt")
-    return model
+            seconds = round(time.monotonic() - started)
+            print(json.dumps({"stage": name, "step": step, "loss": round(loss.item(), 4), "seconds": seconds}), flush=True)
+    torch.save({"model": model.train(False).state_dict(), "steps": steps, "seconds": seconds}, work / f"{name}.pt")
 
 
-def train_judge(work: Path, views: np.ndarray, steps: int = 2500) -> None:
+def train_judge(work: Path, steps: int = 3600) -> None:
     torch.manual_seed(SEED)
-    model = judges.Judge()
-    labels = {name: torch.tensor([[judges.truth(scene)[name] for scene in family(i)] for i in range(SUBJECTS)])
-              for name in judges.ATTRIBUTES}
+    data, model = Data(work), judges.Judge().to(memory_format=torch.channels_last)
 
     def loss_of(rng):
-        i, v = rng.integers(HELD_OUT, SUBJECTS, 64), rng.integers(0, VIEWS, 64)
-        logits = model(pixels(views[i, v], rng))
-        return sum(F.cross_entropy(logits[name], labels[name][i, v], ignore_index=judges.UNSAID) for name in logits)
+        i, v = data.subjects(rng, 64, 0.3), rng.integers(0, VIEWS, 64)
+        x = data.draw(i, v, rng).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(x)
+        return data.word_loss(logits, i, v)
 
-    optimise(work, "judge", model, loss_of, steps)
-    with torch.no_grad():
-        logits = model(pixels(views[:HELD_OUT].reshape(-1, judges.SIDE, judges.SIDE, 3)))
-    for name, values in logits.items():
-        target = labels[name][:HELD_OUT].flatten()
-        known = target != judges.UNSAID
-        print(name, round((values.argmax(1) == target)[known].float().mean().item(), 4), flush=True)
+    optimise(work, "judge", model, loss_of, steps, 2e-3)
 
 
-def train_clip(work: Path, views: np.ndarray, steps: int = 3000) -> None:
+def words_of(tokenizer, families) -> list[int]:
+    """Ids of all words that captions of the families have, with the start and the end."""
+    rng = random.Random(SEED)
+    return sorted({number for found in families for scene in found for number in tokenizer(scenes.caption(scene, rng))["input_ids"]})
+
+
+def train_clip(work: Path, steps: int = 2200) -> None:
+    """Pictures and captions that belong together; with a helper that names the attributes, which is quicker."""
     from transformers import CLIPTokenizer
 
     torch.manual_seed(SEED)
-    model = judges.build_clip()
+    data = Data(work)
     tokenizer = CLIPTokenizer.from_pretrained(Path(os.environ["COMFYUI_PATH"]) / "comfy" / "sd1_tokenizer")
-    families = [family(i) for i in range(SUBJECTS)]
-    known = {}
+    words = words_of(tokenizer, data.families)
+    row_of = {number: row for row, number in enumerate(words)}
+    model = judges.build_clip(len(words), row_of[tokenizer.bos_token_id], row_of[tokenizer.eos_token_id])
+    model.set_attn_implementation("eager")  # bfloat16 on a CPU is quicker so
+    helper, known = judges.heads(96, NAMED), {}
 
     def ids(text):
         if text not in known:
-            known[text] = tokenizer(text, padding="max_length", max_length=24, truncation=True)["input_ids"]
+            numbers = [row_of[number] for number in tokenizer(text)["input_ids"]]
+            known[text] = numbers + [numbers[-1]] * (20 - len(numbers))
         return known[text]
 
     def loss_of(rng):
-        i, v = rng.choice(np.arange(HELD_OUT, SUBJECTS), 96, replace=False), rng.integers(0, VIEWS, 96)
-        words = random.Random(int(rng.integers(2**31)))
-        captions = [scenes.caption(families[a][b], words) for a, b in zip(i, v, strict=True)]
+        i, v = data.subjects(rng, 96, 0.2), rng.integers(0, VIEWS, 96)
+        saying = random.Random(int(rng.integers(2**31)))
+        captions = [scenes.caption(data.families[a][b], saying) for a, b in zip(i, v, strict=True)]
         tokens = torch.tensor([ids(caption) for caption in captions])
-        out = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), pixel_values=pixels(views[i, v], rng))
-        logits = out.logits_per_image
+        x = normalised(data.draw(i, v, rng), judges.CLIP_NORM)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(input_ids=tokens, pixel_values=x)
+        logits = out.logits_per_image.float()
         # Two pictures may have the same caption: both are right.
         same = torch.tensor([[a == b for b in captions] for a in captions]).float()
         target = same / same.sum(1, keepdim=True)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        named = {name: head(out.image_embeds.float() * 10) for name, head in helper.items()}
+        both = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return both + 0.1 * data.word_loss(named, i, v)
 
-    optimise(work, "clip", model, loss_of, steps, 1e-3)
+    optimise(work, "clip", model, loss_of, steps, 1.5e-3, [helper])
+    saved = torch.load(work / "clip.pt", weights_only=True)
+    torch.save({**saved, "words": torch.tensor(words, dtype=torch.int32)}, work / "clip.pt")
 
 
-def train_dino(work: Path, views: np.ndarray, steps: int = 3000) -> None:
+def train_dino(work: Path, steps: int = 1800) -> None:
     """Features that agree between views of one subject, most where the setting is the same too."""
     torch.manual_seed(SEED)
-    model = judges.build_dino()
-    projection = nn.Linear(128, 128, bias=False)
+    data, model = Data(work), judges.build_dino()
+    model.set_attn_implementation("eager")
+    helper = judges.heads(128)
 
     def loss_of(rng):
-        i = rng.choice(np.arange(HELD_OUT, SUBJECTS), 64, replace=False)
+        i = data.subjects(rng, 56, 0.2)
         i = i[i % 8 != 0]
         # One pair in three shares its setting, so that background counts for a third, as it does for DINO's features.
         pair = (0, 1) if rng.random() < 0.33 else tuple(rng.choice([0, 2, 3], 2, replace=False))
-        features = [F.normalize(projection(model(pixels(views[i, v], rng)).last_hidden_state[:, 0]), dim=-1) for v in pair]
-        logits = features[0] @ features[1].T / 0.1
-        target = torch.arange(len(i))
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        v = np.repeat(pair, len(i))
+        i = np.tile(i, 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = model(for_dino(data.draw(i, v, rng))).last_hidden_state[:, 0]
+        one, other = F.normalize(features.float(), dim=-1).chunk(2)
+        logits = one @ other.T / 0.1
+        target = torch.arange(len(one))
+        both = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return both + 0.1 * data.word_loss({name: head(features.float()) for name, head in helper.items()}, i, v)
 
-    torch.nn.init.eye_(projection.weight)
-    optimise(work, "dino", model, loss_of, steps, 1e-3)
+    optimise(work, "dino", model, loss_of, steps, 1.5e-3, [helper])
+
+
+def write_weights(work: Path) -> None:
+    """What was trained in half precision, with what made it, into `weights/`."""
+    models.WEIGHTS.mkdir(exist_ok=True)
+    for name in ("judge", "clip", "dino"):
+        saved = torch.load(work / f"{name}.pt", weights_only=True)
+        state = {key: value.half().contiguous() if value.dtype == torch.float32 else value
+                 for key, value in saved["model"].items()}
+        if name == "clip":
+            state["word_ids"] = saved["words"]
+        made = {"command": f"python -m toy_world.train_judges views soft {name} write", "seed": str(SEED),
+                "steps": str(saved["steps"]), "seconds": str(saved["seconds"]), "torch": torch.__version__}
+        save_file(state, models.WEIGHTS / f"{name}.safetensors", metadata=made)
+        print(name, round((models.WEIGHTS / f"{name}.safetensors").stat().st_size / 2**20, 2), "MiB", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stages", nargs="+", choices=["views", "judge", "clip", "dino"])
+    parser.add_argument("stages", nargs="+", choices=["views", "soft", "judge", "clip", "dino", "write"])
     parser.add_argument("--work", type=Path, default=ROOT / ".dev" / "toy_world")
+    parser.add_argument("--processes", type=int, default=2, help="that render")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for stage in arguments.stages:
         if stage == "views":
-            render_views(arguments.work)
+            render_views(arguments.work, arguments.processes)
         else:
-            {"judge": train_judge, "clip": train_clip, "dino": train_dino}[stage](
-                arguments.work, np.load(arguments.work / "views.npy", mmap_mode="r"))
+            {"soft": soften_views, "judge": train_judge, "clip": train_clip, "dino": train_dino,
+             "write": write_weights}[stage](arguments.work)
 
 
 if __name__ == "__main__":
