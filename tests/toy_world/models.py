@@ -3,6 +3,7 @@
 Needs the host's root on `sys.path`. `build_*` give untrained modules, `load_*` those of the committed weights.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -81,6 +82,13 @@ def load_vae():
     autoencoder = Autoencoder()
     autoencoder.load_state_dict(read("autoencoder"))
     return build_vae(autoencoder)
+
+
+def note_figures(**figures: dict) -> None:
+    """Set these entries of `weights/figures.json`; the others stay."""
+    path = WEIGHTS / "figures.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, **figures}, indent=1) + "\n")
 
 
 def read(name: str) -> dict[str, torch.Tensor]:

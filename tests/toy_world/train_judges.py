@@ -159,7 +159,7 @@ def optimise(work: Path, name: str, model: nn.Module, loss_of, steps: int, rate:
     torch.save({"model": model.train(False).state_dict(), "steps": steps, "seconds": seconds}, work / f"{name}.pt")
 
 
-def train_judge(work: Path, steps: int = 3600) -> None:
+def train_judge(work: Path, steps: int = 2400) -> None:
     torch.manual_seed(SEED)
     data, model = Data(work), judges.Judge().to(memory_format=torch.channels_last)
 
@@ -179,7 +179,7 @@ def words_of(tokenizer, families) -> list[int]:
     return sorted({number for found in families for scene in found for number in tokenizer(scenes.caption(scene, rng))["input_ids"]})
 
 
-def train_clip(work: Path, steps: int = 2200) -> None:
+def train_clip(work: Path, steps: int = 1400) -> None:
     """Pictures and captions that belong together; with a helper that names the attributes, which is quicker."""
     from transformers import CLIPTokenizer
 
@@ -199,7 +199,7 @@ def train_clip(work: Path, steps: int = 2200) -> None:
         return known[text]
 
     def loss_of(rng):
-        i, v = data.subjects(rng, 96, 0.2), rng.integers(0, VIEWS, 96)
+        i, v = data.subjects(rng, 72, 0.2), rng.integers(0, VIEWS, 72)
         saying = random.Random(int(rng.integers(2**31)))
         captions = [scenes.caption(data.families[a][b], saying) for a, b in zip(i, v, strict=True)]
         tokens = torch.tensor([ids(caption) for caption in captions])
@@ -219,7 +219,7 @@ def train_clip(work: Path, steps: int = 2200) -> None:
     torch.save({**saved, "words": torch.tensor(words, dtype=torch.int32)}, work / "clip.pt")
 
 
-def train_dino(work: Path, steps: int = 1800) -> None:
+def train_dino(work: Path, steps: int = 1200) -> None:
     """Features that agree between views of one subject, most where the setting is the same too."""
     torch.manual_seed(SEED)
     data, model = Data(work), judges.build_dino()
@@ -227,7 +227,7 @@ def train_dino(work: Path, steps: int = 1800) -> None:
     helper = judges.heads(128)
 
     def loss_of(rng):
-        i = data.subjects(rng, 56, 0.2)
+        i = data.subjects(rng, 48, 0.2)
         i = i[i % 8 != 0]
         # One pair in three shares its setting, so that background counts for a third, as it does for DINO's features.
         pair = (0, 1) if rng.random() < 0.33 else tuple(rng.choice([0, 2, 3], 2, replace=False))
