@@ -88,7 +88,8 @@ def contact_sheet(found: list[scenes.Scene], pictures: Tensor, seen: list[dict],
         draw.text((x, y + side + 3), "\n".join(lines), "black", font)
         wrong = [f"{name}: {words[name]}" for name, word in named(scene).items() if words[name] != word]
         if wrong:
-            draw.text((x, y + side + 4 + 16 * len(lines)), f"judge sees {wrong[0]}" + (" ..." if wrong[1:] else ""), "red", font)
+            more = " ..." if wrong[1:] else ""
+            draw.text((x, y + side + 4 + 16 * len(lines)), f"judge sees {wrong[0]}{more}", "red", font)
     return sheet
 
 

@@ -108,28 +108,42 @@ def load_judge() -> Judge:
     return judge.train(False).requires_grad_(False)
 
 
+def load_clip():
+    """CLIP of the committed weights, float32, for the real tokenizer's numbers. Words that no caption has are rows of zeros."""
+    name = "text_model.embeddings.token_embedding.weight"
+    state = read("clip")
+    ids, rows = state.pop("word_ids").long(), state.pop(name)
+    table = torch.zeros(_WORDS, rows.shape[1])
+    table[ids] = rows
+    clip = build_clip()
+    clip.load_state_dict({**state, name: table})
+    return clip.train(False).requires_grad_(False)
+
+
+def load_dino():
+    """DINO of the committed weights, float32."""
+    dino = build_dino()
+    dino.load_state_dict(read("dino"))
+    return dino.train(False).requires_grad_(False)
+
+
 def write_encoders(folder: Path) -> None:
     """The committed CLIP and DINO as folders in transformers' format: `folder`/toy-clip and `folder`/toy-dino.
 
-    Needs the host's root on `sys.path`, for its tokenizer. Words that no caption has are rows of zeros in CLIP.
+    Needs the host's root on `sys.path`, for its tokenizer.
     """
     import comfy
 
-    state = read("clip")
-    ids, rows = state.pop("word_ids").long(), state.pop("text_model.embeddings.token_embedding.weight")
-    table = torch.zeros(_WORDS, rows.shape[1])
-    table[ids] = rows
-    clip, dino = build_clip(), build_dino()
-    clip.load_state_dict({**state, "text_model.embeddings.token_embedding.weight": table})
-    dino.load_state_dict(read("dino"))
-    for name, model in (("toy-clip", clip), ("toy-dino", dino)):
+    for name, model, kind, resize, (mean, std) in (
+        ("toy-clip", load_clip(), "CLIPImageProcessor", SIDE, CLIP_NORM),
+        ("toy-dino", load_dino(), "ViTImageProcessor", DINO_RESIZE, DINO_NORM),
+    ):
         model.save_pretrained(folder / name)
+        preprocessing = {
+            "image_processor_type": kind, "do_resize": True, "size": {"shortest_edge": resize}, "resample": 3,
+            "do_center_crop": True, "crop_size": {"height": SIDE, "width": SIDE}, "do_normalize": True,
+            "image_mean": mean, "image_std": std,
+        }  # fmt: skip
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1))
     for file in (Path(next(iter(comfy.__path__))) / "sd1_tokenizer").iterdir():
         shutil.copy(file, folder / "toy-clip" / file.name)
-    preprocessing = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}, "resample": 3,
-                     "do_resize": True, "do_center_crop": True, "do_normalize": True}
-    for name, kind, (mean, std) in (("toy-clip", "CLIPImageProcessor", CLIP_NORM), ("toy-dino", "ViTImageProcessor", DINO_NORM)):
-        described = {**preprocessing, "image_processor_type": kind, "image_mean": mean, "image_std": std}
-        if name == "toy-dino":
-            described["size"] = {"shortest_edge": DINO_RESIZE}
-        (folder / name / "preprocessor_config.json").write_text(json.dumps(described, indent=1))

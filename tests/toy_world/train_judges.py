@@ -1,6 +1,6 @@
 """Train what looks at the toy world's pictures: the judge, and the CLIP- and DINO-like encoders.
 
-    cd tests; COMFYUI_PATH=<ComfyUI> python -m toy_world.train_judges views soft judge clip dino write [--work FOLDER]
+    cd tests; COMFYUI_PATH=<ComfyUI> python -m toy_world.train_judges views soft judge clip dino write evaluate [--work FOLDER]
 
 `soft` needs the autoencoder of `toy_world.train` in the same folder. Every stage can be run again alone.
 """
@@ -176,7 +176,8 @@ def train_judge(work: Path, steps: int = 2400) -> None:
 def words_of(tokenizer, families) -> list[int]:
     """Ids of all words that captions of the families have, with the start and the end."""
     rng = random.Random(SEED)
-    return sorted({number for found in families for scene in found for number in tokenizer(scenes.caption(scene, rng))["input_ids"]})
+    captions = {scenes.caption(scene, rng) for found in families for scene in found}
+    return sorted({number for text in captions for number in tokenizer(text)["input_ids"]})
 
 
 def train_clip(work: Path, steps: int = 1400) -> None:
@@ -259,9 +260,68 @@ def write_weights(work: Path) -> None:
         print(name, round((models.WEIGHTS / f"{name}.safetensors").stat().st_size / 2**20, 2), "MiB", flush=True)
 
 
+@torch.no_grad()
+def evaluate(work: Path) -> None:
+    """What the committed judges make of subjects that they were not trained on, into `weights/figures.json`."""
+    data, held_out = Data(work), slice(0, HELD_OUT)
+    judge, shape = judges.load_judge(), (-1, judges.SIDE, judges.SIDE, 3)
+    accuracy = {}
+    for kind, views in (("true", data.views[held_out]), ("through_autoencoder", data.soft[held_out])):
+        logits = {name: [] for name in judges.ATTRIBUTES}
+        for part in np.array_split(views.reshape(shape), 12):
+            for name, values in judge(pixels(part)).items():
+                logits[name].append(values.argmax(1))
+        accuracy[kind] = {}
+        for name, parts in logits.items():
+            target = data.truth[name][held_out].flatten()
+            known = target != judges.UNSAID
+            accuracy[kind][name] = round((torch.cat(parts) == target)[known].float().mean().item(), 4)
+    figures = {"judge": {"pictures": HELD_OUT * VIEWS, **accuracy}, "clip": _retrieval(data), "dino": _sameness(data)}
+    print(json.dumps(figures, indent=1))
+    models.note_figures(judges={"command": "python -m toy_world.train_judges evaluate", "torch": torch.__version__, **figures})
+
+
+def _retrieval(data: Data, count: int = 100) -> dict:
+    """How often a picture's own full caption is CLIP's first of `count`, and the other way round."""
+    from transformers import CLIPTokenizer
+
+    found = {}
+    for i in range(HELD_OUT):
+        found.setdefault(scenes.full_caption(data.families[i][0]), i)
+    captions, rows = list(found)[:count], list(found.values())[:count]
+    tokenizer = CLIPTokenizer.from_pretrained(Path(os.environ["COMFYUI_PATH"]) / "comfy" / "sd1_tokenizer")
+    tokens = tokenizer(captions, padding=True, return_tensors="pt")["input_ids"]
+    x = normalised(pixels(data.views[rows, 0]), judges.CLIP_NORM)
+    logits = judges.load_clip()(input_ids=tokens, pixel_values=x).logits_per_image
+    best = torch.arange(len(captions))
+    ranks = (logits > logits.diag()[:, None]).sum(1)
+    return {"captions": len(captions), "caption_of_picture": round((logits.argmax(1) == best).float().mean().item(), 4),
+            "caption_among_first_5": round((ranks < 5).float().mean().item(), 4),
+            "picture_of_caption": round((logits.argmax(0) == best).float().mean().item(), 4)}
+
+
+def _sameness(data: Data) -> dict:
+    """Mean cosines of DINO's features between a subject's picture and others."""
+    dino = judges.load_dino()
+
+    def features(pictures):
+        return F.normalize(dino(for_dino(pixels(pictures))).last_hidden_state[:, 0], dim=-1)
+
+    here = [data.families[i][0] for i in range(HELD_OUT)]
+    swapped = [replace(scene, setting=replace(other.setting, seed=i), pose=scenes.random_pose(random.Random(i)))
+               for i, (scene, other) in enumerate(zip(here, here[1:] + here[:1], strict=True))]
+    one, same = features(data.views[:HELD_OUT, 0]), features(data.views[:HELD_OUT, 2])
+    other_here = features(np.stack([judges.shrink(scenes.render(scene)[0]) for scene in swapped])).roll(1, 0)
+    cosines = {"same_subject_other_setting": (one * same).sum(1), "other_subject_same_setting": (one * other_here).sum(1),
+               "other_subject_other_setting": (one * same.roll(1, 0)).sum(1)}
+    means = {name: round(values.mean().item(), 4) for name, values in cosines.items()}
+    first, second, _ = cosines.values()
+    return {"subjects": HELD_OUT, **means, "subject_over_setting": round((first > second).float().mean().item(), 4)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stages", nargs="+", choices=["views", "soft", "judge", "clip", "dino", "write"])
+    parser.add_argument("stages", nargs="+", choices=["views", "soft", "judge", "clip", "dino", "write", "evaluate"])
     parser.add_argument("--work", type=Path, default=ROOT / ".dev" / "toy_world")
     parser.add_argument("--processes", type=int, default=2, help="that render")
     arguments = parser.parse_args()
@@ -271,7 +331,7 @@ def main() -> None:
             render_views(arguments.work, arguments.processes)
         else:
             {"soft": soften_views, "judge": train_judge, "clip": train_clip, "dino": train_dino,
-             "write": write_weights}[stage](arguments.work)
+             "write": write_weights, "evaluate": evaluate}[stage](arguments.work)
 
 
 if __name__ == "__main__":
