@@ -1,5 +1,6 @@
 """The toy world's data set passes the pack's own checks; its training leaves weights that the host samples from."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 from attractor.nodes.evaluation.dataset import read_dataset
 from toy_world import judges, models, pdst, scenes, train_judges
+from toy_world.autoencoder import Autoencoder
 
 TESTS = Path(__file__).resolve().parents[1]
 # Two steps of everything on 16 pictures, in a process of its own, where the weights go into a folder of the test.
@@ -85,17 +87,19 @@ def test_the_judge_knows_every_attribute_of_a_scene():
 
 
 def test_judges_are_trained_and_read_again(tmp_path, monkeypatch, host_root):
-    monkeypatch.setattr(train_judges, "SUBJECTS", 100)
+    monkeypatch.setattr(train_judges, "SUBJECTS", 90)
     monkeypatch.setattr(train_judges, "HELD_OUT", 2)
+    monkeypatch.setattr(train_judges, "SOFT", 22)
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setenv("COMFYUI_PATH", str(host_root))
-    train_judges.render_views(tmp_path)
-    views = np.load(tmp_path / "views.npy")
-    assert views.shape == (100, train_judges.VIEWS, judges.SIDE, judges.SIDE, 3)
-    for train in (train_judges.train_judge, train_judges.train_clip, train_judges.train_dino):
-        train(tmp_path, views, steps=2)
-    for name, model in {"judge": judges.Judge(), "clip": judges.build_clip(), "dino": judges.build_dino()}.items():
-        model.load_state_dict(torch.load(tmp_path / f"{name}.pt", weights_only=True))
-    judge = judges.Judge()
-    judge.load_state_dict(torch.load(tmp_path / "judge.pt", weights_only=True))
-    (seen,) = judge.look(torch.rand(1, 128, 128, 3))
+    torch.save({"average": Autoencoder().state_dict()}, tmp_path / "autoencoder.pt")
+    train_judges.render_views(tmp_path, 1)
+    train_judges.soften_views(tmp_path)
+    assert np.load(tmp_path / "views.npy").shape == (90, train_judges.VIEWS, judges.SIDE, judges.SIDE, 3)
+    for stage in (train_judges.train_judge, train_judges.train_clip, train_judges.train_dino):
+        stage(tmp_path, steps=2)
+    train_judges.write_weights(tmp_path)
+    train_judges.evaluate(tmp_path)
+    assert {"judge", "clip", "dino"} <= set(json.loads((tmp_path / "weights" / "figures.json").read_text())["judges"])
+    (seen,) = judges.load_judge().look(torch.rand(1, 128, 128, 3))
     assert all(seen[name] in options for name, options in judges.ATTRIBUTES.items())
