@@ -268,7 +268,8 @@ def evaluate(work: Path) -> None:
     accuracy = {}
     for kind, views in (("true", data.views[held_out]), ("through_autoencoder", data.soft[held_out])):
         logits = {name: [] for name in judges.ATTRIBUTES}
-        for part in np.array_split(views.reshape(shape), 12):
+        views = views.reshape(shape)
+        for part in (views[start : start + 100] for start in range(0, len(views), 100)):
             for name, values in judge(pixels(part)).items():
                 logits[name].append(values.argmax(1))
         accuracy[kind] = {}
