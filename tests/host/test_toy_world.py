@@ -97,7 +97,7 @@ def test_judges_are_trained_and_read_again(tmp_path, monkeypatch, host_root):
     train_judges.soften_views(tmp_path)
     assert np.load(tmp_path / "views.npy").shape == (90, train_judges.VIEWS, judges.SIDE, judges.SIDE, 3)
     for stage in (train_judges.train_judge, train_judges.train_clip, train_judges.train_dino):
-        stage(tmp_path, steps=2)
+        stage(tmp_path, steps=1)
     train_judges.write_weights(tmp_path)
     train_judges.evaluate(tmp_path)
     assert {"judge", "clip", "dino"} <= set(json.loads((tmp_path / "weights" / "figures.json").read_text())["judges"])
