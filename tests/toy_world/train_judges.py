@@ -248,8 +248,8 @@ def train_dino(work: Path, steps: int = 1200) -> None:
 def write_weights(work: Path) -> None:
     """What was trained in half precision, with what made it, into `weights/`."""
     models.WEIGHTS.mkdir(exist_ok=True)
-    for name in ("judge", "clip", "dino"):
-        saved = torch.load(work / f"{name}.pt", weights_only=True)
+    for path in (found for name in ("judge", "clip", "dino") if (found := work / f"{name}.pt").exists()):
+        name, saved = path.stem, torch.load(path, weights_only=True)
         state = {key: value.half().contiguous() if value.dtype == torch.float32 else value
                  for key, value in saved["model"].items()}
         if name == "clip":
