@@ -219,7 +219,10 @@ class Diffusion(nn.Module):
         return self.text.final_layer_norm(hidden)
 
     def loss(self, latents: Tensor, captions: list[str]) -> Tensor:
-        """min-SNR-weighted error of the noise predicted, (B,)."""
+        """Error of the noise predicted, (B,): min-SNR-weighted, and sigma times as much where there is more noise than picture.
+
+        Only there is it the caption alone that tells colours, and the plain loss takes very long to learn them.
+        """
         timesteps = torch.randint(0, 1000, (len(latents),))
         sigma = self.sigmas[timesteps][:, None, None, None]
         noise = torch.randn_like(latents)
@@ -227,8 +230,9 @@ class Diffusion(nn.Module):
         options = {"optimized_attention_override": lambda _, *inputs, **named: attention(*inputs, **named)}
         with torch.autocast("cpu", torch.bfloat16):
             predicted = self.unet(noisy, timesteps, self.contexts(captions), transformer_options=options)
-        snr = sigma.flatten() ** -2
-        return F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3)) * (MIN_SNR / snr).clamp(max=1)
+        sigma = sigma.flatten()
+        weight = torch.where(sigma > 1, sigma, (MIN_SNR * sigma**2).clamp(max=1))
+        return F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3)) * weight
 
 
 def new_diffusion(worlds: list[scenes.Scene]) -> Diffusion:
