@@ -1,0 +1,113 @@
+"""What the benchmark runs: one base setting, and for each configuration what differs from it. Nothing is set per claim."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+STEPS = 160  # of every run, and where all are compared
+LONG = 4  # times as many steps, for the overfitting of Fig. 1: its first checkpoint is the run of STEPS
+CHECKPOINTS = 4  # of a run, evenly
+
+BASE = {
+    "placeholder": "<toy>", "method": "neti+", "batch_size": 4, "learning_rate_preset": "auto",
+    "learning_rate": 1e-3, "resolution": 128, "prompts_per_step": "one", "contrast_schedule": "cosine", "text_chunk": 1024,
+    "sample_every": 0, "fixed_loss_every": 10,
+}  # fmt: skip
+EVALUATION = {
+    "images_per_caption": 1, "sampler": "euler", "scheduler": "normal", "steps": 20, "cfg": 4.0, "width": 128, "height": 128,
+    "batch_size": 1, "max_photos": 10, "max_captions": 2,
+}  # fmt: skip
+QUICK_STEPS, QUICK_EVALUATION = 4, {**EVALUATION, "steps": 2, "max_photos": 2, "max_captions": 1}  # to see that all works
+
+# The attractors' loss weights, all off: what is left is the subject loss inside the mask.
+_MASK_ONLY = {"background_weight": 0.0, "joint_weight": 0.0, "contrast_weight": 0.0}
+OTHER_CATEGORY = {"monster": "vase", "vase": "monster"}
+NEUTRAL = "thing"  # a word that says nothing; the toy model has never read it, and the node takes no empty one
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone. long:
+    LONG times the steps. attractors: images of the attractors too. trained: False for the plain word."""
+
+    name: str
+    group: str
+    changes: dict = field(default_factory=dict)
+    super_category: str = "right"
+    curve: bool = False
+    long: bool = False
+    attractors: bool = False
+    trained: bool = True
+
+    def inputs(self, steps: int = STEPS) -> dict:
+        """Of Train Attractor Embedding, but for what subject and seed decide."""
+        total = steps * (LONG if self.long else 1)
+        return {**BASE, **self.changes, "steps": total, "checkpoint_every": total // CHECKPOINTS}
+
+    @property
+    def masked(self) -> bool:
+        """Whether it gets cut-outs; else the plain photos."""
+        return self.inputs()["method"].endswith("+")
+
+
+def _rate(method: str, rate: float) -> Configuration:
+    changes = {"method": method, "learning_rate_preset": "custom", "learning_rate": rate}
+    return Configuration(f"{method} lr {rate:g}", "rates", changes, curve=True)
+
+
+CONFIGURATIONS = {c.name: c for c in (
+    Configuration("floor", "methods", trained=False),
+    Configuration("neti+", "methods", curve=True, attractors=True),
+    Configuration("neti", "methods", {"method": "neti"}, curve=True, long=True),
+    Configuration("textual_inversion+", "methods", {"method": "textual_inversion+"}, curve=True, attractors=True),
+    Configuration("textual_inversion", "methods", {"method": "textual_inversion"}),
+    *(Configuration(f"schedule {name}", "schedules", {"contrast_schedule": name})
+      for name in ("sigmoid", "linear", "exponential", "zero", "one")),
+    Configuration("mask only", "ladder", _MASK_ONLY),
+    Configuration("mask + prior", "ladder", {**_MASK_ONLY, "prior_weight": 1.0}),
+    Configuration("word wrong", "words", super_category="wrong"),
+    Configuration("word neutral", "words", super_category="neutral"),
+    *(_rate("neti+", rate) for rate in (1e-5, 1e-4, 1e-3, 1e-2)),
+    *(_rate("textual_inversion+", rate) for rate in (1e-5, 1e-3, 1e-2)),
+)}  # fmt: skip
+
+# The groups as they are shown: a configuration may stand in several, and is run once.
+GROUPS = {
+    "methods": ("floor", "textual_inversion", "textual_inversion+", "neti", "neti+"),
+    "schedules": ("schedule zero", "neti+", "schedule sigmoid", "schedule linear", "schedule exponential", "schedule one"),
+    "ladder": ("neti", "mask only", "mask + prior", "schedule zero", "neti+"),
+    "words": ("neti+", "word wrong", "word neutral"),
+    "overfitting": ("neti",),
+    "rates": (*(f"neti+ lr {rate:g}" for rate in (1e-5, 1e-4, 1e-3, 1e-2)), "neti+",
+              *(f"textual_inversion+ lr {rate:g}" for rate in (1e-5, 1e-3, 1e-2)), "textual_inversion+"),
+}  # fmt: skip
+SHOWN_AS = {
+    "ladder": {"neti": "no mask", "schedule zero": "mask + attractor", "neti+": "mask + attractor + contrast"},
+    "schedules": {"neti+": "schedule cosine"}, "words": {"neti+": "word right"},
+    "rates": {"neti+": "neti+ lr 0.004 (preset neti)", "textual_inversion+": "textual_inversion+ lr 0.002 (its preset)"},
+}  # fmt: skip
+
+
+def chosen(names: list[str]) -> list[Configuration]:
+    """Configurations by their names or their groups'; none named: all.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if not names:
+        return list(CONFIGURATIONS.values())
+    unknown = [name for name in names if name not in CONFIGURATIONS and name not in GROUPS]
+    if unknown:
+        raise ValueError(f"no configuration or group is called {', '.join(unknown)}. Groups: {', '.join(GROUPS)}; "
+                         f"configurations: {', '.join(CONFIGURATIONS)}")
+    wanted = {own for name in names for own in GROUPS.get(name, (name,))}
+    return [configuration for name, configuration in CONFIGURATIONS.items() if name in wanted]
+
+
+def word_for(configuration: Configuration, category: str) -> str:
+    """The super-category's word that a subject is trained with."""
+    return {"right": category, "wrong": OTHER_CATEGORY[category], "neutral": NEUTRAL}[configuration.super_category]
+
+
+def short_hash(*parts) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]

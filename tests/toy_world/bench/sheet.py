@@ -1,0 +1,92 @@
+"""Contact sheets of the benchmark: a subject's photos, and one image of the same prompt and noise for each configuration."""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from . import grid
+from .runs import DATASET, Run
+from .table import Table
+
+_TILE, _GAP, _LINE = 112, 6, 15
+_PROMPTS = 2  # rows a subject
+_SUBJECTS = 4  # the first ones
+
+
+def write_sheets(folder: Path, table: Table, wanted: list[Run], out: Path) -> list[Path]:
+    """`sheet-<group>.png` for each group that has images, and `sheet-attractors.png`."""
+    toys = list({run.toy.name: run.toy for run in wanted}.values())[:_SUBJECTS]
+    written = []
+    for group, names in grid.GROUPS.items():
+        columns = [name for name in names if name in table.configurations]
+        if columns:
+            shown = grid.SHOWN_AS.get(group, {})
+            titles = ["two training photos", "", "held-out photo", *(shown.get(name, name) for name in columns)]
+            rows = [row for toy in toys for row in _rows(folder, table, toy, columns)]
+            written.append(_write(out / f"sheet-{group}.png", titles, rows))
+    attractors = [_attractor_row(folder, result) for result in table.results if result["attractors"]]
+    if attractors:
+        titles = ["two training photos", "", "the word", "v*", *(f"A*{i}" for i in range(1, len(toys[0].train) + 1))]
+        written.append(_write(out / "sheet-attractors.png", titles, attractors[: 2 * _SUBJECTS]))
+    return written
+
+
+def _rows(folder: Path, table: Table, toy, columns: list[str]) -> list[tuple[str, list]]:
+    """Rows of a subject: a prompt, and the files of its tiles, None where one is missing."""
+    found = []
+    for number in range(1, _PROMPTS + 1):
+        photo, prompt, tiles = f"{number:02d}.png", "", []
+        for name in columns:
+            step = table.compared_at(name)
+            images = [image for result in table.results if (result["configuration"], result["subject"]) == (name, toy.name)
+                      for entry in result["entries"] if entry["step"] == step for image in entry["images"]
+                      if image["photo"] == photo]  # fmt: skip
+            prompt = prompt or (images[0]["prompt"] if images else "")
+            tiles.append(folder / "output" / "pdst" / images[0]["image"] if images else None)
+        found.append((f"{toy.name}: {prompt}", [*_photos(folder, toy.name),
+                                                folder / "models" / "pdst" / DATASET / toy.name / "test" / photo, *tiles]))
+    return found
+
+
+def _attractor_row(folder: Path, result: dict) -> tuple[str, list]:
+    first = [image for image in result["attractors"] if image["index"] == 0]
+    files = next((folder / "output" / "attractors").glob(f"{result['configuration'].replace(' ', '-')}-{result['subject']}-"
+                                                         f"seed-{result['seed']}-*"))  # fmt: skip
+    return (f"{result['subject']}, {result['configuration']}: a photo of ...",
+            [*_photos(folder, result["subject"]), *(files / image["image"] for image in first)])
+
+
+def _photos(folder: Path, subject: str) -> list[Path]:
+    return [folder / "models" / "pdst" / DATASET / subject / "train" / f"{number:02d}.png" for number in (1, 2)]
+
+
+def _write(path: Path, titles: list[str], rows: list[tuple[str, list]]) -> Path:
+    font = ImageFont.load_default(11)
+    height = _LINE + _TILE + _GAP
+    sheet = Image.new("RGB", (_GAP + len(titles) * (_TILE + _GAP), 2 * _LINE + _GAP + len(rows) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        for line, text in enumerate(_wrapped(title, draw, font)):
+            draw.text((_GAP + column * (_TILE + _GAP), 2 + line * 13), text, fill="black", font=font)
+    for row, (text, files) in enumerate(rows):
+        top = 2 * _LINE + _GAP + row * height
+        draw.text((_GAP, top), text, fill=(90, 90, 90), font=font)
+        for column, file in enumerate(files):
+            if file is not None and file.exists():
+                with Image.open(file) as picture:
+                    tile = picture.convert("RGB").resize((_TILE, _TILE), Image.Resampling.LANCZOS)
+                sheet.paste(tile, (_GAP + column * (_TILE + _GAP), top + _LINE))
+    sheet.save(path)
+    return path
+
+
+def _wrapped(text: str, draw, font) -> list[str]:
+    """Two lines at most that fit a tile."""
+    lines = [""]
+    for word in text.replace("_", "_ ").split(" "):
+        wider = f"{lines[-1]}{word}" if lines[-1].endswith("_") else f"{lines[-1]} {word}".strip()
+        if draw.textlength(wider, font=font) > _TILE and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = wider
+    return lines[:2]
