@@ -1,4 +1,4 @@
-"""What the method learns, on the toy world; `dev.py bench toy [--subjects 4] [--seeds 1] [--only NAME ...] [--workers 2] [...]`.
+"""What the method learns, on the toy world: `dev.py bench toy [--subjects 4] [--seeds 1] [--only NAME ...] [--workers 2]`.
 
 Trains and evaluates every configuration of `toy_world/bench/grid.py` through the real server, and reports the paper's metrics,
 the ground truth's measures, and for each of the paper's claims whether it holds here. A run that has ended is kept under
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="of a training (default: the grid's)")
     parser.add_argument("--quick", action="store_true", help="few steps and images: shows that all works, and nothing else")
     parser.add_argument("--workers", type=int, default=1, help="servers at once, of one thread each (1)")
-    parser.add_argument("--check-repeat", action="store_true", help="carry out one run twice and compare: same seed, same figures")
+    parser.add_argument("--check-repeat", action="store_true", help="one run twice: same seed, same figures?")
     parser.add_argument("--report", action="store_true", help="only report what is there")
     arguments = parser.parse_args()
 

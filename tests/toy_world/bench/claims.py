@@ -102,11 +102,12 @@ def _overfitting(table: Table, configuration: str) -> list[Part]:
         return change(at(measure, first), at(measure, last))
 
     fall = f"held-out scores fall, step {first} - step {last}"
+    apart = "training photos' change - held-out change"
     return [
         *(Part(fall, measure, difference(at(measure, first), at(measure, last))) for measure in ("dino", "clip_t")),
-        Part("training photos' change - held-out change", "dino", difference(changed("dino_train"), changed("dino"))),
+        Part(apart, "dino", difference(changed("dino_train"), changed("dino"))),
         Part(fall, "clip_i", difference(at("clip_i", first), at("clip_i", last)), False),
-        Part("training photos' change - held-out change", "clip_i", difference(changed("clip_i_train"), changed("clip_i")), False),
+        Part(apart, "clip_i", difference(changed("clip_i_train"), changed("clip_i")), False),
         *(Part(f"training photos' change, step {last} - step {first}", measure,
                difference(at(measure, last), at(measure, first)), False) for measure in ("dino_train", "clip_i_train")),
         Part(f"leak rises, step {last} - step {first}", "leak", difference(at("leak", last), at("leak", first)), False),

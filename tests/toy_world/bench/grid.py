@@ -27,8 +27,8 @@ NEUTRAL = "thing"  # a word that says nothing; the toy model has never read it, 
 
 @dataclass(frozen=True)
 class Configuration:
-    """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone. long:
-    LONG times the steps. attractors: images of the attractors too. trained: False for the plain word."""
+    """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone.
+    long: LONG times the steps. attractors: images of the attractors too. trained: False for the plain word."""
 
     name: str
     group: str

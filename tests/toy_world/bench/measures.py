@@ -1,12 +1,11 @@
-"""What only a world with ground truth can measure of an image: is it the subject, did the photos' setting leak, is the caption's
-setting there?"""
+"""What only a world with ground truth can measure: is it the subject, did the photos' setting leak, is the caption's there?"""
 
 from ..pdst import ToySubject
 from ..scenes import Scene
 
 MEASURES = ("subject", "leak", "scene")
 DEFINITIONS = {
-    "subject": "share of the subject's category, colour, pattern, shape and part that the judge sees; 0 where it sees no subject",
+    "subject": "share of the subject's category, colour, pattern, shape and part that the judge sees; 0 where it sees none",
     "leak": "1 where the judge sees the place or the colour of the training photos' setting, which no caption names (lower is "
             "better)",
     "scene": "share of the caption's place, colour and, where one is named, gear that the judge sees",

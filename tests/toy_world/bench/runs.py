@@ -183,14 +183,15 @@ def _attractors(run: Run, comfy, judge: Judge) -> list[dict]:
                             seed=run.seed, steps=sampling["steps"], cfg=sampling["cfg"], sampler_name=sampling["sampler"],
                             scheduler=sampling["scheduler"], denoise=1.0)
         decoded = graph.add("VAEDecode", samples=sampled[0], vae=loader[2])
-        saved[number] = graph.add("SaveImage", images=decoded[0], filename_prefix=f"attractors/{run.key}/{number}")
+        saved[number] = graph.add("SaveImage", images=decoded[0], filename_prefix=f"attractors/{run.key}/A{number}")
     entry = comfy.run(graph, timeout=_HOURS)
     found = []
     for number, node in saved.items():
         kind = {-1: "word", 0: "subject"}.get(number, "attractor")
         looks = judge.look(torch.stack([_pixels(image) for image in comfy.images(entry, node)]))
         for index, (seen, file) in enumerate(zip(looks, entry["outputs"][node.id]["images"], strict=True)):
-            found.append({"kind": kind, "attractor": max(number, 0), "index": index, "image": file["filename"],
+            found.append({"kind": kind, "attractor": max(number, 0), "index": index,
+                          "image": f"{file['subfolder']}/{file['filename']}",
                           "present": float(seen["presence"] == "yes"), "confound": confound_share(seen, run.toy)})
     return found
 

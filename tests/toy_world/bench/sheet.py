@@ -50,10 +50,8 @@ def _rows(folder: Path, table: Table, toy, columns: list[str]) -> list[tuple[str
 
 def _attractor_row(folder: Path, result: dict) -> tuple[str, list]:
     first = [image for image in result["attractors"] if image["index"] == 0]
-    files = next((folder / "output" / "attractors").glob(f"{result['configuration'].replace(' ', '-')}-{result['subject']}-"
-                                                         f"seed-{result['seed']}-*"))  # fmt: skip
     return (f"{result['subject']}, {result['configuration']}: a photo of ...",
-            [*_photos(folder, result["subject"]), *(files / image["image"] for image in first)])
+            [*_photos(folder, result["subject"]), *(folder / "output" / image["image"] for image in first)])
 
 
 def _photos(folder: Path, subject: str) -> list[Path]:
