@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few steps and images: shows that all works, and nothing else")
     parser.add_argument("--workers", type=int, default=1, help="servers at once, of one thread each (1)")
     parser.add_argument("--check-repeat", action="store_true", help="one run twice: same seed, same figures?")
-    parser.add_argument("--report", action="store_true", help="only report what is there")
+    parser.add_argument("--report", action="store_true", help="only report what is there, carry out nothing")
     arguments = parser.parse_args()
 
     import torch
@@ -32,6 +32,8 @@ def main() -> int:
     from toy_world.bench import driver, grid, report, runs
     from toy_world.pdst import toy_subject
 
+    host = os.environ["COMFYUI_PATH"]
+    sys.path.append(host)  # for its tokenizer; at the end, as it has modules of the names of ours
     torch.set_num_threads(1)
     steps = arguments.steps or (grid.QUICK_STEPS if arguments.quick else grid.STEPS)
     if steps % grid.CHECKPOINTS:
@@ -46,14 +48,16 @@ def main() -> int:
     # Subject by subject and seed by seed: whatever is there when it is stopped can be compared.
     wanted = [runs.Run(configuration, toy, seed, plan)
               for seed in range(arguments.seeds) for toy in toys for configuration in configurations]
-    host = os.environ["COMFYUI_PATH"]
     if arguments.check_repeat:
         return driver.check_repeat(host, BASE / "repeat", wanted[-1])
-    folder = BASE / plan.hash
-    if not arguments.report:
-        driver.carry_out_all(host, folder, wanted, arguments.workers)
-    print(report.write(folder, wanted, BASE))
-    return 0
+    folder, interrupted = BASE / plan.hash, False
+    try:
+        if not arguments.report:
+            driver.carry_out_all(host, folder, wanted, arguments.workers)
+    except KeyboardInterrupt:
+        interrupted = True  # what is there is still reported
+    print(report.write(folder, wanted, folder if arguments.quick else BASE))
+    return 130 if interrupted else 0
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from .table import METRICS, TRAIN_METRICS, Table, difference
 
 COLUMNS = (*METRICS, *TRAIN_METRICS, *measures.MEASURES)
 SHARE = 0.8  # of the way from the plain word to the best score of any rate: what the rates are timed to
-_RATES = {method: [name for name in grid.GROUPS["rates"] if name.split(" ")[0] == method]
-          for method in ("neti+", "textual_inversion+")}
+_RATES = {method: [name for name in grid.GROUPS["rates"] if name.split(" ")[0] == method] for method in grid.RATES}
 _STEPS_OF_LADDER = tuple(zip(grid.GROUPS["ladder"], grid.GROUPS["ladder"][1:], strict=False))
 
 
