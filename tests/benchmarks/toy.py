@@ -7,6 +7,7 @@ the ground truth's measures, and for each of the paper's claims whether it holds
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def main() -> int:
     if arguments.check_repeat:
         return driver.check_repeat(host, BASE / "repeat", wanted[-1])
     folder, interrupted = BASE / plan.hash, False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the servers would stay
     try:
         if not arguments.report:
             driver.carry_out_all(host, folder, wanted, arguments.workers)

@@ -5,12 +5,14 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 
 from attractor.trainer.settings import TrainingSettings, resolve_learning_rate
 from toy_world import pdst, scenes
 from toy_world.bench import claims, grid, report, runs
 from toy_world.bench.measures import MEASURES, confound_share, measure
 from toy_world.bench.table import METRICS, TRAIN_METRICS, Table
+from toy_world.judges import load_judge
 
 
 def seen(scene):
@@ -229,3 +231,19 @@ def test_steps_to_a_score_are_the_first_that_reach_it():
 
 def test_the_table_has_the_papers_scores_and_the_ground_truths():
     assert report.COLUMNS == (*METRICS, *TRAIN_METRICS, *MEASURES)
+
+
+def test_what_the_judge_sees_in_true_pictures_is_what_is_measured():
+    """The right subject in the caption's setting against the same in the training photos' setting."""
+    judge, right, leaked = load_judge(), [], []
+    for index in range(4):
+        toy = pdst.toy_subject(index)
+        for scenes_of, found in ((toy.test, right), ([replace(s, setting=toy.train[0].setting) for s in toy.test], leaked)):
+            pictures = torch.stack([torch.from_numpy(scenes.render(scene)[0] / 255).float() for scene in scenes_of])
+            found += [measure(look, toy, scene) for look, scene in zip(judge.look(pictures), toy.test, strict=True)]
+
+    def mean(found, name):
+        return sum(values[name] for values in found) / len(found)
+
+    assert mean(right, "subject") > 0.9 and mean(right, "leak") < 0.05 and mean(right, "scene") > 0.9
+    assert mean(leaked, "subject") > 0.9 and mean(leaked, "leak") > 0.95 and mean(leaked, "scene") < 0.4
