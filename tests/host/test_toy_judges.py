@@ -1,9 +1,14 @@
-"""What looks at the toy world's pictures, as committed: right about true scenes."""
+"""What looks at the toy world's pictures, as committed: right about true scenes, and the pack's loaders read it."""
 
+import json
 import random
+from dataclasses import replace
 
+import pytest
 import torch
+from safetensors import safe_open
 
+from attractor.nodes.evaluation.encoders import load_clip, load_dino
 from toy_world import check_model, judges, models, scenes
 
 SURE = ("presence", "category", "colour", "pattern", "shape", "gear", "place", "tint")
@@ -21,6 +26,13 @@ def fresh(count, unseen):
                          rng.choice(scenes.GEAR)) for _ in range(count)]
 
 
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory, host_root):
+    folder = tmp_path_factory.mktemp("evaluation")
+    judges.write_encoders(folder)
+    return load_clip(folder / "toy-clip"), load_dino(folder / "toy-dino")
+
+
 def test_the_judge_is_right_about_true_scenes():
     """Those of word pairs that the diffusion model never saw are no harder."""
     found = fresh(60, True) + fresh(60, False)
@@ -34,6 +46,48 @@ def test_the_judge_is_right_about_true_scenes():
     share = {name: sum(values) / len(values) for name, values in right.items()}
     assert all(share[name] >= 0.95 for name in SURE), share
     assert share["part"] >= 0.8 and share["eyes"] >= 0.9 and share["pattern_colour"] >= 0.8, share
+
+
+def test_clip_puts_the_right_caption_first(encoders):
+    """Of captions that differ from the right one in one word of the subject or of the setting."""
+    clip, _ = encoders
+    found = fresh(24, True)
+    swaps = {"colour": scenes.COLOURS, "pattern": scenes.PATTERNS, "category": scenes.CATEGORIES}
+    right = []
+    for number, (scene, features) in enumerate(zip(found, clip.image(pictures(found)), strict=True)):
+        rng = random.Random(number)
+        wrong = [scenes.full_caption(replace(scene, subject=replace(
+            scene.subject, **{name: rng.choice([word for word in words if word != getattr(scene.subject, name)])})))
+            for name, words in swaps.items()]
+        place = rng.choice([word for word in scenes.PLACES if word != scene.setting.place])
+        wrong.append(scenes.full_caption(replace(scene, setting=replace(scene.setting, place=place))))
+        cosines = clip.text([scenes.full_caption(scene), *wrong]) @ features
+        right += (cosines[0] > cosines[1:]).tolist()
+    assert sum(right) / len(right) >= 0.85
+
+
+def test_dino_knows_a_subject_again_elsewhere(encoders):
+    """Rather than another subject in the same place."""
+    _, dino = encoders
+    here = fresh(24, True)
+    elsewhere = [replace(scene, setting=other.setting, pose=other.pose)
+                 for scene, other in zip(here, reversed(here), strict=True)]
+    first, again = dino.image(pictures(here)), dino.image(pictures(elsewhere))
+    cosines = first @ again.T
+    same_subject, same_setting = cosines.diag(), cosines.flip(1).diag()
+    assert (same_subject > same_setting).float().mean() >= 0.9
+    assert same_subject.mean() > cosines.mean() + 0.3
+
+
+def test_the_committed_files_are_small_and_say_how_they_were_made():
+    size = 0
+    for name in ("judge", "clip", "dino"):
+        path = models.WEIGHTS / f"{name}.safetensors"
+        size += path.stat().st_size
+        with safe_open(path, "pt") as file:
+            assert {"command", "seed", "steps", "seconds", "torch"} <= set(file.metadata())
+    assert size < 5e6
+    assert {"judge", "clip", "dino"} <= set(json.loads((models.WEIGHTS / "figures.json").read_text())["judges"])
 
 
 def test_the_check_of_the_model_counts_what_captions_name():
