@@ -46,9 +46,9 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     toys = [toy_subject(index) for index in range(arguments.subjects)]
-    # Subject by subject and seed by seed: whatever is there when it is stopped can be compared.
+    # In the grid's order, for all subjects: when it is stopped, there is something to say about the first groups at least.
     wanted = [runs.Run(configuration, toy, seed, plan)
-              for seed in range(arguments.seeds) for toy in toys for configuration in configurations]
+              for seed in range(arguments.seeds) for configuration in configurations for toy in toys]
     if arguments.check_repeat:
         return driver.check_repeat(host, BASE / "repeat", wanted[-1])
     folder, interrupted = BASE / plan.hash, False

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-STEPS = 160  # of every run, and where all are compared
+STEPS = 120  # of every run, and where all are compared
 LONG = 4  # times as many steps, for the overfitting of Fig. 1: its first checkpoint is the run of STEPS
 CHECKPOINTS = 4  # of a run, evenly
 

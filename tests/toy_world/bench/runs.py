@@ -1,5 +1,6 @@
 """One run of the benchmark through a server's HTTP API, and what is kept of it: a JSON file for each run that has ended."""
 
+import hashlib
 import json
 import subprocess
 import time
@@ -32,7 +33,7 @@ class Plan:
     @property
     def hash(self) -> str:
         weights = Path(__file__).resolve().parents[1] / "weights"
-        files = {path.name: grid.short_hash(path.read_bytes().hex()) for path in sorted(weights.glob("*.safetensors"))}
+        files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(weights.glob("*.safetensors"))}
         return grid.short_hash(grid.BASE, self.steps, self.evaluation, files)
 
 
