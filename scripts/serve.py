@@ -1,6 +1,10 @@
 """Start ComfyUI with the pack, the tests' nodes and a small checkpoint; `dev.py serve` runs this.
 
     COMFYUI_PATH=<ComfyUI> python scripts/serve.py [--port 8188] [options of ComfyUI]
+
+The checkpoint has random weights. What has really learnt something is the toy world: its model in the node "Toy world SD1.5
+(test)", CLIP and DINO as evaluation/toy-clip and evaluation/toy-dino, the data set pdst/toy, and in the input folder cut-outs
+of each subject's training photos.
 """
 
 import argparse
@@ -12,22 +16,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
 
+SUBJECTS = 4  # of the toy world
+
 
 def main():
     import torch
 
     from comfy_server import ComfyServer
     from small_checkpoint import cached_small_checkpoint
+    from toy_world import judges, pdst
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8188)
     arguments, options = parser.parse_known_args()
-    host = os.environ["COMFYUI_PATH"]
+    host, base = os.environ["COMFYUI_PATH"], ROOT / ".dev" / "serve"
+    sys.path.append(host)  # its tokenizer goes with the encoders
+    judges.write_encoders(base / "models" / "evaluation")
+    for index in range(SUBJECTS):
+        pdst.write_subject(pdst.toy_subject(index), base / "models" / "pdst" / "toy", base / "input")
     if not torch.accelerator.is_available():
         options.append("--cpu")
     server = ComfyServer(
         host,
-        base=ROOT / ".dev" / "serve",
+        base,
         packs={"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"},
         checkpoints=[cached_small_checkpoint(host, ROOT / ".dev" / "cache")],
         port=arguments.port,
