@@ -1,10 +1,13 @@
-"""The main job, end to end, through a real server's HTTP API; `dev.py demo` runs this.
+"""The whole job, end to end, through a real server's HTTP API; `dev.py demo` runs this.
 
-Trains a token on photographs of scikit-image's cat, with hand-drawn masks, on a small random SD1.5 checkpoint;
-applies it in a stock prompt and samples. Leaves token, chart and pictures in `output/`. The checkpoint has random
-weights: the loss falls, but the samples are textures. It shows that everything works, not what it looks like.
+In the toy world (tests/toy_world: a small model that has really learnt its captions), five photos of a monster that the model
+has never seen become a token. It is used in stock prompts, scored on photos held back, and reported. Leaves token, chart,
+report and a contact sheet in `output/`.
 """
 
+# ruff: noqa: E402
+import argparse
+import json
 import os
 import shutil
 import sys
@@ -12,94 +15,186 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTPUT = ROOT / "output"
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
 
-NAME = "demo-cat"
-SCENES = ("a photo of a {}", "a photo of a {} on the beach", "a painting of a {} in the snow")
+import torch
+from demo_sheet import Row, draw_sheet
+from graphs import add_sampling, add_training, encode
+from PIL import Image
+
+from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
+from comfy_server import ComfyServer, ServerFailed
+from toy_world import judges, pdst
+from toy_world.scenes import render
+
+NAME = "demo"
+SUBJECT = 2  # of toy_world.pdst
+PLACEHOLDER = "<my-monster>"
+SIZE = 128  # pixels
+SEED = 1
+SAMPLER, SCHEDULER, CFG = "dpmpp_2m", "karras", 5.0
 
 
-def main() -> int:
-    import torch
-    from photographs import cat_photos
+def main(words: list[str] | None = None, base: Path = ROOT / ".dev" / "demo") -> int:
+    """words: of the command line. base: the server's folder.
 
-    from comfy_client import ComfyClient, Graph
-    from comfy_server import ComfyServer
-    from small_checkpoint import cached_small_checkpoint
+    Raises:
+        SystemExit: a step failed; with the server's error.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=160, help="of training")
+    parser.add_argument("--sampling-steps", type=int, default=20)
+    parser.add_argument("--photos", type=int, default=10, help="held-out photos to score on")
+    parser.add_argument("--output", type=Path, default=ROOT / "output")
+    arguments = parser.parse_args(words)
 
+    started = time.monotonic()
     host = os.environ["COMFYUI_PATH"]
+    sys.path.append(host)  # its tokenizer goes with the encoders
+    output = arguments.output.resolve()
+    for old in (output / "neti" / NAME, output / "pdst" / NAME):
+        shutil.rmtree(old, ignore_errors=True)
+    output.mkdir(parents=True, exist_ok=True)
+    toy = pdst.toy_subject(SUBJECT)
+    pdst.write_subject(toy, base / "models" / "pdst" / "toy", base / "input")
+    judges.write_encoders(base / "models" / "evaluation")
+    packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"}
     options = [] if torch.accelerator.is_available() else ["--cpu"]
-    OUTPUT.mkdir(exist_ok=True)
-    for old in (*OUTPUT.glob(f"{NAME}-*.png"), *OUTPUT.glob(f"neti/{NAME}-*/*")):  # of an earlier demo
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    checkpoint = cached_small_checkpoint(host, ROOT / ".dev" / "cache")
-    packs = {"attractor": ROOT}
-    with ComfyServer(host, ROOT / ".dev" / "demo", packs, [checkpoint],
-                     options=[*options, "--output-directory", str(OUTPUT)]) as server:
-        comfy = ComfyClient(server.url)
-        for method in ("textual_inversion+", "neti+"):
-            print(f"training {method} on {len(cat_photos())} photographs ...", flush=True)
-            started = time.monotonic()
-            graph, saved = demo_graph(Graph(), comfy, checkpoint.name, method)
-            with comfy.listen() as listener:
-                entry = comfy.run(graph, timeout=3000)
-            lines = [message["text"] for message in listener.of_type("text")]
-            print(f"  {lines[-1]}\n  {time.monotonic() - started:.0f} s in all", flush=True)
-            pictures = [comfy.images(entry, node)[0] for node in saved]
-            chart = OUTPUT / "neti" / run_name(method) / "chart.png"
-            sheet = contact_sheet(cat_photos(), chart, pictures)
-            sheet.save(OUTPUT / f"{run_name(method)}.png")
-    for path in sorted(OUTPUT.rglob(f"{NAME}*")):
-        print(path.relative_to(ROOT))
+    options += ["--output-directory", str(output)]
+    server = ComfyServer(host, base, packs, options=options)
+    try:
+        with server:
+            demo = Demo(server, toy, arguments)
+            demo.train()
+            demo.use()
+            demo.evaluate()
+    except GraphRejected as failure:
+        sys.exit("the server refused the graph:\n" + "\n".join(failure.messages or [str(failure)]))
+    except (ExecutionFailed, ServerFailed, TimeoutError) as failure:
+        sys.exit(f"the demo failed: {failure}\nThe server's log: {server.log_path}")
+    sheet = output / f"{NAME}.png"
+    demo.sheet().save(sheet)
+    print(f"{time.monotonic() - started:.0f} s in all. Look at {shown(sheet)} first; then")
+    for path in (output / "neti" / NAME / f"{NAME}.safetensors", output / "neti" / NAME / "chart.png",
+                 output / "pdst" / NAME / "report" / "report.html"):
+        print(f"  {shown(path)}")
     return 0
 
 
-def run_name(method: str) -> str:
-    return f"{NAME}-{method.replace('+', '-plus')}"
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def demo_graph(graph, comfy, checkpoint: str, method: str):
-    """Train, apply, and sample each scene; the graph and its SaveImage nodes."""
-    from graphs import add_photos, add_sampling, add_training, encode
+class Demo:
+    """Graphs sent to a server, and what came back."""
 
-    name = run_name(method)
-    loader = graph.add("CheckpointLoaderSimple", ckpt_name=checkpoint)
-    images, masks = add_photos(graph, comfy, count=5)
-    # A NeTI step costs 16 passes of the text encoder: few steps on a CPU.
-    quick = {"steps": 6, "prompts_per_step": "one"} if method == "neti+" else {"steps": 40}
-    trained = add_training(graph, loader, images, masks, name=name, method=method, batch_size=2, fixed_loss_every=2,
-                           sample_every=quick["steps"] // 2, sample_steps=4, **quick)
-    applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=trained[0])
-    negative = encode(graph, applied[1], "")
-    saved = []
-    for scene in SCENES:
-        positive = encode(graph, applied[1], scene.format("<my-cat>"))
-        sampled = add_sampling(graph, applied[0], positive, negative, steps=6)
-        decoded = graph.add("VAEDecode", samples=sampled[0], vae=loader[2])
-        saved.append(graph.add("SaveImage", images=decoded[0], filename_prefix=f"{name}-image"))
-    return graph, saved
+    def __init__(self, server, toy, arguments):
+        self.comfy, self.base, self.toy, self.arguments = ComfyClient(server.url), server.base, toy, arguments
+        self.output = arguments.output.resolve()
+        self.prompts = new_scenes(toy)
+
+    def run(self, what: str, graph) -> dict:
+        """Run a graph to its end; its history entry."""
+        print(f"{what} ...", flush=True)
+        started = time.monotonic()
+        entry = self.comfy.run(graph, timeout=3000)
+        print(f"  {time.monotonic() - started:.0f} s", flush=True)
+        return entry
+
+    def train(self) -> None:
+        """Cut-outs to a token, with a sample now and then."""
+        steps, graph = self.arguments.steps, Graph()
+        photos = graph.add("AttractorLoadSubjectImages", folder=self.toy.name, alpha="opaque is the subject",
+                           unreadable_files="stop")
+        add_training(graph, graph.add("TestToyWorld"), photos[0], photos[1], name=NAME,
+                     super_category=self.toy.subject.category, placeholder=PLACEHOLDER, method="neti+", steps=steps,
+                     batch_size=4, learning_rate_preset="auto", resolution=SIZE, sample_every=max(1, steps // 4),
+                     sample_steps=self.arguments.sampling_steps, sample_cfg=CFG, sample_prompt=self.prompts[0],
+                     text_chunk=1024)  # a CPU is quick with few, large pieces
+        self.run(f"training neti+ on {len(self.toy.train)} photos, {steps} steps", graph)
+
+    def use(self) -> None:
+        """The token from its file in stock prompts; the plain word in the same prompts; the attractor of every photo."""
+        graph, word = Graph(), self.toy.subject.category
+        loader = graph.add("TestToyWorld")
+        token = graph.add("AttractorLoadNeTIMapper", file=f"{NAME}/{NAME}.safetensors")
+        rows = {
+            "token": [self._picture(graph, loader, prompt.format(PLACEHOLDER), token) for prompt in self.prompts],
+            "word": [self._picture(graph, loader, prompt.format(word)) for prompt in self.prompts],
+            "attractor": [self._picture(graph, loader, f"a photo of {PLACEHOLDER}", token, number)
+                          for number in range(1, len(self.toy.train) + 1)],
+        }  # fmt: skip
+        entry = self.run("using the token in stock prompts", graph)
+        self.pictures = {row: [self.comfy.images(entry, node)[0] for node in nodes] for row, nodes in rows.items()}
+
+    def _picture(self, graph, loader, prompt: str, token=None, attractor: int = 0):
+        """The preview of a sampled prompt, with the token or one of its attractors applied."""
+        model, clip = loader[0], loader[1]
+        if token is not None:
+            applied = graph.add("AttractorApplyToken", model=model, clip=clip, token=token[0], attractor=attractor)
+            model, clip = applied[0], applied[1]
+        sampled = add_sampling(graph, model, encode(graph, clip, prompt), encode(graph, clip, ""), seed=SEED,
+                               steps=self.arguments.sampling_steps, sampler_name=SAMPLER, scheduler=SCHEDULER, cfg=CFG)
+        return graph.add("PreviewImage", images=graph.add("VAEDecode", samples=sampled[0], vae=loader[2])[0])
+
+    def evaluate(self) -> None:
+        """Token and plain word on the photos held back; the report."""
+        graph = Graph()
+        loader = graph.add("TestToyWorld")
+        token = graph.add("AttractorLoadNeTIMapper", file=f"{NAME}/{NAME}.safetensors")
+        dataset = graph.add("AttractorLoadPDST", folder="pdst/toy", subjects=self.toy.name, captions_per_photo=10)
+        encoders = graph.add("AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino",
+                             download_if_missing=False)
+        evaluated = graph.add(
+            "AttractorPDSTEvaluate", model=loader[0], clip=loader[1], vae=loader[2], dataset=dataset[0], tokens=token[0],
+            encoders=encoders[0], name=NAME, images_per_caption=1, sampler=SAMPLER, scheduler=SCHEDULER,
+            steps=self.arguments.sampling_steps, cfg=CFG, width=SIZE, height=SIZE, batch_size=1, seed=SEED, save_images=True,
+            include_floor=True, max_photos=self.arguments.photos, max_captions=1,
+        )  # fmt: skip
+        graph.add("AttractorPDSTReport", results=evaluated[0], evaluations="", name="", y_axis="dino",
+                  contact_sheet="best, median, worst")
+        self.run("scoring token and plain word on the photos held back", graph)
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Mean scores of the token and of the plain word."""
+        found = {}
+        for path in (self.output / "pdst" / NAME).glob("*.jsonl"):
+            header, *records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            means = {score: sum(r["scores"][score] for r in records) / len(records) for score in records[0]["scores"]}
+            found["token" if header["token"] else "word"] = means
+        return found
+
+    def sheet(self):
+        """The contact sheet, a picture."""
+        word, photos = self.toy.subject.category, [render(scene) for scene in self.toy.train]
+        rows = [
+            Row("Five photos and masks", "All that training sees, and the same place each time: a token learnt the usual way "
+                f"learns the {self.toy.confound.place} as well.", [Image.fromarray(picture) for picture, _ in photos],
+                small=[Image.fromarray((mask * 255).astype("uint8")) for _, mask in photos]),
+            Row(f"{PLACEHOLDER} in new scenes", "Stock prompts, stock sampler. No photo shows these places, and the model had "
+                f"never seen this {word}.", self.pictures["token"], [p.format(PLACEHOLDER) for p in self.prompts]),
+            Row("What the attractors hold", "Each photo has a second token, which takes up its background. Here they are in "
+                "the prompt instead of the subject's.", self.pictures["attractor"],
+                [f"a photo of the attractor of photo {i + 1}" for i in range(len(photos))]),
+            Row(f"The plain word “{word}”", "The same prompts and the same noise without the token: what the model knew "
+                "before.", self.pictures["word"], [p.format(word) for p in self.prompts]),
+        ]  # fmt: skip
+        columns = {"clip_i": "CLIP-I, held-out photos", "dino": "DINO, held-out photos", "clip_t": "CLIP-T, prompts",
+                   "clip_i_train": "CLIP-I, training photos", "dino_train": "DINO, training photos"}
+        names, scores = {"token": PLACEHOLDER, "word": f"plain word “{word}”"}, self.scores()
+        table = [["Scores (cosines)", *columns.values()]]
+        table += [[names[row], *(f"{scores[row][score]:.3f}" for score in columns)] for row in names]
+        return draw_sheet(
+            "A subject learnt from five photos, without their background",
+            "The demo of ComfyUI-Attractor, in its toy world: a small Stable Diffusion model, trained on drawn scenes.",
+            rows, table, f"Means over the captions of {self.arguments.photos} photos that training never saw, one image each. "
+            "Training photos flatter: what copies their background scores well on them.",
+        )  # fmt: skip
 
 
-def contact_sheet(pairs, chart: Path, pictures):
-    """Photos and masks above, the chart below them, samples with their prompts at the right."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(13)
-    tile, gap = 128, 8
-    sheet = Image.new("RGB", (5 * (tile + gap) + 260, 40 + 2 * (tile + gap) + 424), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((gap, 10), "photos and masks", fill="black", font=font)
-    for i, (photo, mask) in enumerate(pairs):
-        for row, picture in enumerate((photo, mask)):
-            sheet.paste(picture.resize((tile, tile)).convert("RGB"), (gap + i * (tile + gap), 32 + row * (tile + gap)))
-    sheet.paste(Image.open(chart), (gap, 40 + 2 * (tile + gap)))
-    left = 5 * (tile + gap) + 4 * gap
-    draw.text((left, 10), "samples (random weights: textures)", fill="black", font=font)
-    for i, (scene, picture) in enumerate(zip(SCENES, pictures, strict=True)):
-        top = 32 + i * (tile + 40)
-        sheet.paste(picture.resize((tile, tile)), (left, top))
-        draw.text((left, top + tile + 4), scene.format("<my-cat>"), fill="black", font=font)
-    return sheet
+def new_scenes(toy) -> list[str]:
+    """Captions with {} for the subject, of photos held back: one for each place."""
+    return list({scene.setting.place: pdst.captions(scene)[0] for scene in reversed(toy.test)}.values())[::-1]
 
 
 if __name__ == "__main__":
