@@ -11,7 +11,7 @@ from attractor.trainer.settings import TrainingSettings, resolve_learning_rate
 from toy_world import pdst, scenes
 from toy_world.bench import claims, grid, report, runs
 from toy_world.bench.measures import MEASURES, confound_share, measure
-from toy_world.bench.table import METRICS, TRAIN_METRICS, Table
+from toy_world.bench.table import ALONE, METRICS, TRAIN_METRICS, Table
 from toy_world.judges import load_judge
 
 
@@ -173,14 +173,15 @@ def results(offset, leak=0.5):
             steps = list(steps) if configuration.curve else [inputs["steps"]]
             entries = [{"step": step, "images": [
                 {"photo": f"{photo:02d}.png", "caption": 0, "index": 0, "prompt": "", "image": "", "values": {
-                    column: 0.5 + 0.01 * number + 0.001 * photo + offset(name, column, step) for column in report.COLUMNS}}
+                    column: 0.5 + 0.01 * number + 0.001 * photo + offset(name, column, step)
+                    for column in report.COLUMNS if column != ALONE}}
                 for photo in range(1, 4)]} for step in steps]  # fmt: skip
             shown = {"attractor": (0.1, 0.9), "subject": (0.9, 0.1), "word": (0.2, 0.2)}
             attractors = [{"kind": kind, "attractor": 0, "index": index, "image": "", "present": present, "confound": confound}
                           for kind, (present, confound) in shown.items() for index in range(2)]
             found.append({"configuration": name, "subject": subject, "seed": 0, "inputs": inputs, "entries": entries,
                           "plan": {"steps": grid.STEPS}, "version": "test", "seconds": {"all": 1.0},
-                          "attractors": attractors if configuration.attractors else []})
+                          "alone": attractors if configuration.attractors else []})
     return found
 
 
@@ -230,7 +231,7 @@ def test_steps_to_a_score_are_the_first_that_reach_it():
 
 
 def test_the_table_has_the_papers_scores_and_the_ground_truths():
-    assert report.COLUMNS == (*METRICS, *TRAIN_METRICS, *MEASURES)
+    assert report.COLUMNS == (*METRICS, *TRAIN_METRICS, *MEASURES, ALONE)
 
 
 def test_what_the_judge_sees_in_true_pictures_is_what_is_measured():

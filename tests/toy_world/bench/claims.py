@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .table import METRICS, Table, change, difference
+from .table import ALONE, METRICS, Table, change, difference
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 
@@ -82,10 +82,12 @@ def _above(table: Table, one: str, other: str, one_name: str = "") -> list[Part]
     """The paper's metrics decide; the ground truth's measures stand beside them. Less leak is better."""
     def part(measure: str, decides: bool) -> Part:
         pair = table.values(one, measure), table.values(other, measure)
-        estimate = difference(*(reversed(pair) if measure == "leak" else pair))
-        return Part(f"{one_name or one} - {other}", "less leak" if measure == "leak" else measure, estimate, decides)
+        less = measure in ("leak", ALONE)
+        estimate = difference(*(reversed(pair) if less else pair))
+        return Part(f"{one_name or one} - {other}", f"less {measure}" if less else measure, estimate, decides)
 
-    return [*(part(measure, True) for measure in METRICS), *(part(measure, False) for measure in ("subject", "leak", "scene"))]
+    beside = ("subject", "leak", ALONE, "scene")
+    return [*(part(measure, True) for measure in METRICS), *(part(measure, False) for measure in beside)]
 
 
 def _overfitting(table: Table, configuration: str) -> list[Part]:
@@ -116,7 +118,7 @@ def _overfitting(table: Table, configuration: str) -> list[Part]:
 
 def _attractors(table: Table, configuration: str) -> list[Part]:
     def of(kind: str, measure: str) -> dict:
-        return table.attractor_values(configuration, kind, measure)
+        return table.alone(configuration, kind, measure)
 
     return [
         Part("the photos' setting in A* - in the word 'background'", "confound",

@@ -101,7 +101,7 @@ class _Pool:
 def figures(result: dict) -> str:
     """What must be the same when a run is carried out again."""
     return json.dumps({name: result[name] for name in ("configuration", "subject", "seed", "inputs", "plan", "entries",
-                                                       "attractors")}, sort_keys=True)  # fmt: skip
+                                                       "alone")}, sort_keys=True)  # fmt: skip
 
 
 def check_repeat(host: str, base: Path, run: Run, judge: Judge | None = None) -> int:

@@ -9,9 +9,9 @@ from . import grid, measures
 from .claims import Claim, make_claims
 from .runs import Run, result_path
 from .sheet import write_sheets
-from .table import METRICS, TRAIN_METRICS, Table, difference
+from .table import ALONE, METRICS, TRAIN_METRICS, Table, difference
 
-COLUMNS = (*METRICS, *TRAIN_METRICS, *measures.MEASURES)
+COLUMNS = (*METRICS, *TRAIN_METRICS, *measures.MEASURES, ALONE)
 SHARE = 0.8  # of the way from the plain word to the best score of any rate: what the rates are timed to
 _RATES = {method: [name for name in grid.GROUPS["rates"] if name.split(" ")[0] == method] for method in grid.RATES}
 _STEPS_OF_LADDER = tuple(zip(grid.GROUPS["ladder"], grid.GROUPS["ladder"][1:], strict=False))
@@ -134,6 +134,8 @@ def _ladder(table: Table) -> str:
 
 def _definitions() -> str:
     lines = [f"- **{name}**: {text}." for name, text in measures.DEFINITIONS.items()]
+    lines.append(f"- **{ALONE}**: how much of the training photos' setting \"a photo of <token>\" shows, which asks for none: "
+                 "its place and its colour count half each (lower is better).")
     return "\n".join(["## What is measured", "",
                       "- **clip_t, clip_i, dino** are the product's scores with encoders that were trained on the toy world: "
                       "cosines, and no numbers to compare with any other model's.",

@@ -19,7 +19,7 @@ from . import grid
 from .measures import confound_share, measure
 
 DATASET = "toy"
-_ATTRACTOR_IMAGES = 2  # of each attractor, and as many of what they are compared with
+_ALONE_IMAGES = 4  # of "a photo of {v*}", of each attractor and of the word that attractors start from
 _HOURS = 3600
 
 
@@ -92,7 +92,7 @@ def carry_out(run: Run, comfy, root: Path, judge: Judge) -> dict:
     result = {
         "configuration": run.configuration.name, "subject": run.toy.name, "seed": run.seed, "inputs": run.inputs,
         "plan": asdict(run.plan), "entries": _entries(run, root / "output" / "pdst" / run.key, judge),
-        "attractors": _attractors(run, comfy, judge) if run.configuration.attractors else [],
+        "alone": _alone(run, comfy, judge),
         "seconds": {"training": round(trained - started, 1), "evaluation": round(evaluated - trained, 1),
                     "all": round(time.monotonic() - started, 1)},
         "version": _version(),
@@ -143,7 +143,8 @@ def _dataset(graph: Graph, run: Run):
 
 
 def _token(graph: Graph, run: Run):
-    return graph.add("AttractorLoadNeTIMapper", file=f"{run.key}/{run.key}.safetensors")[0]
+    step = f"-step-{run.plan.steps:06d}" if run.configuration.long else ""  # the one that is compared with others
+    return graph.add("AttractorLoadNeTIMapper", file=f"{run.key}/{run.key}{step}.safetensors")[0]
 
 
 # -- what came out --------------------------------------------------------------------------------------
@@ -165,26 +166,28 @@ def _entries(run: Run, folder: Path, judge: Judge) -> list[dict]:
     return sorted(found, key=lambda entry: entry["step"])
 
 
-def _attractors(run: Run, comfy, judge: Judge) -> list[dict]:
-    """What "a photo of {A*}" shows (Fig. 9), beside "a photo of {v*}" and the plain word that attractors start from, on the
-    same noise."""
+def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
+    """What "a photo of {v*}" shows where no setting is asked for: the training photos' one, if it was learnt with the subject.
+
+    Where attractors are looked at (Fig. 9) also "a photo of {A*}" and the plain word that they start from, on the same noise.
+    """
     graph = Graph()
     loader = graph.add("TestToyWorld")
-    token = _token(graph, run)
     sampling = dict(run.plan.evaluation)
-    saved = {}
-    for number in range(-1, len(run.toy.train) + 1):  # -1: the word, 0: the subject
-        model, clip, prompt = loader[0], loader[1], "a photo of background"
-        if number >= 0:
+    saved, numbers = {}, [-1, *range(len(run.toy.train) + 1)] if run.configuration.attractors else [0]
+    token = _token(graph, run) if run.configuration.trained else None
+    for number in numbers:  # -1: the word, 0: the subject
+        model, clip, prompt = loader[0], loader[1], f"a photo of {run.toy.subject.category if number == 0 else 'background'}"
+        if number >= 0 and token:
             applied = graph.add("AttractorApplyToken", model=model, clip=clip, token=token, attractor=number)
             model, clip, prompt = applied[0], applied[1], f"a photo of {grid.BASE['placeholder']}"
         positive, negative = (graph.add("CLIPTextEncode", clip=clip, text=text)[0] for text in (prompt, ""))
-        latent = graph.add("EmptyLatentImage", width=sampling["width"], height=sampling["height"], batch_size=_ATTRACTOR_IMAGES)
+        latent = graph.add("EmptyLatentImage", width=sampling["width"], height=sampling["height"], batch_size=_ALONE_IMAGES)
         sampled = graph.add("KSampler", model=model, positive=positive, negative=negative, latent_image=latent[0],
                             seed=run.seed, steps=sampling["steps"], cfg=sampling["cfg"], sampler_name=sampling["sampler"],
                             scheduler=sampling["scheduler"], denoise=1.0)
         decoded = graph.add("VAEDecode", samples=sampled[0], vae=loader[2])
-        saved[number] = graph.add("SaveImage", images=decoded[0], filename_prefix=f"attractors/{run.key}/A{number}")
+        saved[number] = graph.add("SaveImage", images=decoded[0], filename_prefix=f"alone/{run.key}/A{number}")
     entry = comfy.run(graph, timeout=_HOURS)
     found = []
     for number, node in saved.items():

@@ -24,7 +24,8 @@ def write_sheets(folder: Path, table: Table, wanted: list[Run], out: Path) -> li
             titles = ["two training photos", "", "held-out photo", *(shown.get(name, name) for name in columns)]
             rows = [row for toy in toys for row in _rows(folder, table, toy, columns)]
             written.append(_write(out / f"sheet-{group}.png", titles, rows))
-    attractors = [_attractor_row(folder, result) for result in table.results if result["attractors"]]
+    attractors = [_attractor_row(folder, result) for result in table.results
+                  if any(image["kind"] == "attractor" for image in result["alone"])]
     if attractors:
         titles = ["two training photos", "", "the word", "v*", *(f"A*{i}" for i in range(1, len(toys[0].train) + 1))]
         written.append(_write(out / "sheet-attractors.png", titles, attractors[: 2 * _SUBJECTS]))
@@ -49,7 +50,7 @@ def _rows(folder: Path, table: Table, toy, columns: list[str]) -> list[tuple[str
 
 
 def _attractor_row(folder: Path, result: dict) -> tuple[str, list]:
-    first = [image for image in result["attractors"] if image["index"] == 0]
+    first = [image for image in result["alone"] if image["index"] == 0]
     return (f"{result['subject']}, {result['configuration']}: a photo of ...",
             [*_photos(folder, result["subject"]), *(folder / "output" / image["image"] for image in first)])
 

@@ -20,6 +20,7 @@ statistics = _load_statistics()
 BOOTSTRAP = statistics.Bootstrap()
 METRICS = ("clip_t", "clip_i", "dino")  # the paper's
 TRAIN_METRICS = ("clip_i_train", "dino_train")
+ALONE = "leak_alone"  # of the images without a setting in their prompt, which `measures` does not see
 _SEEDS_APART = 1000  # images of an index and a seed are told apart by index + seed * this
 
 
@@ -44,6 +45,8 @@ class Table:
 
     def values(self, configuration: str, measure: str, step: int | None = None) -> dict:
         """(subject, photo, caption, image) -> value; empty where it was not run. step None: where it is compared."""
+        if measure == ALONE:
+            return self.alone(configuration, "subject", "confound") if step in (None, self.compared_at(configuration)) else {}
         step = self.compared_at(configuration) if step is None else step
         return {
             (result["subject"], image["photo"], str(image["caption"]), image["index"] + result["seed"] * _SEEDS_APART):
@@ -52,11 +55,11 @@ class Table:
             for image in entry["images"] if measure in image["values"]
         }  # fmt: skip
 
-    def attractor_values(self, configuration: str, kind: str, measure: str) -> dict:
-        """The same of the images that show what attractors hold. kind: attractor, subject or word, by subject and noise."""
+    def alone(self, configuration: str, kind: str, measure: str) -> dict:
+        """The same of the images without a setting in their prompt. kind: attractor, subject or word, by subject and noise."""
         found: dict = {}
         for result in self._of(configuration):
-            for image in result["attractors"]:
+            for image in result["alone"]:
                 if image["kind"] == kind:
                     key = (result["subject"], "", "", image["index"] + result["seed"] * _SEEDS_APART)
                     found.setdefault(key, []).append(image[measure])
