@@ -11,6 +11,8 @@ from safetensors import safe_open
 from attractor.nodes.evaluation.encoders import load_clip, load_dino
 from toy_world import check_model, judges, models, scenes
 
+pytestmark = pytest.mark.toy
+
 SURE = ("presence", "category", "colour", "pattern", "shape", "gear", "place", "tint")
 FRESH = "scenes that none of them was trained on"
 
