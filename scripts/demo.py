@@ -32,7 +32,7 @@ SUBJECT = 2  # of toy_world.pdst
 PLACEHOLDER = "<my-monster>"
 SIZE = 128  # pixels
 SEED = 1
-SAMPLER, SCHEDULER, CFG = "dpmpp_2m", "karras", 5.0
+SAMPLER, SCHEDULER, CFG = "dpmpp_2m", "karras", 3.5
 
 
 def main(words: list[str] | None = None, base: Path = ROOT / ".dev" / "demo") -> int:
@@ -188,7 +188,7 @@ class Demo:
             "A subject learnt from five photos, without their background",
             "The demo of ComfyUI-Attractor, in its toy world: a small Stable Diffusion model, trained on drawn scenes.",
             rows, table, f"Means over the captions of {self.arguments.photos} photos that training never saw, one image each. "
-            "Training photos flatter: what copies their background scores well on them.",
+            "No prompt names the training photos' setting: a token scores well on those photos only by bringing it along.",
         )  # fmt: skip
 
 
