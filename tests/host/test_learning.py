@@ -11,6 +11,8 @@ from attractor.trainer.dataset import cache_photos, draw_batch, step_generator
 from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings
 
+pytestmark = pytest.mark.one_host
+
 
 @pytest.fixture(scope="module")
 def models(small_checkpoint, host_base):

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from attractor.nodes.evaluation.encoders import load_clip, load_dino
 from toy_world import check_model, judges, models, scenes
 
-pytestmark = pytest.mark.toy
+pytestmark = pytest.mark.one_host
 
 SURE = ("presence", "category", "colour", "pattern", "shape", "gear", "place", "tint")
 FRESH = "scenes that none of them was trained on"

@@ -14,7 +14,7 @@ from attractor.nodes.evaluation.dataset import read_dataset
 from toy_world import judges, models, pdst, scenes, train_judges
 from toy_world.autoencoder import Autoencoder
 
-pytestmark = pytest.mark.toy
+pytestmark = pytest.mark.one_host
 TESTS = Path(__file__).resolve().parents[1]
 # Two steps of everything on 16 pictures, in a process of its own, where the weights go into a folder of the test.
 RUN = """

@@ -8,6 +8,8 @@ from PIL import Image
 
 from toy_world import pdst
 
+pytestmark = pytest.mark.one_host
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 

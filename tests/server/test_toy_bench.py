@@ -8,7 +8,7 @@ import pytest
 from toy_world.bench import driver, grid, report, runs
 from toy_world.pdst import TRAIN, toy_subject
 
-pytestmark = pytest.mark.toy
+pytestmark = pytest.mark.one_host
 
 
 def test_runs_are_carried_out_once_and_reported(tmp_path, host_root, monkeypatch):

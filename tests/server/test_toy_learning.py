@@ -16,7 +16,7 @@ from toy_world.bench.table import Table
 from toy_world.judges import load_judge
 from toy_world.pdst import toy_subject
 
-pytestmark = pytest.mark.toy
+pytestmark = pytest.mark.one_host
 
 
 @pytest.fixture(scope="module")
