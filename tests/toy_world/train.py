@@ -278,9 +278,9 @@ def write_weights(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stages", nargs="+", choices=["pictures", "autoencoder", "diffusion", "write"])
-    parser.add_argument("--steps", type=int, default=6000, help="of the diffusion model")
-    parser.add_argument("--decay", type=int, default=1200, help="its last steps, in which the learning rate falls to 0")
-    parser.add_argument("--autoencoder-steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=5400, help="of the diffusion model")
+    parser.add_argument("--decay", type=int, default=1400, help="its last steps, in which the learning rate falls to 0")
+    parser.add_argument("--autoencoder-steps", type=int, default=4400)
     parser.add_argument("--work", type=Path, default=ROOT / ".dev" / "toy_world")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
