@@ -32,7 +32,7 @@ SUBJECT = 2  # of toy_world.pdst
 PLACEHOLDER = "<my-monster>"
 SIZE = 128  # pixels
 SEED = 1
-SAMPLER, SCHEDULER, CFG = "dpmpp_2m", "karras", 3.5
+SAMPLER, SCHEDULER, CFG = "dpmpp_2m", "karras", 5.0
 
 
 def main(words: list[str] | None = None, base: Path = ROOT / ".dev" / "demo") -> int:
