@@ -89,7 +89,7 @@ class Demo:
     """Graphs sent to a server, and what came back."""
 
     def __init__(self, server, toy, arguments):
-        self.comfy, self.base, self.toy, self.arguments = ComfyClient(server.url), server.base, toy, arguments
+        self.comfy, self.toy, self.arguments = ComfyClient(server.url), toy, arguments
         self.output = arguments.output.resolve()
         self.prompts = new_scenes(toy)
 

@@ -43,9 +43,9 @@ def truth(scene: Scene) -> dict[str, int]:
     return {name: options.index(values[name]) if name in values else UNSAID for name, options in ATTRIBUTES.items()}
 
 
-def shrink(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
+def shrink(picture: np.ndarray) -> np.ndarray:
     """A rendered picture (H, W, 3) uint8 at the judges' size."""
-    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def heads(width: int, names: tuple[str, ...] = tuple(ATTRIBUTES)) -> nn.ModuleDict:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from .autoencoder import Autoencoder
 
@@ -89,6 +89,15 @@ def note_figures(**figures: dict) -> None:
     path = WEIGHTS / "figures.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**known, **figures}, indent=1) + "\n")
+
+
+def write(name: str, state: dict[str, torch.Tensor], made: dict[str, str]) -> float:
+    """A file of `weights/`, float32 in half precision, with what made it; its size in MiB."""
+    WEIGHTS.mkdir(exist_ok=True)
+    path = WEIGHTS / f"{name}.safetensors"
+    small = {key: (value.half() if value.dtype == torch.float32 else value).contiguous() for key, value in state.items()}
+    save_file(small, path, metadata={**made, "torch": torch.__version__})
+    return round(path.stat().st_size / 2**20, 2)
 
 
 def read(name: str) -> dict[str, torch.Tensor]:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -264,15 +263,11 @@ def write_weights(work: Path) -> None:
     model.load_state_dict(saved["average"])
     text = model.text.state_dict() | {"word_ids": model.word_ids.int(), "word_rows": model.words.detach()}
     made = {"command": "python -m toy_world.train pictures autoencoder diffusion write", "seed": str(SEED),
-            "steps": str(saved["step"]), "seconds": str(round(saved["seconds"])), "torch": torch.__version__}
-    models.WEIGHTS.mkdir(exist_ok=True)
+            "steps": str(saved["step"]), "seconds": str(round(saved["seconds"]))}
     parts = {"unet": model.unet.state_dict(), "text": text, "autoencoder": load_autoencoder(work).state_dict()}
     for name, state in parts.items():
-        small = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
-        save_file({key: value.contiguous() for key, value in small.items()}, models.WEIGHTS / f"{name}.safetensors",
-                  metadata=made)
-        size = (models.WEIGHTS / f"{name}.safetensors").stat().st_size
-        log(work, "write", file=name, megabytes=round(size / 2**20, 2))
+        log(work, "write", file=name, megabytes=models.write(name, state, made))
+
 
 
 def main() -> None:

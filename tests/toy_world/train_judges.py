@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -247,17 +246,12 @@ def train_dino(work: Path, steps: int = 1200) -> None:
 
 def write_weights(work: Path) -> None:
     """What was trained in half precision, with what made it, into `weights/`."""
-    models.WEIGHTS.mkdir(exist_ok=True)
     for path in (found for name in ("judge", "clip", "dino") if (found := work / f"{name}.pt").exists()):
         name, saved = path.stem, torch.load(path, weights_only=True)
-        state = {key: value.half().contiguous() if value.dtype == torch.float32 else value
-                 for key, value in saved["model"].items()}
-        if name == "clip":
-            state["word_ids"] = saved["words"]
+        state = saved["model"] | ({"word_ids": saved["words"]} if name == "clip" else {})
         made = {"command": f"python -m toy_world.train_judges views soft {name} write", "seed": str(SEED),
-                "steps": str(saved["steps"]), "seconds": str(saved["seconds"]), "torch": torch.__version__}
-        save_file(state, models.WEIGHTS / f"{name}.safetensors", metadata=made)
-        print(name, round((models.WEIGHTS / f"{name}.safetensors").stat().st_size / 2**20, 2), "MiB", flush=True)
+                "steps": str(saved["steps"]), "seconds": str(saved["seconds"])}
+        print(name, models.write(name, state, made), "MiB", flush=True)
 
 
 @torch.no_grad()
