@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
 
 import torch
 from demo_sheet import Row, draw_sheet
-from graphs import add_sampling, add_training, encode
+from graphs import add_sampling, add_toy_evaluation, add_training, encode
 from PIL import Image
 
 from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
@@ -50,14 +50,13 @@ def main(words: list[str] | None = None, base: Path = ROOT / ".dev" / "demo") ->
 
     started = time.monotonic()
     host = os.environ["COMFYUI_PATH"]
-    sys.path.append(host)  # its tokenizer goes with the encoders
     output = arguments.output.resolve()
     for old in (output / "neti" / NAME, output / "pdst" / NAME):
         shutil.rmtree(old, ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
     toy = pdst.toy_subject(SUBJECT)
     pdst.write_subject(toy, base / "models" / "pdst" / "toy", base / "input")
-    judges.write_encoders(base / "models" / "evaluation")
+    judges.write_encoders(base / "models" / "evaluation", host)
     packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"}
     options = [] if torch.accelerator.is_available() else ["--cpu"]
     options += ["--output-directory", str(output)]
@@ -142,13 +141,9 @@ class Demo:
         graph = Graph()
         loader = graph.add("TestToyWorld")
         token = graph.add("AttractorLoadNeTIMapper", file=f"{NAME}/{NAME}.safetensors")
-        dataset = graph.add("AttractorLoadPDST", folder="pdst/toy", subjects=self.toy.name, captions_per_photo=10)
-        encoders = graph.add("AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino",
-                             download_if_missing=False)
-        evaluated = graph.add(
-            "AttractorPDSTEvaluate", model=loader[0], clip=loader[1], vae=loader[2], dataset=dataset[0], tokens=token[0],
-            encoders=encoders[0], name=NAME, images_per_caption=1, sampler=SAMPLER, scheduler=SCHEDULER,
-            steps=self.arguments.sampling_steps, cfg=CFG, width=SIZE, height=SIZE, batch_size=1, seed=SEED, save_images=True,
+        evaluated = add_toy_evaluation(
+            graph, loader, self.toy.name, tokens=token[0], name=NAME, images_per_caption=1, sampler=SAMPLER,
+            scheduler=SCHEDULER, steps=self.arguments.sampling_steps, cfg=CFG, width=SIZE, height=SIZE, batch_size=1, seed=SEED,
             include_floor=True, max_photos=self.arguments.photos, max_captions=1,
         )  # fmt: skip
         graph.add("AttractorPDSTReport", results=evaluated[0], evaluations="", name="", y_axis="dino",

@@ -30,8 +30,7 @@ def main():
     parser.add_argument("--port", type=int, default=8188)
     arguments, options = parser.parse_known_args()
     host, base = os.environ["COMFYUI_PATH"], ROOT / ".dev" / "serve"
-    sys.path.append(host)  # its tokenizer goes with the encoders
-    judges.write_encoders(base / "models" / "evaluation")
+    judges.write_encoders(base / "models" / "evaluation", host)
     for index in range(SUBJECTS):
         pdst.write_subject(pdst.toy_subject(index), base / "models" / "pdst" / "toy", base / "input")
     if not torch.accelerator.is_available():

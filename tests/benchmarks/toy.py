@@ -34,7 +34,6 @@ def main() -> int:
     from toy_world.pdst import toy_subject
 
     host = os.environ["COMFYUI_PATH"]
-    sys.path.append(host)  # for its tokenizer; at the end, as it has modules of the names of ours
     torch.set_num_threads(1)
     steps = arguments.steps or (grid.QUICK_STEPS if arguments.quick else grid.STEPS)
     if steps % grid.CHECKPOINTS:

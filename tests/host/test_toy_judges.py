@@ -31,7 +31,7 @@ def fresh(count, unseen):
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory, host_root):
     folder = tmp_path_factory.mktemp("evaluation")
-    judges.write_encoders(folder)
+    judges.write_encoders(folder, host_root)
     return load_clip(folder / "toy-clip"), load_dino(folder / "toy-dino")
 
 

@@ -23,8 +23,9 @@ class ServerFailed(RuntimeError):
 def link(source, target):
     """Make `target` the same file or folder as `source`, by whatever link the system allows."""
     source, target = Path(source).resolve(), Path(target)
-    if target.is_symlink() or target.exists():
+    if target.exists():
         return
+    target.unlink(missing_ok=True)  # a link to what was moved away
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(source, target_is_directory=source.is_dir())

@@ -2,6 +2,8 @@
 
 from photographs import cat_photos
 
+from toy_world import pdst
+
 
 def add_batch(graph, images):
     """An IMAGE batch of several outputs by the host's own ImageBatch."""
@@ -55,3 +57,16 @@ def add_sampling(graph, model, positive, negative, latent=None, **changes):
 def encode(graph, clip, text):
     """The conditioning of a prompt by the stock node."""
     return graph.add("CLIPTextEncode", text=text, clip=clip)[0]
+
+
+def add_toy_dataset(graph, subject):
+    """A subject of the toy world's PDST, with all captions."""
+    return graph.add("AttractorLoadPDST", folder="pdst/toy", subjects=subject, captions_per_photo=pdst.CAPTIONS)
+
+
+def add_toy_evaluation(graph, loader, subject, **inputs):
+    """PDST Evaluate on it with the toy world's encoders."""
+    encoders = graph.add("AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino",
+                         download_if_missing=False)
+    return graph.add("AttractorPDSTEvaluate", model=loader[0], clip=loader[1], vae=loader[2],
+                     dataset=add_toy_dataset(graph, subject)[0], encoders=encoders[0], save_images=True, **inputs)

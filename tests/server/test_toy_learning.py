@@ -5,7 +5,6 @@ One subject, one seed. The margins are about half of what was measured, so that 
 trainer that is broken. `python scripts/dev.py bench toy` measures with more.
 """
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -23,9 +22,7 @@ pytestmark = pytest.mark.one_host
 def table(tmp_path_factory, host_root):
     """The plain word, NeTI and NeTI+ with attractors, after the benchmark's steps."""
     folder, toy, judge, results = tmp_path_factory.mktemp("toy"), toy_subject(0), load_judge(), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(host_root)])  # for the host's tokenizer
-        runs.write_world(folder, [toy])
+    runs.write_world(folder, [toy], host_root)
     with driver.make_server(str(host_root), folder, 0) as server:
         for name in ("floor", "neti", "neti+"):
             configuration = replace(grid.CONFIGURATIONS[name], curve=False, long=False)

@@ -127,13 +127,11 @@ def load_dino():
     return dino.train(False).requires_grad_(False)
 
 
-def write_encoders(folder: Path) -> None:
+def write_encoders(folder: Path, host: str | Path) -> None:
     """The committed CLIP and DINO as folders in transformers' format: `folder`/toy-clip and `folder`/toy-dino.
 
-    Needs the host's root on `sys.path`, for its tokenizer.
+    host: its root, for its tokenizer's files.
     """
-    import comfy
-
     for name, model, kind, resize, (mean, std) in (
         ("toy-clip", load_clip(), "CLIPImageProcessor", SIDE, CLIP_NORM),
         ("toy-dino", load_dino(), "ViTImageProcessor", DINO_RESIZE, DINO_NORM),
@@ -145,5 +143,5 @@ def write_encoders(folder: Path) -> None:
             "image_mean": mean, "image_std": std,
         }  # fmt: skip
         (folder / name / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1))
-    for file in (Path(next(iter(comfy.__path__))) / "sd1_tokenizer").iterdir():
+    for file in (Path(host) / "comfy" / "sd1_tokenizer").iterdir():
         shutil.copy(file, folder / "toy-clip" / file.name)

@@ -26,7 +26,7 @@ def carry_out_all(host: str, folder: Path, wanted: list[Run], workers: int) -> N
     print(f"{len(wanted) - len(left)} of {len(wanted)} runs are there, in {folder}", flush=True)
     if not left:
         return
-    write_world(folder, list({run.toy.name: run.toy for run in wanted}.values()))
+    write_world(folder, list({run.toy.name: run.toy for run in wanted}.values()), host)
     pool = _Pool(host, folder, left)
     pool.work(min(workers, len(left)))
 
@@ -110,7 +110,7 @@ def check_repeat(host: str, base: Path, run: Run, judge: Judge | None = None) ->
     for name in ("first", "second"):
         folder = base / name
         shutil.rmtree(folder, ignore_errors=True)
-        write_world(folder, [run.toy])
+        write_world(folder, [run.toy], host)
         with make_server(host, folder, 0) as server:
             found.append(figures(carry_out(run, ComfyClient(server.url), folder, judge)))
     same = found[0] == found[1]

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from graphs import add_toy_dataset, add_toy_evaluation
 from PIL import Image
 
 from comfy_client import Graph
 
 from .. import pdst
-from ..judges import Judge
+from ..judges import Judge, write_encoders
 from . import grid
 from .measures import confound_share, measure
 
@@ -62,15 +63,13 @@ class Run:
         return f"{self.configuration.name}, {self.toy.name}, seed {self.seed}"
 
 
-def write_world(root: Path, toys: list[pdst.ToySubject]) -> None:
+def write_world(root: Path, toys: list[pdst.ToySubject], host: str) -> None:
     """Data set, cut-outs and encoders, where servers with these `models` and `input` folders find them."""
-    from ..judges import write_encoders
-
     for toy in toys:
         if not (root / "models" / "pdst" / DATASET / toy.name / "meta.json").exists():
             pdst.write_subject(toy, root / "models" / "pdst" / DATASET, root / "input")
     if not (root / "models" / "evaluation" / "toy-dino").exists():
-        write_encoders(root / "models" / "evaluation")
+        write_encoders(root / "models" / "evaluation", host)
 
 
 def result_path(root: Path, run: Run) -> Path:
@@ -117,7 +116,7 @@ def _training(run: Run) -> Graph:
                            unreadable_files="stop")
         wired |= {"images": photos[0], "masks": photos[1]}
     else:
-        wired["images"] = _dataset(graph, run)[1]
+        wired["images"] = add_toy_dataset(graph, run.toy.name)[1]
     graph.add("AttractorTrain", name=run.key, resume=True, sample_prompt="a photo of a {}", **wired, **run.inputs)
     return graph
 
@@ -125,21 +124,14 @@ def _training(run: Run) -> Graph:
 def _evaluation(run: Run) -> Graph:
     graph = Graph()
     loader = graph.add("TestToyWorld")
-    encoders = graph.add("AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino",
-                         download_if_missing=False)
     tokens = {}
     if run.configuration.curve:
         tokens["tokens"] = graph.add("AttractorLoadTokenCheckpoints", run=run.key, steps="")[0]
     elif run.configuration.trained:
         tokens["tokens"] = _token(graph, run)
-    graph.add("AttractorPDSTEvaluate", model=loader[0], clip=loader[1], vae=loader[2], dataset=_dataset(graph, run)[0],
-              encoders=encoders[0], name=run.key, seed=run.seed, save_images=True, include_floor=not tokens,
-              **tokens, **dict(run.plan.evaluation))
+    add_toy_evaluation(graph, loader, run.toy.name, name=run.key, seed=run.seed, include_floor=not tokens, **tokens,
+                       **dict(run.plan.evaluation))
     return graph
-
-
-def _dataset(graph: Graph, run: Run):
-    return graph.add("AttractorLoadPDST", folder=f"pdst/{DATASET}", subjects=run.toy.name, captions_per_photo=pdst.CAPTIONS)
 
 
 def _token(graph: Graph, run: Run):
