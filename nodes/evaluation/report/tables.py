@@ -171,7 +171,9 @@ def definitions(data: Collected) -> Table:
                      encoder["dtype"], images))
     columns = ("Score", "What it is", "Backbone", "Weights", "Pixels", "Feature", "Precision", "Images")
     note = (f"{CEILING}: for CLIP-I and DINO the mean over all pairs of different held-out (or training) photos of a subject, "
-            "for CLIP-T held-out photos with their own captions. Floor: the super-category's word in place of the token.")
+            "for CLIP-T held-out photos with their own captions. It is a mark to measure by, and no limit: an image has the "
+            "setting of the photo that it is compared with, and a subject's photos differ in theirs. Floor: the "
+            "super-category's word in place of the token.")
     return Table("definitions", "How each score is computed", columns, tuple(rows), note, wide=True)
 
 
