@@ -14,31 +14,40 @@ _SUBJECTS = 4  # the first ones
 
 
 def write_sheets(folder: Path, table: Table, wanted: list[Run], out: Path) -> list[Path]:
-    """`sheet-<group>.png` for each group that has images, and `sheet-attractors.png`."""
+    """`sheet-<group>.jpg` for each group that has images, and `sheet-attractors.jpg`; the first subjects, the first seed."""
     toys = list({run.toy.name: run.toy for run in wanted}.values())[:_SUBJECTS]
     written = []
-    for group, names in grid.GROUPS.items():
-        columns = [name for name in names if name in table.configurations]
+    for group in grid.GROUPS:
+        columns = _columns(table, group)
         if columns:
-            shown = grid.SHOWN_AS.get(group, {})
-            titles = ["two training photos", "", "held-out photo", *(shown.get(name, name) for name in columns)]
-            rows = [row for toy in toys for row in _rows(folder, table, toy, columns)]
-            written.append(_write(out / f"sheet-{group}.png", titles, rows))
+            titles = ["two training photos", "", "held-out photo", *columns]
+            rows = [row for toy in toys for row in _rows(folder, table, toy, list(columns.values()))]
+            written.append(_write(out / f"sheet-{group}.jpg", titles, rows))
+    names = [toy.name for toy in toys]
     attractors = [_attractor_row(folder, result) for result in table.results
-                  if any(image["kind"] == "attractor" for image in result["alone"])]
+                  if result["subject"] in names and result["seed"] == wanted[0].seed
+                  and any(image["kind"] == "attractor" for image in result["alone"])]  # fmt: skip
     if attractors:
         titles = ["two training photos", "", "the word", "v*", *(f"A*{i}" for i in range(1, len(toys[0].train) + 1))]
-        written.append(_write(out / "sheet-attractors.png", titles, attractors[: 2 * _SUBJECTS]))
+        written.append(_write(out / "sheet-attractors.jpg", titles, attractors))
     return written
 
 
-def _rows(folder: Path, table: Table, toy, columns: list[str]) -> list[tuple[str, list]]:
+def _columns(table: Table, group: str) -> dict[str, tuple[str, int | None]]:
+    """By title: a configuration and the step of its images."""
+    names = [name for name in grid.GROUPS[group] if name in table.configurations]
+    if group == "overfitting":
+        return {f"{name} step {step}": (name, step) for name in names for step in table.steps(name)}
+    shown = grid.SHOWN_AS.get(group, {})
+    return {shown.get(name, name): (name, table.compared_at(name)) for name in names}
+
+
+def _rows(folder: Path, table: Table, toy, columns: list[tuple[str, int | None]]) -> list[tuple[str, list]]:
     """Rows of a subject: a prompt, and the files of its tiles, None where one is missing."""
     found = []
     for number in range(1, _PROMPTS + 1):
         photo, prompt, tiles = f"{number:02d}.png", "", []
-        for name in columns:
-            step = table.compared_at(name)
+        for name, step in columns:
             images = [image for result in table.results if (result["configuration"], result["subject"]) == (name, toy.name)
                       for entry in result["entries"] if entry["step"] == step for image in entry["images"]
                       if image["photo"] == photo]  # fmt: skip
@@ -75,7 +84,7 @@ def _write(path: Path, titles: list[str], rows: list[tuple[str, list]]) -> Path:
                 with Image.open(file) as picture:
                     tile = picture.convert("RGB").resize((_TILE, _TILE), Image.Resampling.LANCZOS)
                 sheet.paste(tile, (_GAP + column * (_TILE + _GAP), top + _LINE))
-    sheet.save(path)
+    sheet.save(path, quality=85)
     return path
 
 
