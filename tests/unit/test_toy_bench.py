@@ -215,6 +215,7 @@ def test_a_claim_without_its_runs_is_not_decided():
 
 
 def test_only_images_of_the_same_prompt_and_seed_are_compared():
+    """And only means over the same subjects and seeds stand in a table."""
     found = results(as_the_paper_says)
     for result in copy.deepcopy(found):
         if result["configuration"] == "neti+":  # a seed that the others do not have
@@ -223,6 +224,11 @@ def test_only_images_of_the_same_prompt_and_seed_are_compared():
             found.append({**result, "seed": 1})
     part = claims.make_claims(Table(found))[1].parts[0]
     assert part.estimate.mean == pytest.approx(0.1) and part.estimate.images == 9
+    table = Table(found)
+    own = table.shared(["neti", "neti+"])
+    assert (table.runs("neti+"), own.runs("neti+")) == (6, 3) and table.mean("neti+", "dino").mean > 10
+    assert own.mean("neti+", "dino").mean - own.mean("neti", "dino").mean == pytest.approx(0.1)
+    assert not table.shared(["neti", "never run"]).results
 
 
 def test_steps_to_a_score_are_the_first_that_reach_it():

@@ -55,8 +55,9 @@ def _head(table: Table, wanted: list[Run]) -> str:
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Compared at step {first['plan']['steps']}; batch "
         f"{grid.BASE['batch_size']}, prompts_per_step {grid.BASE['prompts_per_step']}. "
         f"Made with version {', '.join(sorted({result['version'] for result in runs}))}.", "",
-        "Means over images; differences are image by image on the same prompts and noise; intervals are 95 %, by bootstrap "
-        "over subjects. With few subjects they are too narrow rather than too wide.",
+        "Means over images, of the subjects and seeds that all rows of a table have; differences are image by image on the "
+        "same prompts and noise; intervals are 95 %, by bootstrap over subjects. With few subjects they are too narrow rather "
+        "than too wide.",
     ])  # fmt: skip
 
 
@@ -66,9 +67,10 @@ def _tables(table: Table) -> list[str]:
         rows = [name for name in names if name in table.configurations]
         if not rows or group in ("rates", "overfitting"):
             continue
+        own = table.shared(rows)
         lines = [f"## {group.capitalize()}", "", _row("", *COLUMNS, "runs"), _rule(len(COLUMNS) + 2)]
-        lines += [_row(grid.SHOWN_AS.get(group, {}).get(name, name), *(_number(table.mean(name, c)) for c in COLUMNS),
-                       table.runs(name)) for name in rows]
+        lines += [_row(grid.SHOWN_AS.get(group, {}).get(name, name), *(_number(own.mean(name, c)) for c in COLUMNS),
+                       own.runs(name)) for name in rows]
         found.append("\n".join(lines))
     if len(steps := table.steps("neti")) > 1:
         lines = ["## Overfitting of NeTI (Fig. 1)", "", _row("step", *COLUMNS), _rule(len(COLUMNS) + 1)]
@@ -82,8 +84,8 @@ def _rate_tables(table: Table) -> list[str]:
     for method, rates in rates_of(table).items():
         steps = rates["steps"]
         lines = [f"## Learning rates of {method}", "",
-                 f"Held-out score: geometric mean of CLIP-T, CLIP-I and DINO. Plain word {rates['floor']:.4f}, best "
-                 f"{rates['best']:.4f}; timed to {rates['target']:.4f}, {SHARE:.0%} of the way.", "",
+                 f"{rates['runs']} runs each. Held-out score: geometric mean of CLIP-T, CLIP-I and DINO. Plain word "
+                 f"{rates['floor']:.4f}, best {rates['best']:.4f}; timed to {rates['target']:.4f}, {SHARE:.0%} of the way.", "",
                  _row("rate", *(f"step {step}" for step in steps), "steps to it"), _rule(len(steps) + 2)]  # fmt: skip
         for name, curve in rates["curves"].items():
             reached = steps_to(curve, rates["target"])
@@ -97,13 +99,14 @@ def rates_of(table: Table) -> dict:
     """By method: the curves of its learning rates, and what they are timed to; methods with too few runs are left out."""
     found = {}
     for method, names in _RATES.items():
-        curves = {name: [(step, overall_score(table, name, step)) for step in table.steps(name)]
-                  for name in names if name in table.configurations}
-        if len(curves) < 2 or "floor" not in table.configurations:
+        run = [name for name in names if name in table.configurations]
+        own = table.shared([*run, "floor"])
+        if len(run) < 2 or not own.results:
             continue
-        floor, best = overall_score(table, "floor"), max(value for curve in curves.values() for _, value in curve)
+        curves = {name: [(step, overall_score(own, name, step)) for step in own.steps(name)] for name in run}
+        floor, best = overall_score(own, "floor"), max(value for curve in curves.values() for _, value in curve)
         found[method] = {"floor": floor, "best": best, "target": floor + SHARE * (best - floor), "curves": curves,
-                         "steps": [step for step, _ in next(iter(curves.values()))]}
+                         "steps": [step for step, _ in next(iter(curves.values()))], "runs": own.runs("floor")}
     return found
 
 

@@ -33,6 +33,12 @@ class Table:
         self.configurations = list(dict.fromkeys(result["configuration"] for result in results))
         self._steps = {result["configuration"]: result["plan"]["steps"] for result in results}
 
+    def shared(self, configurations: list[str]) -> "Table":
+        """Only the subjects and seeds that all of these were run on: their means are then means over the same."""
+        found = [{(result["subject"], result["seed"]) for result in self._of(name)} for name in configurations]
+        common = set.intersection(*found)
+        return Table([result for result in self.results if (result["subject"], result["seed"]) in common])
+
     def steps(self, configuration: str) -> list[int]:
         """Those evaluated in all runs of a configuration."""
         found = [{entry["step"] for entry in result["entries"]} for result in self._of(configuration)]
