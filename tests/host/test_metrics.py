@@ -19,6 +19,8 @@ from attractor.nodes.evaluation.encoders import EvaluationEncoders, _exact, load
 from attractor.nodes.evaluation.metrics import SCORES, references, score
 from attractor.nodes.evaluation.pixels import CLIP_NORM, IMAGENET_NORM
 
+pytestmark = pytest.mark.one_host
+
 TOLERANCE = 1e-5
 SIZES = [(64, 64), (45, 80), (97, 40), (32, 32), (20, 24), (211, 130)]  # height, width: squares, odd, upscaled
 PROMPTS = ["a photo of a dog", "dog on the beach, at dawn", "A  MUG in the grass!", "a dog", "ein Hund 🐶", "grass " * 40]

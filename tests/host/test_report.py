@@ -23,6 +23,8 @@ from attractor.nodes.evaluation.report.tables import make_tables
 from attractor.nodes.evaluation.statistics import Bootstrap, Difference, Estimate, difference, estimate, unit_of
 from pdst_results import CEILING, CORGI, ENCODERS, SUBJECTS, picture, write_checkpoints, write_demonstration, write_entry
 
+pytestmark = pytest.mark.one_host
+
 FAST = Bootstrap(200)
 MEANS = {"clip_t": 0.3, "clip_i": 0.7, "dino": 0.5, "clip_i_train": 0.75, "dino_train": 0.6}
 BEST = "best, median, worst"

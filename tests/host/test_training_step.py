@@ -1,4 +1,7 @@
-"""The gradient of a training step, on the host's own U-Net and text encoder (small, random)."""
+"""The gradient of a training step, on the host's own U-Net and text encoder (small, random).
+
+What is marked one_host is about how the trainer carries a step out: with the equations right on a host, no matter of which.
+"""
 
 import comfy.model_management as mm
 import pytest
@@ -187,6 +190,7 @@ def test_gradient_equals_the_slow_reference_of_the_equations(models, photos, met
     assert relative(fast, slow) < 1e-5
 
 
+@pytest.mark.one_host
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", [SUBJECT, "attractor_0"])
 def test_gradient_equals_central_differences(models, photos, method, name):
@@ -214,16 +218,19 @@ def test_gradient_equals_central_differences(models, photos, method, name):
     assert numeric == pytest.approx(analytic, rel=1e-2)
 
 
+@pytest.mark.one_host
 @pytest.mark.parametrize("micro_batch", [1, 2, 8])
 def test_micro_batches_do_not_change_the_gradient(models, photos, plain_gradient, micro_batch):
     assert relative(gradient(trainer_of(models, photos), micro_batch), plain_gradient) < 1e-5
 
 
+@pytest.mark.one_host
 def test_micro_batches_do_not_change_the_gradient_with_a_prior(models, photos):
     trainer = trainer_of(models, photos, "textual_inversion+", prior_weight=2.0)
     assert relative(gradient(trainer, 2), gradient(trainer, 9)) < 1e-5
 
 
+@pytest.mark.one_host
 def test_without_prior_weight_nothing_of_a_step_changes(models, photos, plain_gradient):
     """Bit for bit, and with one the random draws stay the same: only the new loss comes in."""
     assert torch.equal(gradient(trainer_of(models, photos, prior_weight=0.0)), plain_gradient)
@@ -238,11 +245,13 @@ def test_a_token_that_is_the_plain_word_loses_nothing_to_the_prior(models, photo
     assert trainer.step().losses["prior"] > 1e-9, "the token has moved away from the word"
 
 
+@pytest.mark.one_host
 @pytest.mark.parametrize("text_chunk", [7, 1000])
 def test_text_chunks_do_not_change_the_gradient(models, photos, plain_gradient, text_chunk):
     assert relative(gradient(trainer_of(models, photos, text_chunk=text_chunk)), plain_gradient) < 1e-5
 
 
+@pytest.mark.one_host
 def test_loss_scale_does_not_change_the_gradient(models, photos, plain_gradient):
     trainer = trainer_of(models, photos)
     trainer.unet.loss_scale = 2.0**12
@@ -270,6 +279,7 @@ def test_gradient_checkpointing_changes_nothing_and_every_layer_sees_its_own_con
     assert not torch.allclose(first[0][1], first[1][1]), "layers would be indistinguishable"
 
 
+@pytest.mark.one_host
 def test_one_prompt_a_sample_is_an_unbiased_estimate_of_all_three(models, photos):
     """Over every way the pools can be drawn, the weighted mean of the estimates is the full loss."""
     trainer = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0)
@@ -289,6 +299,7 @@ def test_one_prompt_a_sample_is_an_unbiased_estimate_of_all_three(models, photos
         assert totals[pool] == pytest.approx(weight, rel=0.15)
 
 
+@pytest.mark.one_host
 @pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_fixed_batch_loss_and_every_term_it_minimises(models, photos, method):
     """The full objective on one frozen draw, before and after a few steps on that draw."""
