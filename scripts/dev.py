@@ -265,7 +265,7 @@ def main():
     if arguments.command == "test":
         lint = call(python, ["-m", "ruff", "check", "."], host)
         # Small models gain nothing from threads: as many processes as cores, each with one.
-        # Files go to them in order, the slow ones first, so that at the end none works alone for long.
+        # Files go to them in the order of tests/conftest.py, the slow ones first.
         parallel = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
         variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(older_transformers())}
         return call(python, ["-m", "pytest", *parallel, *rest], host, **variables) or lint

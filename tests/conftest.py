@@ -13,6 +13,8 @@ import small_vision
 import taught_sam2
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files that take minutes go first: of several workers, none is then alone at the end for long.
+SLOW = ("test_training_step.py", "test_training.py", "test_toy_learning.py", "test_learning.py", "test_taught_masking.py")
 
 
 def _import_pack():
@@ -28,6 +30,10 @@ def _import_pack():
 
 if "attractor" not in sys.modules:
     _import_pack()
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")
