@@ -55,7 +55,7 @@ def main(words: list[str] | None = None, base: Path = ROOT / ".dev" / "demo") ->
         shutil.rmtree(old, ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
     toy = pdst.toy_subject(SUBJECT)
-    pdst.write_subject(toy, base / "models" / "pdst" / "toy", base / "input")
+    pdst.write_subject(toy, base / "models" / "pdst" / pdst.DATASET, base / "input")
     judges.write_encoders(base / "models" / "evaluation", host)
     packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"}
     options = [] if torch.accelerator.is_available() else ["--cpu"]

@@ -32,7 +32,7 @@ def main():
     host, base = os.environ["COMFYUI_PATH"], ROOT / ".dev" / "serve"
     judges.write_encoders(base / "models" / "evaluation", host)
     for index in range(SUBJECTS):
-        pdst.write_subject(pdst.toy_subject(index), base / "models" / "pdst" / "toy", base / "input")
+        pdst.write_subject(pdst.toy_subject(index), base / "models" / "pdst" / pdst.DATASET, base / "input")
     if not torch.accelerator.is_available():
         options.append("--cpu")
     server = ComfyServer(

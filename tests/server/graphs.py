@@ -61,7 +61,7 @@ def encode(graph, clip, text):
 
 def add_toy_dataset(graph, subject):
     """A subject of the toy world's PDST, with all captions."""
-    return graph.add("AttractorLoadPDST", folder="pdst/toy", subjects=subject, captions_per_photo=pdst.CAPTIONS)
+    return graph.add("AttractorLoadPDST", folder=f"pdst/{pdst.DATASET}", subjects=subject, captions_per_photo=pdst.CAPTIONS)
 
 
 def add_toy_evaluation(graph, loader, subject, **inputs):

@@ -269,7 +269,6 @@ def write_weights(work: Path) -> None:
         log(work, "write", file=name, megabytes=models.write(name, state, made))
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stages", nargs="+", choices=["pictures", "autoencoder", "diffusion", "write"])

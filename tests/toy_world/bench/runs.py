@@ -19,7 +19,6 @@ from ..judges import Judge, write_encoders
 from . import grid
 from .measures import confound_share, measure
 
-DATASET = "toy"
 _ALONE_IMAGES = 4  # of "a photo of {v*}", of each attractor and of the word that attractors start from
 _HOURS = 3600
 
@@ -66,8 +65,8 @@ class Run:
 def write_world(root: Path, toys: list[pdst.ToySubject], host: str) -> None:
     """Data set, cut-outs and encoders, where servers with these `models` and `input` folders find them."""
     for toy in toys:
-        if not (root / "models" / "pdst" / DATASET / toy.name / "meta.json").exists():
-            pdst.write_subject(toy, root / "models" / "pdst" / DATASET, root / "input")
+        if not (root / "models" / "pdst" / pdst.DATASET / toy.name / "meta.json").exists():
+            pdst.write_subject(toy, root / "models" / "pdst" / pdst.DATASET, root / "input")
     if not (root / "models" / "evaluation" / "toy-dino").exists():
         write_encoders(root / "models" / "evaluation", host)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..pdst import DATASET
 from . import grid
-from .runs import DATASET, Run
+from .runs import Run
 from .table import Table
 
 _TILE, _GAP, _LINE = 112, 6, 15
