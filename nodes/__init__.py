@@ -5,8 +5,8 @@ from comfy_api.latest import ComfyExtension
 from .evaluation import NODES as EVALUATION
 from .host import folders
 from .masking import NODES as MASKING
-from .tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
-from .training import TrainAttractorEmbedding
+from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
+from .training.nodes_training import TrainAttractorEmbedding
 
 
 class AttractorExtension(ComfyExtension):

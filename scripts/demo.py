@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 
 import torch
 from demo_sheet import Row, draw_sheet
@@ -24,11 +24,11 @@ from PIL import Image
 
 from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
 from comfy_server import ComfyServer, ServerFailed
-from toy_world import judges, pdst
+from toy_world import judges, toy_subjects
 from toy_world.scenes import render
 
 NAME = "demo"
-SUBJECT = 2  # of toy_world.pdst
+SUBJECT = 2  # of toy_world.toy_subjects
 PLACEHOLDER = "<my-monster>"
 SIZE = 128  # pixels
 SEED = 1
@@ -54,10 +54,10 @@ def main(words: list[str] | None = None, base: Path = ROOT / ".dev" / "demo") ->
     for old in (output / "neti" / NAME, output / "pdst" / NAME):
         shutil.rmtree(old, ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
-    toy = pdst.toy_subject(SUBJECT)
-    pdst.write_subject(toy, base / "models" / "pdst" / pdst.DATASET, base / "input")
+    toy = toy_subjects.toy_subject(SUBJECT)
+    toy_subjects.write_subject(toy, base / "models" / "pdst" / toy_subjects.DATASET, base / "input")
     judges.write_encoders(base / "models" / "evaluation", host)
-    packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"}
+    packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "support" / "test_nodes"}
     options = [] if torch.accelerator.is_available() else ["--cpu"]
     options += ["--output-directory", str(output)]
     server = ComfyServer(host, base, packs, options=options)
@@ -189,7 +189,7 @@ class Demo:
 
 def new_scenes(toy) -> list[str]:
     """Captions with {} for the subject, of photos held back: one for each place."""
-    return list({scene.setting.place: pdst.captions(scene)[0] for scene in reversed(toy.test)}.values())[::-1]
+    return list({scene.setting.place: toy_subjects.captions(scene)[0] for scene in reversed(toy.test)}.values())[::-1]
 
 
 if __name__ == "__main__":

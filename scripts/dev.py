@@ -5,7 +5,7 @@
     python scripts/dev.py test [--host 0.18.2] [...]  ruff, then pytest with the arguments that follow
     python scripts/dev.py serve [--port 8188] [...]   ComfyUI with the pack and small test models
     python scripts/dev.py demo [...]                  the demonstration
-    python scripts/dev.py bench NAME [...]            a benchmark: a file of tests/benchmarks; both sides, and their ratio
+    python scripts/dev.py bench NAME [...]            a benchmark: tests/benchmarks/bench_NAME.py; both sides, and their ratio
 
 All of it lives under `.dev/`; delete that folder to start afresh. The host is the ComfyUI at COMFYUI_PATH, or
 the one whose custom_nodes this pack lies in, or else a copy of its own. A user's ComfyUI is only read: the
@@ -270,10 +270,10 @@ def main():
         variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(older_transformers())}
         return call(python, ["-m", "pytest", *parallel, *rest], host, **variables) or lint
     if arguments.command == "bench":
-        known = sorted(path.stem for path in (ROOT / "tests" / "benchmarks").glob("*.py"))
+        known = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py"))
         if not rest or rest[0] not in known:
             raise Failed(f"say which benchmark: {', '.join(known)}")
-        return call(python, [f"tests/benchmarks/{rest[0]}.py", *rest[1:]], host)
+        return call(python, [f"tests/benchmarks/bench_{rest[0]}.py", *rest[1:]], host)
     if arguments.command in ("serve", "demo"):
         return call(python, [f"scripts/{arguments.command}.py", *rest], host)
     return 0

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 
 SUBJECTS = 4  # of the toy world
 
@@ -24,7 +24,7 @@ def main():
 
     from comfy_server import ComfyServer
     from small_checkpoint import cached_small_checkpoint
-    from toy_world import judges, pdst
+    from toy_world import judges, toy_subjects
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8188)
@@ -32,13 +32,14 @@ def main():
     host, base = os.environ["COMFYUI_PATH"], ROOT / ".dev" / "serve"
     judges.write_encoders(base / "models" / "evaluation", host)
     for index in range(SUBJECTS):
-        pdst.write_subject(pdst.toy_subject(index), base / "models" / "pdst" / pdst.DATASET, base / "input")
+        folder = base / "models" / "pdst" / toy_subjects.DATASET
+        toy_subjects.write_subject(toy_subjects.toy_subject(index), folder, base / "input")
     if not torch.accelerator.is_available():
         options.append("--cpu")
     server = ComfyServer(
         host,
         base,
-        packs={"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"},
+        packs={"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "support" / "test_nodes"},
         checkpoints=[cached_small_checkpoint(host, ROOT / ".dev" / "cache")],
         port=arguments.port,
         options=options,

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .files import replacing
 from .loop import Trainer
 from .settings import TrainingSettings
+from .storage import replacing
 
 FORMAT = "attractor-training-state"
 VERSION = 1

@@ -17,7 +17,7 @@ from .conditioning import Prompt, Slot, TextEncoder, TokenRows, build_prompt, en
 from .dataset import Batch, Photos, draw_batch, fixed_batch, step_generator
 from .losses import info_nce, masked_loss
 from .mapper import NeTIMapper, draw_nested_dropout
-from .prompts import ONE_SLOT, TWO_SLOTS
+from .pools import ONE_SLOT, TWO_SLOTS
 from .schedules import contrast_weight
 from .settings import TrainingSettings, fingerprint
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .concept import Embedding, PersonalizedToken, Representation
-from .files import replacing
 from .mapper import NeTIMapper
 from .official import holds_mapper, load_learned_embeds, load_official_mapper
+from .storage import replacing
 
 FORMAT = "attractor-token"
 VERSION = 1

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...trainer.files import replacing
-from .dataset import SLOT, captions_path, read_captions
+from ...trainer.storage import replacing
+from .pdst import SLOT, captions_path, read_captions
 
 # An article and up to three words between it and the subject, such as "a small brown {}", but not "a photo of {}".
 _DESCRIBED = re.compile(

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host.managed import Managed
-from ..masking.models import Family, choices, find, native_classes, problem, read_weights, reading
-from ..types import EvaluationEncodersType
-from .pixels import CLIP_NORM, IMAGENET_NORM, Preprocessing
+from ..link_types import EvaluationEncodersType
+from ..pretrained.model_files import Family, choices, find, native_classes, problem, read_weights, reading
+from .preprocessing import CLIP_NORM, IMAGENET_NORM, Preprocessing
 
 NONE = "none"
 CLIP = Family(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ...trainer.concept import PersonalizedToken
-from .dataset import Dataset, Subject
+from .pdst import Dataset, Subject
 
 FLOOR = "floor"
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..masking.pictures import read_picture
+from ..pictures import read_picture
 from .encoders import EvaluationEncoders
 
 if TYPE_CHECKING:
-    from .dataset import Subject
+    from .pdst import Subject
 
 SCORES = ("clip_t", "clip_i", "dino", "clip_i_train", "dino_train")
 DEFINITIONS = {

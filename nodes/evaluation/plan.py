@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass, replace
 
-from .dataset import SLOT, Dataset, Subject
+from .pdst import SLOT, Dataset, Subject
 
 _SEED_BITS = 53  # what a web page can hold, so that any image can be made again by hand in a KSampler
 

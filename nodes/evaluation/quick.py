@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .dataset import SLOT, Subject
 from .encoders import EvaluationEncoders
 from .metrics import References, mean_scores, score
-from .pixels import in_8_bits
+from .pdst import SLOT, Subject
 from .plan import Shot, make_plan, prompt_for
+from .preprocessing import in_8_bits
 
 
 def quick_shots(subject: Subject, count: int, seed: int) -> list[Shot]:

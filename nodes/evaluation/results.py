@@ -26,9 +26,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...trainer.files import replacing
+from ...trainer.storage import replacing
 from ..errors import UserError
-from .dataset import brief
+from .pdst import brief
 from .plan import Shot
 
 FORMAT, VERSION = "attractor-pdst", 1

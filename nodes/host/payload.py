@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...trainer.concept import LAYERS, Embedding, Representation, represent
 from ...trainer.conditioning import BYPASS_SCALE, TokenRows, encode_layers
-from .text import HostTextEncoder
+from .text_encoder import HostTextEncoder
 
 CACHED_TIMES = 64  # about 4 MB each for a prompt of one chunk
 SEQUENCES_AT_ONCE = 64

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
-from .clip import PersonalizedCLIP
-from .model import add_wrappers, personalize_model
 from .payload import AppliedToken
+from .personalized_clip import PersonalizedCLIP
+from .personalized_model import add_wrappers, personalize_model
 from .progress import check_interrupt
 
 SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS

@@ -7,12 +7,12 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..chart import to_picture
 from ..errors import UserError
 from ..host.managed import DTYPES, Managed, resolve_dtype
-from ..types import Florence2Type
+from ..link_types import Florence2Type
+from ..pretrained.model_files import FLORENCE2, choices, find, native_classes, problem, read_weights, reading, runs_own_code
+from ..training.charts import to_picture
 from .boxes import Box, Detection, clip
-from .models import FLORENCE2, choices, find, native_classes, problem, read_weights, reading, runs_own_code
 
 # Gives every instance of a phrase. The other candidate, open vocabulary detection, answers with polygons at times.
 TASK = "<CAPTION_TO_PHRASE_GROUNDING>"

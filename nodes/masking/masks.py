@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..chart import to_picture
 from ..errors import UserError
 from ..host.progress import Interrupted, is_out_of_memory
+from ..training.charts import to_picture
 from .boxes import Detection, choose, clip, to_bounding_box, whole_pixels
 from .cleaning import clean
 from .overlay import draw_overlay

@@ -9,11 +9,11 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..chart import to_picture
 from ..host.managed import DTYPES, Managed, resolve_dtype
-from ..types import Sam2Type
+from ..link_types import Sam2Type
+from ..pretrained.model_files import SAM2, choices, find, native_classes, problem, read_weights, reading
+from ..training.charts import to_picture
 from .boxes import Box
-from .models import SAM2, choices, find, native_classes, problem, read_weights, reading
 from .sam_checkpoint import read_checkpoint
 
 # Folders that transformers 4 saved hold these once. Transformers 4 makes the other of it; 5 would leave it random.

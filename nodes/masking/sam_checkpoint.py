@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .models import SAM2
+from ..pretrained.model_files import SAM2
 
 # Official configurations by the width of the trunk and its number of blocks.
 _SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from attractor.nodes.evaluation.report.charts import NARROW, WIDE, bubble, curves, intervals
+from attractor.nodes.evaluation.report.figures import NARROW, WIDE, bubble, curves, intervals
 from attractor.nodes.evaluation.report.gather import collect
 from attractor.nodes.evaluation.report.page import make_page
 from attractor.nodes.evaluation.report.sheet import make_sheet

@@ -13,8 +13,8 @@ import nodes as host_nodes
 from attractor.nodes.errors import UserError
 from attractor.nodes.host.conds import KEY
 from attractor.nodes.host.payload import Payload
-from attractor.nodes.host.text import HostTextEncoder
-from attractor.nodes.tokens import ApplyPersonalizedToken
+from attractor.nodes.host.text_encoder import HostTextEncoder
+from attractor.nodes.nodes_tokens import ApplyPersonalizedToken
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.mapper import NeTIMapper
 from test_nodes.tiny_sd15 import tiny_model

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attractor.nodes.masking.cropping import crop, square_around, subject_box
-from attractor.nodes.masking.pictures import natural_order
+from attractor.nodes.pictures import natural_order
 
 
 def filled(height, width, left, top, right, bottom):

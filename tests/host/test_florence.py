@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from attractor.nodes.errors import UserError
 from attractor.nodes.masking.boxes import Box
 from attractor.nodes.masking.florence import load_florence2
-from attractor.nodes.masking.models import FLORENCE2, native_classes
+from attractor.nodes.pretrained.model_files import FLORENCE2, native_classes
 
 TASK = "<CAPTION_TO_PHRASE_GROUNDING>"
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from photographs import cat_photos
 
-from attractor.nodes.chart import to_tensor
-from attractor.nodes.host.training import private_models
+from attractor.nodes.host.private_models import private_models
+from attractor.nodes.training.charts import to_tensor
 from attractor.trainer.dataset import cache_photos, draw_batch, step_generator
 from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings

@@ -17,7 +17,7 @@ from PIL import Image
 
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, _exact, load_clip, load_dino
 from attractor.nodes.evaluation.metrics import SCORES, references, score
-from attractor.nodes.evaluation.pixels import CLIP_NORM, IMAGENET_NORM
+from attractor.nodes.evaluation.preprocessing import CLIP_NORM, IMAGENET_NORM
 
 pytestmark = pytest.mark.one_host
 

@@ -12,7 +12,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention
 from safetensors.torch import load_file
 
 from attractor.nodes.host.injection import BLOCKS, context_patch, cross_attention_blocks
-from attractor.nodes.host.text import HostTextEncoder
+from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.trainer.concept import LAYERS
 from attractor.trainer.conditioning import TokenRows, encode_layers, encode_rows
 from attractor.trainer.mapper import NeTIMapper

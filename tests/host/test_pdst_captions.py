@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attractor.nodes.evaluation.captions import flags, is_edited, subject_words, to_caption, write_drafts
-from attractor.nodes.evaluation.dataset import read_captions
+from attractor.nodes.evaluation.pdst import read_captions
 from attractor.nodes.masking.florence import load_florence2
 from pdst_set import picture, write_subject
 

@@ -9,8 +9,8 @@ from photographs import cat_photos
 from PIL import Image, ImageOps
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation.alike import look_at, same_photo
-from attractor.nodes.evaluation.dataset import looks_like_dataset, read_dataset
+from attractor.nodes.evaluation.pdst import looks_like_dataset, read_dataset
+from attractor.nodes.evaluation.same_photo import look_at, same_photo
 from pdst_set import picture, write_subject
 
 

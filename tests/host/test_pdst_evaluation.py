@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation import evaluate
-from attractor.nodes.evaluation.dataset import read_dataset
+from attractor.nodes.evaluation import nodes_evaluate as evaluate
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
-from attractor.nodes.evaluation.evaluate import PDSTEvaluate
+from attractor.nodes.evaluation.evaluation import Evaluation, Options
 from attractor.nodes.evaluation.metrics import SCORES, references, score
+from attractor.nodes.evaluation.nodes_evaluate import PDSTEvaluate
+from attractor.nodes.evaluation.pdst import read_dataset
 from attractor.nodes.evaluation.quick import quick_scores
 from attractor.nodes.evaluation.results import read_results, result_stamps
-from attractor.nodes.evaluation.run import Evaluation, Options
 from attractor.nodes.host import folders
-from attractor.nodes.masking.pictures import read_picture
+from attractor.nodes.pictures import read_picture
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from pdst_set import write_subject
 

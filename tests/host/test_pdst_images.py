@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from attractor.nodes.evaluation.dataset import read_dataset
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.metrics import SCORES, references, score
+from attractor.nodes.evaluation.pdst import read_dataset
 from attractor.nodes.evaluation.quick import quick_scores, quick_shots
 from attractor.nodes.host.identity import clip_identity, model_identity, token_identity, vae_identity
+from attractor.nodes.host.private_models import private_models
 from attractor.nodes.host.sampling import _BATCHED, SAMPLERS, Sampling, evaluation_maker, training_maker
-from attractor.nodes.host.training import private_models
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.mapper import NeTIMapper
 from pdst_set import write_subject

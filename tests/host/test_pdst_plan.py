@@ -6,8 +6,8 @@ import hashlib
 import pytest
 import torch
 
-from attractor.nodes.evaluation.dataset import Dataset, Subject, TestPhoto, read_dataset
 from attractor.nodes.evaluation.entries import make_entries, misfits
+from attractor.nodes.evaluation.pdst import Dataset, Subject, TestPhoto, read_dataset
 from attractor.nodes.evaluation.plan import limited, make_batches, make_plan, prompt_for, shard_of, shot_seed
 from attractor.nodes.evaluation.quick import quick_shots
 from attractor.trainer.concept import Embedding, PersonalizedToken

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from attractor.nodes.errors import UserError
-from attractor.nodes.evaluation.report.charts import NARROW, PICTURE, WIDE, _scale, bubble, curves, intervals
-from attractor.nodes.evaluation.report.files import make_csv, make_jsonl, make_markdown
+from attractor.nodes.evaluation.report.exports import make_csv, make_jsonl, make_markdown
+from attractor.nodes.evaluation.report.figures import NARROW, PICTURE, WIDE, _scale, bubble, curves, intervals
 from attractor.nodes.evaluation.report.gather import collect
-from attractor.nodes.evaluation.report.making import write
+from attractor.nodes.evaluation.report.make_report import write
 from attractor.nodes.evaluation.report.page import make_page
 from attractor.nodes.evaluation.report.sheet import draw_sheet, make_sheet
 from attractor.nodes.evaluation.report.tables import CEILING as CEILING_ROW

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from attractor.nodes.errors import UserError
 from attractor.nodes.host.managed import resolve_dtype
 from attractor.nodes.masking.boxes import Box
-from attractor.nodes.masking.models import SAM2, native_classes
 from attractor.nodes.masking.sam import load_sam2
 from attractor.nodes.masking.sam_checkpoint import _official_config
+from attractor.nodes.pretrained.model_files import SAM2, native_classes
 
 BOXES = [Box(10, 20, 50, 30), Box(60.5, 5, 30.25, 70), Box(0, 0, 120, 90)]
 CORNERS = [[10, 20, 60, 50], [60.5, 5, 90.75, 75], [0, 0, 120, 90]]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from attractor.nodes.evaluation.dataset import read_dataset
-from toy_world import judges, models, pdst, scenes, train_judges
+from attractor.nodes.evaluation.pdst import read_dataset
+from toy_world import judges, models, scenes, toy_subjects, train_judges
 from toy_world.autoencoder import Autoencoder
 
 pytestmark = pytest.mark.one_host
@@ -68,8 +68,8 @@ def test_missing_weights_are_said_with_the_command_that_makes_them(tmp_path, mon
 
 
 def test_the_data_set_is_whole_and_its_cutouts_are_the_subject(tmp_path):
-    toy = pdst.toy_subject(0)
-    pdst.write_subject(toy, tmp_path / "toy", tmp_path / "cutouts")
+    toy = toy_subjects.toy_subject(0)
+    toy_subjects.write_subject(toy, tmp_path / "toy", tmp_path / "cutouts")
     (subject,) = read_dataset(tmp_path / "toy").subjects
     assert (subject.name, subject.super_category, subject.kind) == ("monster-1", "monster", "living")
     assert (len(subject.train), len(subject.test), len(subject.test[0].captions)) == (5, 10, 10)
@@ -77,7 +77,7 @@ def test_the_data_set_is_whole_and_its_cutouts_are_the_subject(tmp_path):
 
 
 def test_the_judge_knows_every_attribute_of_a_scene():
-    toy = pdst.toy_subject(0)
+    toy = toy_subjects.toy_subject(0)
     truth = judges.truth(toy.test[0])
     assert set(truth) == set(judges.ATTRIBUTES)
     assert judges.ATTRIBUTES["colour"][truth["colour"]] == toy.subject.colour

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def server_packs():
-    return {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"}
+    return {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "support" / "test_nodes"}
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from toy_world import pdst
+from toy_world import toy_subjects
 
 pytestmark = pytest.mark.one_host
 
@@ -36,13 +36,13 @@ def test_it_leaves_token_chart_report_and_a_contact_sheet(demo, tmp_path, capsys
 
 
 def test_a_step_that_fails_ends_it_with_the_servers_error(demo, tmp_path, monkeypatch, host_root):
-    write = pdst.write_subject
+    write = toy_subjects.write_subject
 
     def broken(toy, root, cutouts):
         write(toy, root, cutouts)
         (cutouts / toy.name / "02.png").write_bytes(b"no picture")
 
-    monkeypatch.setattr(pdst, "write_subject", broken)
+    monkeypatch.setattr(toy_subjects, "write_subject", broken)
     with pytest.raises(SystemExit, match="(?s)AttractorLoadSubjectImages: .*02.png"):
         demo.main(["--output", str(tmp_path / "output")], tmp_path / "server")
     assert not (tmp_path / "output" / "demo.png").exists()

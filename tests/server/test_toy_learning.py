@@ -13,7 +13,7 @@ from comfy_client import ComfyClient
 from toy_world.bench import driver, grid, runs
 from toy_world.bench.table import Table
 from toy_world.judges import load_judge
-from toy_world.pdst import toy_subject
+from toy_world.toy_subjects import toy_subject
 
 pytestmark = pytest.mark.one_host
 

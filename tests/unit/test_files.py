@@ -8,8 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from attractor.trainer.concept import Embedding, PersonalizedToken, placeholder_problem, represent
-from attractor.trainer.files import replacing
 from attractor.trainer.mapper import NeTIMapper
+from attractor.trainer.storage import replacing
 from attractor.trainer.token_file import load_token, save_embedding, save_token
 
 

@@ -15,7 +15,7 @@ from attractor.trainer.dataset import (
     step_generator,
 )
 from attractor.trainer.losses import info_nce, masked_loss
-from attractor.trainer.prompts import ONE_SLOT, TWO_SLOTS
+from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS
 from attractor.trainer.schedules import SCHEDULES, contrast_weight
 from attractor.trainer.settings import TrainingSettings
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attractor.trainer.settings import TrainingSettings, resolve_learning_rate
-from toy_world import pdst, scenes
+from toy_world import scenes, toy_subjects
 from toy_world.bench import claims, grid, report, runs
 from toy_world.bench.measures import MEASURES, confound_share, measure
 from toy_world.bench.table import ALONE, METRICS, TRAIN_METRICS, Table
@@ -29,20 +29,20 @@ def seen(scene):
 
 @pytest.mark.parametrize("index", range(4))
 def test_the_right_subject_in_the_right_setting_is_all_there_and_nothing_leaks(index):
-    toy = pdst.toy_subject(index)
+    toy = toy_subjects.toy_subject(index)
     for scene in toy.test:
         assert measure(seen(scene), toy, scene) == {"subject": 1.0, "leak": 0.0, "scene": 1.0}
 
 
 def test_the_training_photos_setting_leaks_and_is_not_the_captions():
-    toy = pdst.toy_subject(0)
+    toy = toy_subjects.toy_subject(0)
     for scene in toy.test:
         leaked = replace(scene, setting=toy.confound, gear="none")
         assert measure(seen(leaked), toy, scene) == {"subject": 1.0, "leak": 1.0, "scene": 0.0}
 
 
 def test_half_a_setting_leaks_too():
-    toy, scene = pdst.toy_subject(0), pdst.toy_subject(0).test[0]
+    toy, scene = toy_subjects.toy_subject(0), toy_subjects.toy_subject(0).test[0]
     for part in ("place", "tint"):
         half = replace(scene, setting=replace(scene.setting, **{part: getattr(toy.confound, part)}))
         found = measure(seen(half), toy, scene)
@@ -51,7 +51,7 @@ def test_half_a_setting_leaks_too():
 
 
 def test_each_wrong_attribute_costs_a_fifth_and_an_empty_scene_has_no_subject():
-    toy, scene = pdst.toy_subject(0), pdst.toy_subject(0).test[0]
+    toy, scene = toy_subjects.toy_subject(0), toy_subjects.toy_subject(0).test[0]
     for count, name in enumerate(("category", "colour", "pattern", "shape", "part"), 1):
         wrong = {**seen(scene), **dict.fromkeys(("category", "colour", "pattern", "shape", "part")[:count], "wrong")}
         assert measure(wrong, toy, scene)["subject"] == pytest.approx(1 - count / 5), name
@@ -59,7 +59,7 @@ def test_each_wrong_attribute_costs_a_fifth_and_an_empty_scene_has_no_subject():
 
 
 def test_gear_counts_where_the_caption_names_it_only():
-    toy = pdst.toy_subject(0)
+    toy = toy_subjects.toy_subject(0)
     worn = next(scene for scene in toy.test if scene.gear != "none")
     bare = next(scene for scene in toy.test if scene.gear == "none")
     assert measure(seen(replace(worn, gear="none")), toy, worn)["scene"] == pytest.approx(2 / 3)
@@ -130,13 +130,13 @@ def test_configurations_are_chosen_by_name_or_group_and_unknown_ones_are_refused
 
 
 def test_another_setting_is_another_run():
-    toy, plan = pdst.toy_subject(0), runs.Plan()
+    toy, plan = toy_subjects.toy_subject(0), runs.Plan()
     run = runs.Run(grid.CONFIGURATIONS["neti+"], toy, 0, plan)
-    others = [replace(run, seed=1), replace(run, toy=pdst.toy_subject(1)), replace(run, plan=replace(plan, steps=40)),
+    others = [replace(run, seed=1), replace(run, toy=toy_subjects.toy_subject(1)), replace(run, plan=replace(plan, steps=40)),
               replace(run, configuration=grid.CONFIGURATIONS["neti"]),
               replace(run, configuration=replace(run.configuration, changes={"tau": 0.1}))]  # fmt: skip
     assert len({other.key for other in (run, *others)}) == 6
-    assert runs.Run(grid.CONFIGURATIONS["neti+"], pdst.toy_subject(0), 0, plan).key == run.key
+    assert runs.Run(grid.CONFIGURATIONS["neti+"], toy_subjects.toy_subject(0), 0, plan).key == run.key
     assert replace(plan, evaluation=()).hash != plan.hash != replace(plan, steps=40).hash
 
 
@@ -244,7 +244,7 @@ def test_what_the_judge_sees_in_true_pictures_is_what_is_measured():
     """The right subject in the caption's setting against the same in the training photos' setting."""
     judge, right, leaked = load_judge(), [], []
     for index in range(4):
-        toy = pdst.toy_subject(index)
+        toy = toy_subjects.toy_subject(index)
         for scenes_of, found in ((toy.test, right), ([replace(s, setting=toy.train[0].setting) for s in toy.test], leaked)):
             pictures = torch.stack([torch.from_numpy(scenes.render(scene)[0] / 255).float() for scene in scenes_of])
             found += [measure(look, toy, scene) for look, scene in zip(judge.look(pictures), toy.test, strict=True)]

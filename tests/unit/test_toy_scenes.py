@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from toy_world import pdst, scenes
+from toy_world import scenes, toy_subjects
 
 
 def some(count, seed=0):
@@ -56,9 +56,9 @@ def test_a_caption_says_nothing_that_is_not_there():
 
 @pytest.mark.parametrize("index", range(12))
 def test_a_subject_of_the_data_set_is_unseen_and_its_training_photos_share_a_setting(index):
-    toy = pdst.toy_subject(index)
+    toy = toy_subjects.toy_subject(index)
     assert (toy.subject.colour, toy.subject.pattern) in scenes.UNSEEN_SUBJECTS
     assert len({(scene.setting.place, scene.setting.tint) for scene in toy.train}) == 1
     for scene in toy.test:
         assert scene.setting.place != toy.confound.place and scene.setting.tint != toy.confound.tint
-    assert len({scene.setting.seed for scene in (*toy.train, *toy.test)}) == pdst.TRAIN + pdst.TEST
+    assert len({scene.setting.seed for scene in (*toy.train, *toy.test)}) == toy_subjects.TRAIN + toy_subjects.TEST

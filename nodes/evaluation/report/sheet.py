@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageOps
 
-from ..dataset import SLOT
+from ..pdst import SLOT
 from ..statistics import Key
 from .drawing import LIGHT, _font
 from .gather import Collected, Image, System

@@ -37,7 +37,7 @@ def make_server(host: str, folder: Path, number: int) -> ComfyServer:
     for shared in ("models", "input"):
         (folder / shared).mkdir(parents=True, exist_ok=True)
         link(folder / shared, base / shared)
-    packs = {"attractor": _ROOT, "attractor_test_nodes": _ROOT / "tests" / "test_nodes"}
+    packs = {"attractor": _ROOT, "attractor_test_nodes": _ROOT / "tests" / "support" / "test_nodes"}
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return ComfyServer(host, base, packs, options=["--cpu", "--output-directory", str(folder / "output")], env=environment)
 

@@ -1,7 +1,7 @@
 """What only a world with ground truth can measure: is it the subject, did the photos' setting leak, is the caption's there?"""
 
-from ..pdst import ToySubject
 from ..scenes import Scene
+from ..toy_subjects import ToySubject
 
 MEASURES = ("subject", "leak", "scene")
 DEFINITIONS = {

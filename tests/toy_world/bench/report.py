@@ -8,7 +8,7 @@ from pathlib import Path
 from . import grid, measures
 from .claims import Claim, make_claims
 from .runs import Run, result_path
-from .sheet import write_sheets
+from .sheets import write_sheets
 from .table import ALONE, METRICS, TRAIN_METRICS, Table, difference
 
 COLUMNS = (*METRICS, *TRAIN_METRICS, *measures.MEASURES, ALONE)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from comfy_client import Graph
 
-from .. import pdst
+from .. import toy_subjects
 from ..judges import Judge, write_encoders
 from . import grid
 from .measures import confound_share, measure
@@ -40,7 +40,7 @@ class Plan:
 @dataclass(frozen=True)
 class Run:
     configuration: grid.Configuration
-    toy: pdst.ToySubject
+    toy: toy_subjects.ToySubject
     seed: int
     plan: Plan
 
@@ -62,11 +62,11 @@ class Run:
         return f"{self.configuration.name}, {self.toy.name}, seed {self.seed}"
 
 
-def write_world(root: Path, toys: list[pdst.ToySubject], host: str) -> None:
+def write_world(root: Path, toys: list[toy_subjects.ToySubject], host: str) -> None:
     """Data set, cut-outs and encoders, where servers with these `models` and `input` folders find them."""
     for toy in toys:
-        if not (root / "models" / "pdst" / pdst.DATASET / toy.name / "meta.json").exists():
-            pdst.write_subject(toy, root / "models" / "pdst" / pdst.DATASET, root / "input")
+        if not (root / "models" / "pdst" / toy_subjects.DATASET / toy.name / "meta.json").exists():
+            toy_subjects.write_subject(toy, root / "models" / "pdst" / toy_subjects.DATASET, root / "input")
     if not (root / "models" / "evaluation" / "toy-dino").exists():
         write_encoders(root / "models" / "evaluation", host)
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 BUDGET = 0.05
 
 
@@ -61,7 +61,7 @@ def main() -> int:
     for old in (base / "models" / "pdst", base / "output" / "pdst"):
         shutil.rmtree(old, ignore_errors=True)
     write_subject(base / "models" / "pdst" / "bench", "cat", test=1, captions=1)
-    packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "test_nodes"}
+    packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "support" / "test_nodes"}
     options = [] if torch.accelerator.is_available() else ["--cpu"]
     with ComfyServer(os.environ["COMFYUI_PATH"], base, packs, options=options) as server:
         comfy = ComfyClient(server.url)

@@ -5,30 +5,30 @@ import itertools
 import torch
 from comfy_api.latest import io, ui
 
-from ..trainer.concept import placeholder_problem
-from ..trainer.dataset import cache_photos
-from ..trainer.loop import build_trainer
-from ..trainer.schedules import SCHEDULES
-from ..trainer.settings import (
+from ...trainer.concept import placeholder_problem
+from ...trainer.dataset import cache_photos
+from ...trainer.loop import build_trainer
+from ...trainer.schedules import SCHEDULES
+from ...trainer.settings import (
     LEARNING_RATE_PRESETS,
     METHODS,
     TrainingSettings,
     fingerprint,
     resolve_learning_rate,
 )
-from ..trainer.token_file import load_token
-from .chart import to_picture, to_tensor
-from .errors import UserError
-from .heldout import HeldOut, held_out_problems
-from .host import folders
-from .host.checks import clip_problems, model_problems, vae_problems
-from .host.progress import Progress
-from .host.sampling import Sampling, training_maker
-from .host.text import HostTextEncoder
-from .host.training import load_for_training, plan_memory, private_models, shrink
+from ...trainer.token_file import load_token
+from ..errors import UserError
+from ..host import folders
+from ..host.checks import clip_problems, model_problems, vae_problems
+from ..host.private_models import load_for_training, plan_memory, private_models, shrink
+from ..host.progress import Progress
+from ..host.sampling import Sampling, training_maker
+from ..host.text_encoder import HostTextEncoder
+from ..link_types import EvaluationEncodersType, PdstDatasetType, PersonalizedTokenType
+from .charts import to_picture, to_tensor
+from .held_out import HeldOut, held_out_problems
 from .photos import as_list, photo_problems, resize_photos
 from .run import Run, Schedule
-from .types import EvaluationEncodersType, PdstDatasetType, PersonalizedTokenType
 
 _FREE_DISK = 200 * 1024**2  # bytes; a NeTI+ run of five photos writes about 60 MB and 14 MB a checkpoint
 _CHECKPOINTING = ("auto", "on", "off")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..trainer.dataset import mask_problems
+from ...trainer.dataset import mask_problems
 
 _STEP = 64  # the U-Net halves latents three times: sides are multiples of 8 latents
 

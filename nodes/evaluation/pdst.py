@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import UserError
-from ..masking.pictures import natural_order
-from .alike import Look, look_at, same_photo
+from ..pictures import natural_order
+from .same_photo import Look, look_at, same_photo
 
 KINDS = ("living", "rigid")
 SLOT = "{}"

@@ -2,7 +2,7 @@
 
 from photographs import cat_photos
 
-from toy_world import pdst
+from toy_world import toy_subjects
 
 
 def add_batch(graph, images):
@@ -61,7 +61,8 @@ def encode(graph, clip, text):
 
 def add_toy_dataset(graph, subject):
     """A subject of the toy world's PDST, with all captions."""
-    return graph.add("AttractorLoadPDST", folder=f"pdst/{pdst.DATASET}", subjects=subject, captions_per_photo=pdst.CAPTIONS)
+    return graph.add("AttractorLoadPDST", folder=f"pdst/{toy_subjects.DATASET}", subjects=subject, 
+                     captions_per_photo=toy_subjects.CAPTIONS)
 
 
 def add_toy_evaluation(graph, loader, subject, **inputs):

@@ -12,9 +12,9 @@ from torch import Tensor
 from ...trainer.token_file import load_token
 from ..errors import UserError
 from ..host import folders
-from ..masking.pictures import read_picture
-from ..types import PdstDatasetType, PersonalizedTokenType
-from .dataset import Dataset, looks_like_dataset, read_dataset
+from ..link_types import PdstDatasetType, PersonalizedTokenType
+from ..pictures import read_picture
+from .pdst import Dataset, looks_like_dataset, read_dataset
 
 CATEGORY = "attractor/evaluation"
 ALL = "all"

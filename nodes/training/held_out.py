@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..trainer.dataset import Photos
-from ..trainer.files import replacing
-from ..trainer.settings import fingerprint
-from .errors import UserError
-from .evaluation.alike import look_at, look_at_pixels, same_photo
-from .evaluation.dataset import Dataset, Subject
-from .evaluation.encoders import EvaluationEncoders
-from .evaluation.metrics import References, references
-from .evaluation.quick import quick_scores
-from .masking.pictures import read_picture
+from ...trainer.dataset import Photos
+from ...trainer.settings import fingerprint
+from ...trainer.storage import replacing
+from ..errors import UserError
+from ..evaluation.encoders import EvaluationEncoders
+from ..evaluation.metrics import References, references
+from ..evaluation.pdst import Dataset, Subject
+from ..evaluation.quick import quick_scores
+from ..evaluation.same_photo import look_at, look_at_pixels, same_photo
+from ..pictures import read_picture
 from .photos import fit
 
 

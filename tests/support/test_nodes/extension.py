@@ -67,7 +67,7 @@ class TestToyWorld(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        tests = str(Path(__file__).resolve().parents[1])
+        tests = str(Path(__file__).resolve().parents[2])
         if tests not in sys.path:
             sys.path.append(tests)  # at the end: no folder of ours may hide a module of the host's
         from toy_world import models

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from toy_world.bench import driver, grid, report, runs
-from toy_world.pdst import TRAIN, toy_subject
+from toy_world.toy_subjects import TRAIN, toy_subject
 
 pytestmark = pytest.mark.one_host
 

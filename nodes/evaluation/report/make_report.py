@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from ....trainer.files import replacing
+from ....trainer.storage import replacing
 from ...errors import UserError
-from ..dataset import brief
+from ..pdst import brief
 from ..statistics import Bootstrap
-from .charts import NARROW, PICTURE, WIDE, bubble, curves, intervals
-from .files import make_csv, make_jsonl, make_markdown
+from .exports import make_csv, make_jsonl, make_markdown
+from .figures import NARROW, PICTURE, WIDE, bubble, curves, intervals
 from .gather import Collected, collect
 from .page import make_page
 from .sheet import draw_sheet, make_sheet

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from comfy_api.latest import io, ui
 
-from ...chart import to_tensor
-from ...errors import UserError
-from ...host import folders
-from ...types import PdstResultsType
-from ..results import result_stamps
-from . import GROUPINGS, SHEETS
+from ..errors import UserError
+from ..host import folders
+from ..link_types import PdstResultsType
+from ..training.charts import to_tensor
+from .report import GROUPINGS, SHEETS
+from .results import result_stamps
 
 _DEFAULTS = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
 
@@ -49,7 +49,7 @@ class PDSTReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, evaluations: str, name: str, y_axis: str, contact_sheet: str, results=None, **inputs) -> io.NodeOutput:
-        from .making import make_report  # only now: ComfyUI's start need not wait for drawing and writing
+        from .report.make_report import make_report  # only now: ComfyUI's start need not wait for drawing and writing
 
         paths = _folders(results, evaluations)
         settings = {**_DEFAULTS, **inputs, "y_axis": y_axis, "contact_sheet": contact_sheet}

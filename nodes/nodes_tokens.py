@@ -11,11 +11,11 @@ from ..trainer.token_file import load_token, save_embedding, save_token
 from .errors import UserError
 from .host import folders
 from .host.checks import clip_problems, model_problems
-from .host.clip import PersonalizedCLIP
-from .host.model import personalize_model
 from .host.payload import AppliedToken
-from .host.text import HostTextEncoder
-from .types import PersonalizedTokenType
+from .host.personalized_clip import PersonalizedCLIP
+from .host.personalized_model import personalize_model
+from .host.text_encoder import HostTextEncoder
+from .link_types import PersonalizedTokenType
 
 CATEGORY = "attractor"
 

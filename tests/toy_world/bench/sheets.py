@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..pdst import DATASET
+from ..toy_subjects import DATASET
 from . import grid
 from .runs import Run
 from .table import Table

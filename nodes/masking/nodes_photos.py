@@ -9,9 +9,9 @@ from PIL import Image
 from ..errors import UserError
 from ..host import folders
 from ..host.progress import Progress
-from ..photos import as_list
+from ..pictures import natural_order, read_picture
+from ..training.photos import as_list
 from .cropping import WHERE, crop, empty_mask, square_around, subject_box
-from .pictures import natural_order, read_picture
 
 _OPAQUE, _TRANSPARENT, _IGNORED = "opaque is the subject", "transparent is the subject", "ignored"
 _STOP, _SKIP = "stop", "leave out"

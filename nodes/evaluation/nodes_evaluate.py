@@ -6,20 +6,20 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...trainer.concept import placeholder_problem
-from ..chart import to_tensor
 from ..errors import UserError
 from ..host import folders
 from ..host.checks import clip_problems, model_problems, vae_problems
 from ..host.identity import clip_identity, model_identity, token_identity, vae_identity
 from ..host.progress import Progress
 from ..host.sampling import SAMPLERS, SCHEDULERS, Sampling, evaluation_maker
-from ..host.text import HostTextEncoder
-from ..types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, PersonalizedTokenType
+from ..host.text_encoder import HostTextEncoder
+from ..link_types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, PersonalizedTokenType
+from ..training.charts import to_tensor
 from .entries import Entry, make_entries, misfits
-from .loading import CATEGORY
+from .evaluation import Evaluation, Options, disk_problems
+from .nodes_dataset import CATEGORY
 from .plan import limited
 from .results import known_tokens, result_stamps
-from .run import Evaluation, Options, disk_problems
 
 _DEFAULTS = {"negative": "", "metrics": True, "pairs": "", "labels": "", "max_photos": 0, "max_captions": 0, "shard": 1,
              "shards": 1, "start_over": False}

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ...trainer.files import replacing
+from ...trainer.storage import replacing
 from ..errors import UserError
 from ..host import folders
 from ..host.progress import Progress
-from ..masking.pictures import natural_order, read_picture
-from ..types import Florence2Type
-from .alike import look_at, same_photo
+from ..link_types import Florence2Type
+from ..pictures import natural_order, read_picture
 from .captions import is_edited, subject_words, write_drafts
-from .dataset import KINDS, UNREADABLE, brief, captions_path, pictures, subject_names
-from .loading import CATEGORY, folder_input, known_folder
+from .nodes_dataset import CATEGORY, folder_input, known_folder
+from .pdst import KINDS, UNREADABLE, brief, captions_path, pictures, subject_names
+from .same_photo import look_at, same_photo
 
 _FEWEST = 6
 _BY_NAME, _SHUFFLED = "by name", "shuffled"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..trainer.checkpoint import CannotResume, load_state, save_state
-from ..trainer.files import replacing
-from ..trainer.loop import NonFiniteLoss, StepResult, Trainer
-from ..trainer.token_file import save_token
-from .chart import beside, draw_chart
-from .errors import UserError
-from .heldout import ScoreLog
-from .host.progress import Interrupted, Progress, is_out_of_memory
+from ...trainer.checkpoint import CannotResume, load_state, save_state
+from ...trainer.loop import NonFiniteLoss, StepResult, Trainer
+from ...trainer.storage import replacing
+from ...trainer.token_file import save_token
+from ..errors import UserError
+from ..host.progress import Interrupted, Progress, is_out_of_memory
+from .charts import beside, draw_chart
+from .held_out import ScoreLog
 
 STATE_FILE = "resume.state"
 PREVIEW_SECONDS = 2.0
@@ -153,7 +153,7 @@ class Run:
 
     def overfitting_curve(self) -> Image.Image:
         """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
-        from .evaluation.report.charts import training_curve  # only now: ComfyUI's start need not wait for drawing
+        from ..evaluation.report.figures import training_curve  # only now: ComfyUI's start need not wait for drawing
 
         if self._curve is None:
             best, why = self.score_log.best(), self.score_log.why_empty()

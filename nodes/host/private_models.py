@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
 from .injection import context_patch
-from .text import HostTextEncoder, force_differentiable_attention
+from .text_encoder import HostTextEncoder, force_differentiable_attention
 
 FP16_LOSS_SCALE = 2.0**12
 

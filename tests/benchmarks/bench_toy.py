@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 BASE = ROOT / ".dev" / "bench" / "toy"
 
 
@@ -31,7 +31,7 @@ def main() -> int:
     import torch
 
     from toy_world.bench import driver, grid, report, runs
-    from toy_world.pdst import toy_subject
+    from toy_world.toy_subjects import toy_subject
 
     host = os.environ["COMFYUI_PATH"]
     torch.set_num_threads(1)

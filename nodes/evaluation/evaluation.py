@@ -9,18 +9,18 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...trainer.files import replacing
-from ..chart import beside, to_picture
+from ...trainer.storage import replacing
 from ..errors import UserError
 from ..host.folders import free_bytes
 from ..host.progress import Progress, is_out_of_memory
-from ..masking.pictures import read_picture
-from .dataset import SLOT, Subject
+from ..pictures import read_picture
+from ..training.charts import beside, to_picture
 from .encoders import EvaluationEncoders
 from .entries import Entry
 from .metrics import References, mean_scores, references, score
-from .pixels import in_8_bits
+from .pdst import SLOT, Subject
 from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
+from .preprocessing import in_8_bits
 from .results import (
     FORMAT,
     VERSION,

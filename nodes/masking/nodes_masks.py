@@ -3,10 +3,10 @@
 import torch
 from comfy_api.latest import io, ui
 
-from ..chart import to_tensor
 from ..errors import UserError
 from ..host.progress import Progress
-from ..types import Florence2Type, Sam2Type
+from ..link_types import Florence2Type, Sam2Type
+from ..training.charts import to_tensor
 from .boxes import CHOICES, Detection, parse_boxes, read_boxes
 from .masks import NOTHING_FOUND, Choices, mask_images
 from .recent import ask, digest

@@ -3,7 +3,7 @@
 import pytest
 
 from attractor.trainer.conditioning import Slot, build_prompt
-from attractor.trainer.prompts import ONE_SLOT, TWO_SLOTS
+from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS
 
 
 class WordText:

@@ -7,7 +7,7 @@ sam2/taught.safetensors   the same weights as one safetensors file
 sam2/taught.yaml          the configuration of both
 sam2/taught               transformers' converted format, the same weights
 
-It has learnt to segment what tests/rendered_scenes.py draws, and nothing else: the subject that fills a box, not its equals
+It has learnt to segment what rendered_scenes.py draws, and nothing else: the subject that fills a box, not its equals
 beside it. Of the three masks that it offers for a box, one is right where the subject lies left of the middle, one where it
 lies right, and one never: only the predicted IoU tells which. Seeded; a minute and a half on one core.
 """

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..masking.pictures import read_picture
+from ..pictures import read_picture
 
 _SIDE = 8
 _SAME_SHAPE = 0.04  # of the aspect ratio: a resized photo's sides are rounded

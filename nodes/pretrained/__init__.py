@@ -1,0 +1,1 @@
+"""Models of others, for masking and evaluation: found on disk first, downloaded when asked for."""
