@@ -17,5 +17,10 @@ class AttractorExtension(ComfyExtension):
 
     async def get_node_list(self):
         return [
-            TrainAttractorEmbedding, LoadNeTIMapper, ApplyPersonalizedToken, SavePersonalizedToken, *MASKING, *EVALUATION,
+            TrainAttractorEmbedding,
+            LoadNeTIMapper,
+            ApplyPersonalizedToken,
+            SavePersonalizedToken,
+            *MASKING,
+            *EVALUATION,
         ]

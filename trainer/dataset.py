@@ -69,11 +69,15 @@ def mask_problems(masks: list[Tensor]) -> list[str]:
     for i, mask in enumerate(masks):
         share, name = mask.float().mean().item(), f"image {i + 1}"
         if share < 1e-4:
-            found.append(f"masks: the mask of {name} is empty, so there is no subject to learn from. Paint or "
-                         "detect the subject in it, or leave the image out.")
+            found.append(
+                f"masks: the mask of {name} is empty, so there is no subject to learn from. Paint or "
+                "detect the subject in it, or leave the image out."
+            )
         elif share > 1 - 1e-4:
-            found.append(f"masks: the mask of {name} covers the whole image, so there is no background for the "
-                         "attractor. Mask the subject only (MASK is 1 on the subject), or leave the image out.")
+            found.append(
+                f"masks: the mask of {name} covers the whole image, so there is no background for the "
+                "attractor. Mask the subject only (MASK is 1 on the subject), or leave the image out."
+            )
     return found
 
 

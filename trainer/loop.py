@@ -159,9 +159,7 @@ class Trainer:
                 continue
             kept = None
             if generator is not None and isinstance(concept, NeTIMapper) and self.settings.nested_dropout > 0:
-                kept = draw_nested_dropout(
-                    len(index), self.layers, generator, self.settings.nested_dropout, concept.hidden
-                )
+                kept = draw_nested_dropout(len(index), self.layers, generator, self.settings.nested_dropout, concept.hidden)
             drawn[name] = index, kept
         return drawn
 
@@ -202,8 +200,10 @@ class Trainer:
         )
         settings = self.settings
         return info_nce(
-            context_k[:, sample, subject_at], context_k[:, sample, attractor_at],
-            settings.tau, settings.normalize_contrast,
+            context_k[:, sample, subject_at],
+            context_k[:, sample, attractor_at],
+            settings.tau,
+            settings.normalize_contrast,
         )
 
     def _predict(self, batch: Batch, samples: list[int], k: Tensor, v: Tensor) -> Tensor:
@@ -217,9 +217,7 @@ class Trainer:
         """Eq. 4 for U-Net rows: (rows,) masked losses; joint prompts, and methods without attractor, unmasked."""
         device = self.unet.device
         subject_mask = batch.masks[samples].to(device)
-        mask = torch.stack([
-            self._mask(pool, subject_mask[i]) for i, pool in enumerate(pools)
-        ])
+        mask = torch.stack([self._mask(pool, subject_mask[i]) for i, pool in enumerate(pools)])
         return masked_loss(predicted, batch.noise[samples].to(device), mask, self.settings.loss_mean)
 
     def _prior_losses(self, batch: Batch, samples: list[int], templates: list[int], predicted: Tensor) -> Tensor:
@@ -285,9 +283,7 @@ class Trainer:
         peak = 0.0
         if settings.uses_contrast:
             contrast = self._contrast(context_k, prompts, len(batch.photos), batch.photos)
-            peak = settings.contrast_weight * contrast_weight(
-                settings.contrast_schedule, self.step_count, settings.steps
-            )
+            peak = settings.contrast_weight * contrast_weight(settings.contrast_schedule, self.step_count, settings.steps)
             losses["contrast"] = contrast.item()
             roots.append(contrast)
             grads.append(torch.full_like(contrast, peak))
@@ -424,8 +420,7 @@ def build_trainer(
         generator = step_generator(settings.seed, f"init {index}")
         if mapper:
             seed = int(torch.randint(2**31, (), generator=generator))
-            return NeTIMapper(text.width, norm_scale=word.norm().item(), seed=seed,
-                              nested_dropout=settings.nested_dropout)
+            return NeTIMapper(text.width, norm_scale=word.norm().item(), seed=seed, nested_dropout=settings.nested_dropout)
         noise = 0.0 if index < 0 else random_like(word, settings.attractor_noise, generator)
         return Embedding((word + noise)[None])
 

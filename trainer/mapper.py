@@ -51,14 +51,33 @@ class NeTIMapper(nn.Module):
     """
 
     def __init__(
-        self, width: int = 768, *, bypass: bool = True, positional: bool = True, norm_scale: float | None = None,
-        hidden: int = 128, num_w: int = 1024, sigma_t: float = 0.03, sigma_l: float = 2.0, time_anchors: int = 10,
-        layers: int = 16, nested_dropout: float = 0.5, seed: int | None = None,
+        self,
+        width: int = 768,
+        *,
+        bypass: bool = True,
+        positional: bool = True,
+        norm_scale: float | None = None,
+        hidden: int = 128,
+        num_w: int = 1024,
+        sigma_t: float = 0.03,
+        sigma_l: float = 2.0,
+        time_anchors: int = 10,
+        layers: int = 16,
+        nested_dropout: float = 0.5,
+        seed: int | None = None,
     ):
         super().__init__()
         self.config = {
-            "width": width, "bypass": bypass, "positional": positional, "norm_scale": norm_scale, "hidden": hidden,
-            "num_w": num_w, "sigma_t": sigma_t, "sigma_l": sigma_l, "time_anchors": time_anchors, "layers": layers,
+            "width": width,
+            "bypass": bypass,
+            "positional": positional,
+            "norm_scale": norm_scale,
+            "hidden": hidden,
+            "num_w": num_w,
+            "sigma_t": sigma_t,
+            "sigma_l": sigma_l,
+            "time_anchors": time_anchors,
+            "layers": layers,
             "nested_dropout": nested_dropout,
         }
         self.width, self.hidden, self.norm_scale, self.nested_dropout = width, hidden, norm_scale, nested_dropout
@@ -69,8 +88,12 @@ class NeTIMapper(nn.Module):
             self.input_layer = nn.Linear(2 * num_w, time_anchors * layers) if positional else nn.Identity()
             entry = time_anchors * layers if positional else 2
             self.net = nn.Sequential(
-                nn.Linear(entry, hidden), nn.LayerNorm(hidden), nn.LeakyReLU(),
-                nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.LeakyReLU(),
+                nn.Linear(entry, hidden),
+                nn.LayerNorm(hidden),
+                nn.LeakyReLU(),
+                nn.Linear(hidden, hidden),
+                nn.LayerNorm(hidden),
+                nn.LeakyReLU(),
             )
             self.output_layer = nn.Linear(hidden, width * (2 if bypass else 1))
         if positional:
@@ -104,9 +127,7 @@ class NeTIMapper(nn.Module):
         return output[:, : self.width], output[:, self.width :] if self.config["bypass"] else None
 
 
-def draw_nested_dropout(
-    rows: int, calls: int, generator: torch.Generator, probability: float, hidden: int
-) -> Tensor:
+def draw_nested_dropout(rows: int, calls: int, generator: torch.Generator, probability: float, hidden: int) -> Tensor:
     """Hidden units kept (calls, rows) int64: one gate a call, one index in 0..hidden-1 a row if it opens.
 
     Draws the same amount of random numbers whatever the gates say.

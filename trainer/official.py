@@ -81,8 +81,9 @@ def load_official_mapper(path: str | os.PathLike) -> tuple[NeTIMapper, dict]:
         data = content["cfg"].get("data", {})
         mapper = _mapper_of(state, options, encoder)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path.name} is no official NeTI mapper, or an incomplete one ({error}). Choose another file "
-                         "or get it again.") from error
+        raise ValueError(
+            f"{path.name} is no official NeTI mapper, or an incomplete one ({error}). Choose another file or get it again."
+        ) from error
     if not all(torch.isfinite(value).all() for value in mapper.state_dict().values()):
         raise ValueError(f"{path.name} holds numbers that are not finite: its training diverged. Choose an earlier checkpoint.")
     return mapper, {
@@ -101,11 +102,20 @@ def _mapper_of(state: dict[str, Tensor], options: dict, encoder: object) -> NeTI
     if positional:
         own |= {f"input_layer.{kind}": state[f"input_layer.{kind}"].clone() for kind in ("weight", "bias")}
         own["encoder.w"] = _frequencies(state, encoder).float().clone()
-        shape = {"num_w": len(own["encoder.w"]), "time_anchors": options["num_pe_time_anchors"],
-                 "sigma_t": options["pe_sigmas"]["sigma_t"], "sigma_l": options["pe_sigmas"]["sigma_l"]}
+        shape = {
+            "num_w": len(own["encoder.w"]),
+            "time_anchors": options["num_pe_time_anchors"],
+            "sigma_t": options["pe_sigmas"]["sigma_t"],
+            "sigma_l": options["pe_sigmas"]["sigma_l"],
+        }
     mapper = NeTIMapper(
-        width, bypass=options["output_bypass"], positional=positional, norm_scale=options["target_norm"],
-        hidden=len(own["net.0.bias"]), seed=0, **shape,
+        width,
+        bypass=options["output_bypass"],
+        positional=positional,
+        norm_scale=options["target_norm"],
+        hidden=len(own["net.0.bias"]),
+        seed=0,
+        **shape,
         nested_dropout=options["nested_dropout_prob"] if options["use_nested_dropout"] else 0.0,
     )
     mapper.load_state_dict(own)

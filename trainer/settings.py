@@ -121,8 +121,17 @@ class TrainingSettings:
         for name in ("learning_rate", "tau"):
             if not 0 < getattr(self, name) < math.inf:  # false for NaN, too
                 found.append(f"{name} is {getattr(self, name)}: use a number above 0.")
-        for name in ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "prior_weight",
-                     "weight_decay", "attractor_noise", "mask_dilation", "micro_batch"):
+        for name in (
+            "subject_weight",
+            "background_weight",
+            "joint_weight",
+            "contrast_weight",
+            "prior_weight",
+            "weight_decay",
+            "attractor_noise",
+            "mask_dilation",
+            "micro_batch",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 found.append(f"{name} is {getattr(self, name)}: use a number, 0 or more.")
         if not 0 <= self.nested_dropout <= 1:
@@ -132,8 +141,10 @@ class TrainingSettings:
         if self.uses_prior and self.subject_weight == 0:
             found.append("prior_weight is for subject prompts, and subject_weight is 0: raise it, or set prior_weight to 0.")
         if self.uses_contrast and self.batch_size < 2:
-            found.append("batch_size is 1, and the InfoNCE loss compares the samples of a batch: use 2 or more "
-                         "(micro_batch, not batch_size, saves memory), or set contrast_weight to 0.")
+            found.append(
+                "batch_size is 1, and the InfoNCE loss compares the samples of a batch: use 2 or more "
+                "(micro_batch, not batch_size, saves memory), or set contrast_weight to 0."
+            )
         return found
 
     def to_dict(self) -> dict:

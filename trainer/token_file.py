@@ -31,8 +31,13 @@ def save_token(token: PersonalizedToken, path: str | os.PathLike) -> None:
             tensors[f"{name}.{key}"] = value.detach().cpu().contiguous().clone()
         configs[name] = concept.config if isinstance(concept, NeTIMapper) else {"vectors": concept.count}
     header = {
-        "format": FORMAT, "version": VERSION, "kind": token.kind, "placeholder": token.placeholder,
-        "super_category": token.super_category, "width": token.width, "representations": configs,
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": token.kind,
+        "placeholder": token.placeholder,
+        "super_category": token.super_category,
+        "width": token.width,
+        "representations": configs,
         "record": token.record,
     }
     with replacing(path) as temporary:
@@ -83,17 +88,23 @@ def _load_safetensors(path: Path) -> PersonalizedToken:
     try:
         header = json.loads(metadata["attractor"])
         if header["format"] != FORMAT or header["version"] > VERSION:
-            raise ValueError(f"{path.name} has format {header['format']} version {header['version']}; this version "
-                             f"of the pack reads {FORMAT} up to {VERSION}: update the pack.")
+            raise ValueError(
+                f"{path.name} has format {header['format']} version {header['version']}; this version "
+                f"of the pack reads {FORMAT} up to {VERSION}: update the pack."
+            )
         concepts = {
-            name: _rebuild(config, {k.removeprefix(f"{name}."): v for k, v in tensors.items()
-                                    if k.startswith(f"{name}.")})
+            name: _rebuild(config, {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
             for name, config in header["representations"].items()
         }
         attractors = [concepts[f"attractor_{i}"] for i in range(len(concepts) - 1)]
         return PersonalizedToken(
-            header["placeholder"], header["super_category"], header["kind"], header["width"],
-            concepts["subject"], tuple(attractors), header["record"],
+            header["placeholder"],
+            header["super_category"],
+            header["kind"],
+            header["width"],
+            concepts["subject"],
+            tuple(attractors),
+            header["record"],
         )
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} is damaged: its header or tensors do not fit ({error}). Get it again.") from error
@@ -114,7 +125,11 @@ def _load_official(path: Path) -> PersonalizedToken:
     if companion.stem != path.stem and companion.is_file():
         placeholder = next(iter(load_learned_embeds(companion)), placeholder)
     return PersonalizedToken(
-        placeholder or f"<{path.stem}>", info["super_category"] or "", "neti", mapper.width, mapper,
+        placeholder or f"<{path.stem}>",
+        info["super_category"] or "",
+        "neti",
+        mapper.width,
+        mapper,
         record={"source": "official NeTI checkpoint", **{k: v for k, v in info.items() if v is not None}},
     )
 
@@ -126,12 +141,18 @@ def _from_embeddings(path: Path, tensors: dict[str, Tensor]) -> PersonalizedToke
     name = names[0] if known or len(names) == 1 else None  # several of other names: a LoRA or a whole model
     vectors = tensors.get(name)
     if vectors is None or not 1 <= vectors.ndim <= 2 or not torch.is_floating_point(vectors):
-        raise ValueError(f"{path.name} holds no token: neither a personalised token of this pack nor the vectors "
-                         "of a Textual Inversion embedding. Choose a file that is one of these.")
+        raise ValueError(
+            f"{path.name} holds no token: neither a personalised token of this pack nor the vectors "
+            "of a Textual Inversion embedding. Choose a file that is one of these."
+        )
     vectors = vectors.reshape(-1, vectors.shape[-1])
     is_name = name.startswith("<") or name not in ("clip_l", "emb_params")
     placeholder = name if is_name and not any(c.isspace() for c in name) else f"<{path.stem}>"
     return PersonalizedToken(
-        placeholder, "", "textual_inversion", vectors.shape[1], Embedding(vectors),
+        placeholder,
+        "",
+        "textual_inversion",
+        vectors.shape[1],
+        Embedding(vectors),
         record={"source": "Textual Inversion embedding"},
     )

@@ -91,8 +91,11 @@ def write_drafts(
             _write(record, json.dumps(known, indent=1, sort_keys=True).encode())
             _write(path, content)
         captions = read_captions(path)
-        found = [f"{path.name}, caption {number} {flag}: {caption}" for number, caption in enumerate(captions, 1)
-                 for flag in flags(caption, words)]
+        found = [
+            f"{path.name}, caption {number} {flag}: {caption}"
+            for number, caption in enumerate(captions, 1)
+            for flag in flags(caption, words)
+        ]
         done.append(Draft(photo, captions, tuple(found), kept))
     return done
 

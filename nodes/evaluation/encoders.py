@@ -17,12 +17,18 @@ from .preprocessing import CLIP_NORM, IMAGENET_NORM, Preprocessing
 
 NONE = "none"
 CLIP = Family(
-    "CLIP", ("evaluation", "clip_vision"), ("clip",),
-    ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16", "openai/clip-vit-large-patch14"), field="clip",
+    "CLIP",
+    ("evaluation", "clip_vision"),
+    ("clip",),
+    ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16", "openai/clip-vit-large-patch14"),
+    field="clip",
 )
 DINO = Family(
-    "DINO", ("evaluation", "clip_vision"), ("vit", "dinov2", "dinov2_with_registers"),
-    ("facebook/dino-vits16", "facebook/dino-vitb16", "facebook/dinov2-small", "facebook/dinov2-base"), field="dino",
+    "DINO",
+    ("evaluation", "clip_vision"),
+    ("vit", "dinov2", "dinov2_with_registers"),
+    ("facebook/dino-vits16", "facebook/dino-vitb16", "facebook/dinov2-small", "facebook/dinov2-base"),
+    field="dino",
 )
 _DINO_CLASSES = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
 
@@ -129,8 +135,13 @@ def _projected(output) -> Tensor:
 def _exact():
     """float32 to the letter: cuDNN's convolutions would round to TF32, and the patch embedding is one."""
     own = torch.backends.cudnn  # all else stays as the host has set it
-    return own.flags(enabled=own.enabled, benchmark=own.benchmark, benchmark_limit=own.benchmark_limit,
-                     deterministic=own.deterministic, allow_tf32=False)
+    return own.flags(
+        enabled=own.enabled,
+        benchmark=own.benchmark,
+        benchmark_limit=own.benchmark_limit,
+        deterministic=own.deterministic,
+        allow_tf32=False,
+    )
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -201,20 +212,32 @@ class LoadEvaluationEncoders(io.ComfyNode):
             search_aliases=["clip score", "clip-i", "clip-t", "dino", "metrics", "pdst"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Combo.Input("clip", options=[*choices(CLIP), NONE], default=CLIP.repositories[0],
-                               tooltip="For CLIP-T and CLIP-I. From models/evaluation or models/clip_vision (a folder in "
-                                       "transformers' format); names that begin with openai/ can be downloaded. ViT-B/32 is "
-                                       "the protocol's: scores of another are not comparable. none: no CLIP scores."),
-                io.Combo.Input("dino", options=[*choices(DINO), NONE], default=DINO.repositories[0],
-                               tooltip="For DINO. From models/evaluation (a folder in transformers' format); names that "
-                                       "begin with facebook/ can be downloaded. dino-vits16 is the protocol's: scores of "
-                                       "another, DINOv2 too, are not comparable. none: no DINO score."),
-                io.Boolean.Input("download_if_missing", default=False,
-                                 tooltip="Fetch the named models from the Hugging Face hub into models/evaluation. A broken "
-                                         "download goes on when queued again."),
+                io.Combo.Input(
+                    "clip",
+                    options=[*choices(CLIP), NONE],
+                    default=CLIP.repositories[0],
+                    tooltip="For CLIP-T and CLIP-I. From models/evaluation or models/clip_vision (a folder in "
+                    "transformers' format); names that begin with openai/ can be downloaded. ViT-B/32 is "
+                    "the protocol's: scores of another are not comparable. none: no CLIP scores.",
+                ),
+                io.Combo.Input(
+                    "dino",
+                    options=[*choices(DINO), NONE],
+                    default=DINO.repositories[0],
+                    tooltip="For DINO. From models/evaluation (a folder in transformers' format); names that "
+                    "begin with facebook/ can be downloaded. dino-vits16 is the protocol's: scores of "
+                    "another, DINOv2 too, are not comparable. none: no DINO score.",
+                ),
+                io.Boolean.Input(
+                    "download_if_missing",
+                    default=False,
+                    tooltip="Fetch the named models from the Hugging Face hub into models/evaluation. A broken "
+                    "download goes on when queued again.",
+                ),
             ],
-            outputs=[EvaluationEncodersType.Output("encoders", tooltip="Wire to PDST Evaluate, or to training for held-out "
-                                                                       "scores.")],
+            outputs=[
+                EvaluationEncodersType.Output("encoders", tooltip="Wire to PDST Evaluate, or to training for held-out scores.")
+            ],
         )
 
     @classmethod

@@ -34,8 +34,14 @@ class Entry:
         if self.token is None:
             return None
         token = self.token
-        return {"placeholder": token.placeholder, "super_category": token.super_category, "kind": token.kind,
-                "method": method_of(token), "width": token.width, "run": run_of(token)}
+        return {
+            "placeholder": token.placeholder,
+            "super_category": token.super_category,
+            "kind": token.kind,
+            "method": method_of(token),
+            "width": token.width,
+            "run": run_of(token),
+        }
 
 
 def method_of(token: PersonalizedToken) -> str:
@@ -55,7 +61,12 @@ def run_of(token: PersonalizedToken) -> str | None:
 
 
 def make_entries(
-    tokens: list[PersonalizedToken], identities: list[str], dataset: Dataset, pairs: str, labels: str, floor: bool,
+    tokens: list[PersonalizedToken],
+    identities: list[str],
+    dataset: Dataset,
+    pairs: str,
+    labels: str,
+    floor: bool,
     known: frozenset[tuple[str, str]] = frozenset(),
 ) -> tuple[list[Entry], list[str]]:
     """Entries in the tokens' order, the floors of their subjects last; and what is wrong with the choice.
@@ -67,8 +78,10 @@ def make_entries(
     names, wrong = _labels(tokens, identities, labels, known)
     problems += wrong
     if not tokens and not floor:
-        problems.append("tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, or turn "
-                        "include_floor on.")
+        problems.append(
+            "tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, or turn "
+            "include_floor on."
+        )
     if problems:
         return [], problems
     entries = {}
@@ -83,12 +96,16 @@ def make_entries(
 
 def misfits(entries: list[Entry]) -> list[str]:
     """A line for each token whose subject is of another super-category than it was trained as."""
-    return list(dict.fromkeys(
-        f"Look again: {entry.token.placeholder} was trained as {entry.token.super_category!r}, and {entry.subject.name} is "
-        f"{entry.subject.super_category!r}. clip_t uses the latter."
-        for entry in entries if entry.token is not None and entry.token.super_category
-        and entry.token.super_category.strip().lower() != entry.subject.super_category.lower()
-    ))
+    return list(
+        dict.fromkeys(
+            f"Look again: {entry.token.placeholder} was trained as {entry.token.super_category!r}, and {entry.subject.name} is "
+            f"{entry.subject.super_category!r}. clip_t uses the latter."
+            for entry in entries
+            if entry.token is not None
+            and entry.token.super_category
+            and entry.token.super_category.strip().lower() != entry.subject.super_category.lower()
+        )
+    )
 
 
 def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple[list[Subject], list[str]]:
@@ -103,8 +120,10 @@ def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple
         subject = said.get(token.placeholder) or _guess(token, dataset)
         if subject is None:
             names = ", ".join(s.name for s in dataset.subjects)
-            problem = (f"pairs: which subject is {token.placeholder} ({token.super_category or 'no super-category'})? Neither "
-                       f"name nor super-category tells. Write {token.placeholder} = subject. Subjects: {names}.")
+            problem = (
+                f"pairs: which subject is {token.placeholder} ({token.super_category or 'no super-category'})? Neither "
+                f"name nor super-category tells. Write {token.placeholder} = subject. Subjects: {names}."
+            )
             problems += [problem] if problem not in problems else []
         else:
             found.append(subject)
@@ -155,8 +174,11 @@ def _labels(
             problems.append(f"labels: there are {len(tokens)} tokens and {len(lines)} labels. Write a line for each, or none.")
         if len(set(lines)) < len(lines):
             problems.append("labels: two are the same: give each token one of its own.")
-        problems += [f"labels: {line!r} cannot be a file's name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
-                     for line in lines if not re.fullmatch(r"\w[\w .+-]*", line) or line.startswith(FLOOR) or "-shard-" in line]
+        problems += [
+            f"labels: {line!r} cannot be a file's name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
+            for line in lines
+            if not re.fullmatch(r"\w[\w .+-]*", line) or line.startswith(FLOOR) or "-shard-" in line
+        ]
         return lines, problems
     labels = [_label(token) for token in tokens]
     different = {label: {i for i, other in zip(identities, labels, strict=True) if other == label} for label in labels}

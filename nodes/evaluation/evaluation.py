@@ -63,8 +63,14 @@ class _Part:
 class Evaluation:
     """Entries evaluated in one folder, `output/pdst/<name>`."""
 
-    def __init__(self, folder: Path, entries: list[Entry], encoders: EvaluationEncoders | None, options: Options,
-                 make_maker: Callable[[Entry], Callable[[list[str], list[int]], Tensor]]):
+    def __init__(
+        self,
+        folder: Path,
+        entries: list[Entry],
+        encoders: EvaluationEncoders | None,
+        options: Options,
+        make_maker: Callable[[Entry], Callable[[list[str], list[int]], Tensor]],
+    ):
         """encoders None: no scores. make_maker(entry): gives what makes images of prompts and seeds."""
         self.folder, self.options, self._encoders, self._make_maker = folder, options, encoders, make_maker
         self._references: dict[str, References] = {}
@@ -80,10 +86,18 @@ class Evaluation:
         batches = shard_of(make_batches(shots, options.settings["batch_size"]), options.shard, options.shards)
         identity = {"token": entry.identity or "none", **options.models, **self._hashes[entry.subject.name]}
         header = {
-            "format": FORMAT, "version": VERSION, "evaluation": self.folder.name, "entry": entry.label, "step": entry.step,
-            "shard": [options.shard, options.shards], "expected": len(shots), "token": entry.describe(),
-            "identity": identity, "settings": options.settings,
-            "encoders": self._encoders.describe() if self._encoders else {}, "ceiling": {},
+            "format": FORMAT,
+            "version": VERSION,
+            "evaluation": self.folder.name,
+            "entry": entry.label,
+            "step": entry.step,
+            "shard": [options.shard, options.shards],
+            "expected": len(shots),
+            "token": entry.describe(),
+            "identity": identity,
+            "settings": options.settings,
+            "encoders": self._encoders.describe() if self._encoders else {},
+            "ceiling": {},
             "subjects": {entry.subject.name: _describe(entry.subject)},
         }
         path = self.folder / file_name(entry.label, options.shard, options.shards)
@@ -214,9 +228,16 @@ class Evaluation:
         spent = time.monotonic() - sampled + self._carried
         records = [
             {
-                "number": shot.number, "subject": shot.subject, "photo": subject.test[shot.photo].path.name,
-                "caption": shot.caption, "text": shot.text, "prompt": prompt, "index": shot.index, "seed": shot.seed,
-                "scores": {name: values[i] for name, values in scores.items()}, "image": files[i],
+                "number": shot.number,
+                "subject": shot.subject,
+                "photo": subject.test[shot.photo].path.name,
+                "caption": shot.caption,
+                "text": shot.text,
+                "prompt": prompt,
+                "index": shot.index,
+                "seed": shot.seed,
+                "scores": {name: values[i] for name, values in scores.items()},
+                "image": files[i],
                 "seconds_sampling": round((sampled - started) / len(batch), 4),
                 "seconds_other": round(spent / len(batch), 4),
             }
@@ -256,8 +277,11 @@ class Evaluation:
     def _status(self, number: int, part: _Part, total: int, pace: float) -> str:
         left = int((total - self.done) / pace) if pace else 0
         means = " · ".join(f"{name} {value:.3f}" for name, value in _means(part.records).items())
-        return (f"{part.entry.label} ({number} of {len(self._parts)}) · image {self.done} of {total}"
-                + (f" · {means}" if means else "") + f" · {pace:.2f} images/s · {left // 60}:{left % 60:02d} left")
+        return (
+            f"{part.entry.label} ({number} of {len(self._parts)}) · image {self.done} of {total}"
+            + (f" · {means}" if means else "")
+            + f" · {pace:.2f} images/s · {left // 60}:{left % 60:02d} left"
+        )
 
     def summary(self) -> str:
         """A line for each entry: images and mean scores."""
@@ -266,8 +290,9 @@ class Evaluation:
         for part in self._parts:
             means = ", ".join(f"{name} {value:.4f}" for name, value in _means(part.records).items())
             lines.append(f"{part.entry.label}: {len(part.records)} images" + (f"; {means}" if means else ""))
-        spent = [sum(record[key] for part in self._parts for record in part.records)
-                 for key in ("seconds_sampling", "seconds_other")]
+        spent = [
+            sum(record[key] for part in self._parts for record in part.records) for key in ("seconds_sampling", "seconds_other")
+        ]
         if sum(spent):
             lines.append(f"time: {sum(spent):.0f} s, {spent[1] / sum(spent):.1%} of it for anything but sampling")
         return "\n".join(lines)
@@ -292,8 +317,10 @@ def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
-                        "and where images are there already give another name: other batches differ slightly.") from error
+        raise UserError(
+            f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
+            "and where images are there already give another name: other batches differ slightly."
+        ) from error
     return in_8_bits(images, label)
 
 
@@ -319,8 +346,10 @@ def _short_hash(content: bytes) -> str:
 def _describe(subject: Subject) -> dict:
     """A subject for a header."""
     return {
-        "super_category": subject.super_category, "kind": subject.kind,
-        "train": [path.name for path in subject.train], "test": [photo.path.name for photo in subject.test],
+        "super_category": subject.super_category,
+        "kind": subject.kind,
+        "train": [path.name for path in subject.train],
+        "test": [photo.path.name for photo in subject.test],
         "captions": [len(photo.captions) for photo in subject.test],
         "references": [f"photos/{subject.name}/{photo.path.stem}.jpg" for photo in subject.test],
     }
@@ -331,5 +360,7 @@ def disk_problems(folder: Path, needed: int) -> list[str]:
     free = free_bytes(folder)
     if free >= needed:
         return []
-    return [f"The output folder's disk has {free // 1024**2} MB left and this evaluation may need {needed // 1024**2} MB. Free "
-            "some space, or turn save_images off."]
+    return [
+        f"The output folder's disk has {free // 1024**2} MB left and this evaluation may need {needed // 1024**2} MB. Free "
+        "some space, or turn save_images off."
+    ]

@@ -34,27 +34,52 @@ class SplitSubjectPhotos(io.ComfyNode):
             display_name="Split Subject Photos",
             category=CATEGORY,
             description="Copies a subject's photos into a data set under models/pdst: some to train on, the others held back "
-                        "for the test. Go on with Make PDST Captions.",
+            "for the test. Go on with Make PDST Captions.",
             search_aliases=["train test split", "held-out", "make dataset"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("photos", options=folders.picture_folders(),
-                               tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied. "
-                                       "Press R to refresh the list."),
+                io.Combo.Input(
+                    "photos",
+                    options=folders.picture_folders(),
+                    tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied. "
+                    "Press R to refresh the list.",
+                ),
                 io.String.Input("dataset", default="my-subjects", tooltip="Name of the data set's folder under models/pdst."),
-                io.String.Input("subject", default="my-dog",
-                                tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog."),
+                io.String.Input(
+                    "subject",
+                    default="my-dog",
+                    tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog.",
+                ),
                 io.String.Input("super_category", default="dog", tooltip="What the subject is, in a word."),
-                io.Combo.Input("kind", options=list(KINDS), tooltip="living: people, animals, plants. rigid: things. The "
-                                                                    "report tells them apart."),
-                io.Int.Input("train_photos", default=5, min=1, max=1000,
-                             tooltip="How many to train on (paper: 5 of 15). The others are held back."),
-                io.Combo.Input("order", options=[_SHUFFLED, _BY_NAME], default=_SHUFFLED,
-                               tooltip="shuffled: drawn by the seed. by name: the first ones are trained on."),
-                io.Int.Input("seed", default=0, min=0, max=2**53 - 1, control_after_generate=io.ControlAfterGenerate.fixed,
-                             tooltip="For shuffled: the same seed and photos give the same split."),
-                io.String.Input("source", default="", optional=True, advanced=True,
-                                tooltip="Where the photos come from; kept in meta.json."),
+                io.Combo.Input(
+                    "kind",
+                    options=list(KINDS),
+                    tooltip="living: people, animals, plants. rigid: things. The report tells them apart.",
+                ),
+                io.Int.Input(
+                    "train_photos",
+                    default=5,
+                    min=1,
+                    max=1000,
+                    tooltip="How many to train on (paper: 5 of 15). The others are held back.",
+                ),
+                io.Combo.Input(
+                    "order",
+                    options=[_SHUFFLED, _BY_NAME],
+                    default=_SHUFFLED,
+                    tooltip="shuffled: drawn by the seed. by name: the first ones are trained on.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**53 - 1,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="For shuffled: the same seed and photos give the same split.",
+                ),
+                io.String.Input(
+                    "source", default="", optional=True, advanced=True, tooltip="Where the photos come from; kept in meta.json."
+                ),
                 io.String.Input("licence", default="", optional=True, advanced=True, tooltip="Their licence; goes there too."),
             ],
             outputs=[
@@ -69,13 +94,17 @@ class SplitSubjectPhotos(io.ComfyNode):
         return [(path.name, path.stat().st_mtime) for path in folders.pictures_in(photos)]
 
     @classmethod
-    def execute(cls, photos, dataset, subject, super_category, kind, train_photos, order, seed, source="",
-                licence="") -> io.NodeOutput:
+    def execute(
+        cls, photos, dataset, subject, super_category, kind, train_photos, order, seed, source="", licence=""
+    ) -> io.NodeOutput:
         dataset, subject = dataset.strip(), subject.strip()
         paths = sorted(folders.pictures_in(photos), key=lambda path: natural_order(path.name))
         problems = folders.name_problems(dataset, "dataset") + folders.name_problems(subject, "subject")
-        problems += [f"{field}: {name!r} has a /: use a plain name." for field, name in (("dataset", dataset),
-                                                                                        ("subject", subject)) if "/" in name]
+        problems += [
+            f"{field}: {name!r} has a /: use a plain name."
+            for field, name in (("dataset", dataset), ("subject", subject))
+            if "/" in name
+        ]
         word = super_category.strip()
         if not word or any(mark in word for mark in "{}<>\n"):
             problems.append(f"super_category is {word!r}: say what the subject is, such as dog.")
@@ -94,8 +123,10 @@ class SplitSubjectPhotos(io.ComfyNode):
 
 def _photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
     if len(paths) < _FEWEST:
-        return [f"photos: {folder!r} holds {len(paths)} photos: {_FEWEST} or more are needed, to train on some and hold back "
-                "the others."]
+        return [
+            f"photos: {folder!r} holds {len(paths)} photos: {_FEWEST} or more are needed, to train on some and hold back "
+            "the others."
+        ]
     problems, looks = [], {}
     if train >= len(paths):
         problems.append(f"train_photos is {train} of {len(paths)}: none would be held back. Use {len(paths) - 1} or fewer.")
@@ -105,11 +136,18 @@ def _photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
         except UNREADABLE as error:
             problems.append(f"photos: {path.name} cannot be read ({brief(error)}). Replace or remove it.")
     seen = list(looks)
-    problems += [f"photos: {other.name} and {path.name} are the same picture: remove one, or training might see a test photo."
-                 for i, path in enumerate(seen) for other in seen[:i] if same_photo(looks[path], looks[other])]
+    problems += [
+        f"photos: {other.name} and {path.name} are the same picture: remove one, or training might see a test photo."
+        for i, path in enumerate(seen)
+        for other in seen[:i]
+        if same_photo(looks[path], looks[other])
+    ]
     stems = [path.stem.lower() for path in paths]
-    problems += [f"photos: {path.name} and another differ in their ending only: rename one." for i, path in enumerate(paths)
-                 if path.stem.lower() in stems[:i]]
+    problems += [
+        f"photos: {path.name} and another differ in their ending only: rename one."
+        for i, path in enumerate(paths)
+        if path.stem.lower() in stems[:i]
+    ]
     return problems
 
 
@@ -123,8 +161,10 @@ def _place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
     if folder.exists():
         if _is_this(folder, parts, meta):
             return "\n".join([f"{folder.name} is there already, split like this.", *lines])
-        raise UserError(f"subject: {folder.parent.name}/{folder.name} is there already with other photos, another split or "
-                        "other facts. Give another name, or delete its folder under models/pdst first.")
+        raise UserError(
+            f"subject: {folder.parent.name}/{folder.name} is there already with other photos, another split or "
+            "other facts. Give another name, or delete its folder under models/pdst first."
+        )
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -136,8 +176,10 @@ def _place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
             file.write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
-        raise UserError(f"dataset: {folder.parent.name}/{folder.name} could not be written ({brief(error)}). Free space or "
-                        "choose another folder.") from error
+        raise UserError(
+            f"dataset: {folder.parent.name}/{folder.name} could not be written ({brief(error)}). Free space or "
+            "choose another folder."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return "\n".join([f"{folder.parent.name}/{folder.name} is made.", *lines])
@@ -169,7 +211,7 @@ class MakePDSTCaptions(io.ComfyNode):
             display_name="Make PDST Captions",
             category=CATEGORY,
             description="Writes a text file with captions beside each test photo, {} where the subject goes, and says which of "
-                        "them to look at. Edit the files by hand: edited ones are never overwritten unless you ask.",
+            "them to look at. Edit the files by hand: edited ones are never overwritten unless you ask.",
             search_aliases=["caption", "describe photos", "florence2 caption"],
             is_output_node=True,
             is_input_list=True,
@@ -177,18 +219,33 @@ class MakePDSTCaptions(io.ComfyNode):
             inputs=[
                 folder_input(),
                 io.String.Input("subject", default="my-dog", tooltip="The subject's folder in the data set."),
-                io.String.Input("subject_words", default="dog, puppy",
-                                tooltip="Words that captions call the subject by, parted by commas; they become {}. Florence-2 "
-                                        "says dog, puppy, animal of the same dog: name all."),
-                io.Int.Input("captions_per_photo", default=10, min=1, max=30,
-                             tooltip="How many to draft with Florence-2 (paper: 10). It may find fewer that differ: write the "
-                                     "rest by hand."),
-                io.Boolean.Input("replace_edited", default=False,
-                                 tooltip="Overwrite caption files that were written or changed by hand, too."),
+                io.String.Input(
+                    "subject_words",
+                    default="dog, puppy",
+                    tooltip="Words that captions call the subject by, parted by commas; they become {}. Florence-2 "
+                    "says dog, puppy, animal of the same dog: name all.",
+                ),
+                io.Int.Input(
+                    "captions_per_photo",
+                    default=10,
+                    min=1,
+                    max=30,
+                    tooltip="How many to draft with Florence-2 (paper: 10). It may find fewer that differ: write the "
+                    "rest by hand.",
+                ),
+                io.Boolean.Input(
+                    "replace_edited",
+                    default=False,
+                    tooltip="Overwrite caption files that were written or changed by hand, too.",
+                ),
                 Florence2Type.Input("florence2", optional=True, tooltip="From Load Florence-2, unless texts are wired."),
-                io.String.Input("texts", optional=True, force_input=True,
-                                tooltip="Captions from elsewhere, in the photos' order by name: a list with a text for each "
-                                        "photo, or one text with a blank line between photos. A caption a line."),
+                io.String.Input(
+                    "texts",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Captions from elsewhere, in the photos' order by name: a list with a text for each "
+                    "photo, or one text with a blank line between photos. A caption a line.",
+                ),
             ],
             outputs=[
                 io.String.Output("captions", tooltip="All captions as they now are in the files."),
@@ -207,12 +264,15 @@ class MakePDSTCaptions(io.ComfyNode):
         test = folders.dataset_path(folder) / subject / "test"
         photos = pictures(test) if test.is_dir() else []
         texts = [captions_path(photo) for photo in photos]
-        return [(photo.name, photo.stat().st_mtime, text.exists() and (not is_edited(photo) or _hash(text)))
-                for photo, text in zip(photos, texts, strict=True)]
+        return [
+            (photo.name, photo.stat().st_mtime, text.exists() and (not is_edited(photo) or _hash(text)))
+            for photo, text in zip(photos, texts, strict=True)
+        ]
 
     @classmethod
-    def execute(cls, folder, subject, subject_words, captions_per_photo, replace_edited, florence2=None,
-                texts=None) -> io.NodeOutput:
+    def execute(
+        cls, folder, subject, subject_words, captions_per_photo, replace_edited, florence2=None, texts=None
+    ) -> io.NodeOutput:
         (folder,), (subject,), (typed,), (count,) = folder, subject, subject_words, captions_per_photo
         root = folders.dataset_path(folder)
         words = words_of(typed)
@@ -225,8 +285,10 @@ class MakePDSTCaptions(io.ComfyNode):
         try:
             done = write_drafts(root / subject.strip(), photos, drafts, words, replace_edited[0])
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"folder: captions in {folder}/{subject} could not be read or written ({brief(error)}). Free "
-                            "space, or save the files as UTF-8 text.") from error
+            raise UserError(
+                f"folder: captions in {folder}/{subject} could not be read or written ({brief(error)}). Free "
+                "space, or save the files as UTF-8 text."
+            ) from error
         progress.update(len(photos))
         captions = "\n\n".join("\n".join([draft.photo.name, *draft.captions]) for draft in done)
         to_check = "\n".join(flag for draft in done for flag in draft.flags)
@@ -260,8 +322,10 @@ def _test_photos(root: Path, subject: str) -> list[Path]:
     stems = [path.stem for path in photos]
     doubled = sorted({stem for stem in stems if stems.count(stem) > 1})
     if doubled:
-        raise UserError(f"subject: several photos in {subject}/test are called {', '.join(doubled)} but for their ending, and "
-                        "would share their captions: rename one of each.")
+        raise UserError(
+            f"subject: several photos in {subject}/test are called {', '.join(doubled)} but for their ending, and "
+            "would share their captions: rename one of each."
+        )
     return photos
 
 
@@ -273,8 +337,10 @@ def _from_texts(texts: list[str], photos: list[Path]) -> list[list[str]]:
     """
     blocks = texts if len(texts) > 1 else [block for block in re.split(r"\n\s*\n", texts[0]) if block.strip()]
     if len(blocks) != len(photos):
-        raise UserError(f"texts: there are {len(photos)} photos and {len(blocks)} texts. Wire a list with a text for each, "
-                        f"or one text with a blank line between photos, in this order: {', '.join(p.name for p in photos)}.")
+        raise UserError(
+            f"texts: there are {len(photos)} photos and {len(blocks)} texts. Wire a list with a text for each, "
+            f"or one text with a blank line between photos, in this order: {', '.join(p.name for p in photos)}."
+        )
     return [[line for line in block.splitlines() if line.strip()] for block in blocks]
 
 

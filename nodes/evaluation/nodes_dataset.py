@@ -23,9 +23,12 @@ _CHECKPOINT = re.compile(r".*-step-(\d+)\.safetensors")
 
 def folder_input():
     """The choice of a data set."""
-    return io.Combo.Input("folder", options=folders.dataset_folders(looks_like_dataset),
-                          tooltip="A data set in models/pdst or in ComfyUI's input folder: a folder with a folder for each "
-                                  "subject. Press R to refresh the list.")
+    return io.Combo.Input(
+        "folder",
+        options=folders.dataset_folders(looks_like_dataset),
+        tooltip="A data set in models/pdst or in ComfyUI's input folder: a folder with a folder for each "
+        "subject. Press R to refresh the list.",
+    )
 
 
 def known_folder(folder: str) -> bool | str:
@@ -47,23 +50,42 @@ class LoadPDST(io.ComfyNode):
             display_name="Load PDST Dataset",
             category=CATEGORY,
             description="Loads subjects with photos to train on, photos held back, and captions for these. Everything that is "
-                        "wrong with the files is said at once.",
+            "wrong with the files is said at once.",
             search_aliases=["dataset", "held-out", "test photos", "evaluation set", "captions"],
             inputs=[
                 folder_input(),
-                io.String.Input("subjects", default=ALL,
-                                tooltip="all, or names of subjects (their folders), parted by commas. Only these are checked "
-                                        "and loaded, with all their photos in memory: for training name the one."),
-                io.Int.Input("captions_per_photo", default=10, min=0, max=1000,
-                             tooltip="How many captions each test photo must have (paper: 10). 0: any number but none."),
-                io.Int.Input("longest_side", default=1024, min=0, max=8192, step=64, optional=True, advanced=True,
-                             tooltip="Photos that are larger are scaled down to this many pixels in the image outputs, to "
-                                     "save memory; 0: as they are. Scores always use the files."),
+                io.String.Input(
+                    "subjects",
+                    default=ALL,
+                    tooltip="all, or names of subjects (their folders), parted by commas. Only these are checked "
+                    "and loaded, with all their photos in memory: for training name the one.",
+                ),
+                io.Int.Input(
+                    "captions_per_photo",
+                    default=10,
+                    min=0,
+                    max=1000,
+                    tooltip="How many captions each test photo must have (paper: 10). 0: any number but none.",
+                ),
+                io.Int.Input(
+                    "longest_side",
+                    default=1024,
+                    min=0,
+                    max=8192,
+                    step=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Photos that are larger are scaled down to this many pixels in the image outputs, to "
+                    "save memory; 0: as they are. Scores always use the files.",
+                ),
             ],
             outputs=[
                 PdstDatasetType.Output("dataset", tooltip="Wire to PDST Evaluate, or to training for held-out scores."),
-                io.Image.Output("train_images", is_output_list=True,
-                                tooltip="The training photos. Of one subject: wire to Subject Mask and training."),
+                io.Image.Output(
+                    "train_images",
+                    is_output_list=True,
+                    tooltip="The training photos. Of one subject: wire to Subject Mask and training.",
+                ),
                 io.String.Output("train_names", is_output_list=True, tooltip="Their names: subject/file."),
                 io.Image.Output("test_images", is_output_list=True, tooltip="The photos held back: never train on these."),
                 io.String.Output("test_names", is_output_list=True, tooltip="Their names: subject/file."),
@@ -90,11 +112,16 @@ class LoadPDST(io.ComfyNode):
         dataset = read_dataset(folders.dataset_path(folder), chosen, captions_per_photo)
         train = [(f"{s.name}/{path.name}", path) for s in dataset.subjects for path in s.train]
         test = [(f"{s.name}/{photo.path.name}", photo.path) for s in dataset.subjects for photo in s.test]
-        text = "\n\n".join("\n".join([f"{s.name}/{photo.path.name}", *photo.captions])
-                           for s in dataset.subjects for photo in s.test)
+        text = "\n\n".join(
+            "\n".join([f"{s.name}/{photo.path.name}", *photo.captions]) for s in dataset.subjects for photo in s.test
+        )
         return io.NodeOutput(
-            dataset, [_load(path, longest_side) for _, path in train], [name for name, _ in train],
-            [_load(path, longest_side) for _, path in test], [name for name, _ in test], text,
+            dataset,
+            [_load(path, longest_side) for _, path in train],
+            [name for name, _ in train],
+            [_load(path, longest_side) for _, path in test],
+            [name for name, _ in test],
+            text,
             ui={"text": [summary(dataset)]},
         )
 
@@ -103,7 +130,8 @@ def summary(dataset: Dataset) -> str:
     """A line for each subject."""
     return "\n".join(
         f"{s.name}: {s.super_category}, {s.kind}, {len(s.train)} to train, {len(s.test)} held back, "
-        f"{sum(len(photo.captions) for photo in s.test)} captions" for s in dataset.subjects
+        f"{sum(len(photo.captions) for photo in s.test)} captions"
+        for s in dataset.subjects
     )
 
 
@@ -127,16 +155,25 @@ class LoadTokenCheckpoints(io.ComfyNode):
             display_name="Load Token Checkpoints",
             category=CATEGORY,
             description="Loads the tokens that a training run has saved at its steps. Wire them to PDST Evaluate to see when "
-                        "it was best and when it began to overfit.",
+            "it was best and when it began to overfit.",
             search_aliases=["checkpoints", "overfitting curve", "steps"],
             inputs=[
-                io.Combo.Input("run", options=folders.runs(),
-                               tooltip="A run under output/neti that has saved checkpoints (checkpoint_every). Press R to "
-                                       "refresh the list."),
-                io.String.Input("steps", default="",
-                                tooltip="Which steps, such as 100, 200, 400. Empty: all."),
-                io.Int.Input("every", default=1, min=1, max=1000, optional=True, advanced=True,
-                             tooltip="Take every so manyth of them, and always the last. 1: all."),
+                io.Combo.Input(
+                    "run",
+                    options=folders.runs(),
+                    tooltip="A run under output/neti that has saved checkpoints (checkpoint_every). Press R to "
+                    "refresh the list.",
+                ),
+                io.String.Input("steps", default="", tooltip="Which steps, such as 100, 200, 400. Empty: all."),
+                io.Int.Input(
+                    "every",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Take every so manyth of them, and always the last. 1: all.",
+                ),
             ],
             outputs=[
                 PersonalizedTokenType.Output("tokens", is_output_list=True, tooltip="By step. Wire to PDST Evaluate."),
@@ -166,8 +203,9 @@ class LoadTokenCheckpoints(io.ComfyNode):
                 raise UserError(f"steps: {steps!r} are no numbers. Write 100, 200, or nothing for all.") from error
             missing = [str(step) for step in chosen if step not in found]
             if missing:
-                raise UserError(f"steps: {run} has no checkpoint of step {', '.join(missing)}. It has: "
-                                f"{', '.join(map(str, found))}.")
+                raise UserError(
+                    f"steps: {run} has no checkpoint of step {', '.join(missing)}. It has: {', '.join(map(str, found))}."
+                )
         chosen = [step for i, step in enumerate(chosen, 1) if i % every == 0 or i == len(chosen)]
         tokens = []
         with torch.inference_mode(False):

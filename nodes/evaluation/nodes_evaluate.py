@@ -21,8 +21,17 @@ from .nodes_dataset import CATEGORY
 from .plan import limited
 from .results import known_tokens, result_stamps
 
-_DEFAULTS = {"negative": "", "metrics": True, "pairs": "", "labels": "", "max_photos": 0, "max_captions": 0, "shard": 1,
-             "shards": 1, "start_over": False}
+_DEFAULTS = {
+    "negative": "",
+    "metrics": True,
+    "pairs": "",
+    "labels": "",
+    "max_photos": 0,
+    "max_captions": 0,
+    "shard": 1,
+    "shards": 1,
+    "start_over": False,
+}
 _SETTINGS = ("images_per_caption", "seed", "batch_size", "metrics", "max_photos", "max_captions")
 _finished: set[str] = set()  # stamps of results as runs of this session have left them
 _ROOM = 100 * 1024**2  # bytes kept free beside the images
@@ -38,7 +47,7 @@ class PDSTEvaluate(io.ComfyNode):
             display_name="PDST Evaluate",
             category=CATEGORY,
             description="Makes images of every caption of the held-out photos and scores them against prompt and photo. "
-                        "Cancel keeps every finished batch, and queueing again goes on from it.",
+            "Cancel keeps every finished batch, and queueing again goes on from it.",
             search_aliases=["benchmark", "clip score", "dino score", "held-out", "test token", "overfitting"],
             is_output_node=True,
             is_input_list=True,  # several tokens come as a list, and are one evaluation
@@ -77,16 +86,22 @@ class PDSTEvaluate(io.ComfyNode):
         inputs = {**_DEFAULTS, **{name: values[0] for name, values in inputs.items()}}
         dataset = limited(dataset, inputs["max_photos"], inputs["max_captions"])
         entries = _check(model, clip, vae, dataset, tokens, encoders, inputs)
-        sampling = Sampling(**{name: inputs[name] for name in ("sampler", "scheduler", "steps", "cfg", "width", "height",
-                                                               "negative")})
+        sampling = Sampling(
+            **{name: inputs[name] for name in ("sampler", "scheduler", "steps", "cfg", "width", "height", "negative")}
+        )
         options = Options(
             settings={**sampling.to_dict(), **{name: inputs[name] for name in _SETTINGS}},
             models={"model": model_identity(model), "text encoder": clip_identity(clip), "vae": vae_identity(vae)},
-            shard=inputs["shard"], shards=inputs["shards"], save_images=inputs["save_images"],
+            shard=inputs["shard"],
+            shards=inputs["shards"],
+            save_images=inputs["save_images"],
             start_over=inputs["start_over"],
         )
         evaluation = Evaluation(
-            folders.evaluation_path(inputs["name"].strip()), entries, encoders if inputs["metrics"] else None, options,
+            folders.evaluation_path(inputs["name"].strip()),
+            entries,
+            encoders if inputs["metrics"] else None,
+            options,
             lambda entry: evaluation_maker(model, clip, vae, entry.token, sampling),
         )
         evaluation.check()
@@ -113,24 +128,36 @@ def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
     problems += text_problems
     if getattr(clip, "applied", ()):
         known = ", ".join(token.placeholder for token in clip.applied)
-        problems.append(f"clip: it knows {known} already. Wire MODEL and CLIP from before Apply Personalized Token, and the "
-                        "tokens to tokens.")
+        problems.append(
+            f"clip: it knows {known} already. Wire MODEL and CLIP from before Apply Personalized Token, and the "
+            "tokens to tokens."
+        )
     elif not text_problems:
         text = HostTextEncoder(clip)
         for token in tokens:
             wrong = placeholder_problem(token.placeholder, text.is_word)
             problems += [f"tokens: {wrong}"] if wrong else []
             if token.width != text.width:
-                problems.append(f"tokens: {token.placeholder} has width {token.width}, this text encoder {text.width}: it was "
-                                "made for another model family.")
+                problems.append(
+                    f"tokens: {token.placeholder} has width {token.width}, this text encoder {text.width}: it was "
+                    "made for another model family."
+                )
     if inputs["metrics"] and (encoders is None or not encoders.describe()):
-        problems.append("encoders: scores need CLIP, DINO or both. Wire Load Evaluation Encoders, or turn metrics off to make "
-                        "images only.")
+        problems.append(
+            "encoders: scores need CLIP, DINO or both. Wire Load Evaluation Encoders, or turn metrics off to make images only."
+        )
     if inputs["shard"] > inputs["shards"]:
         problems.append(f"shard is {inputs['shard']} of {inputs['shards']}: use 1 to {inputs['shards']}.")
     known = frozenset() if problems else known_tokens(folders.evaluation_path(inputs["name"].strip()))
-    entries, wrong = make_entries(tokens, [token_identity(token) for token in tokens], dataset, inputs["pairs"],
-                                  inputs["labels"], inputs["include_floor"], known)
+    entries, wrong = make_entries(
+        tokens,
+        [token_identity(token) for token in tokens],
+        dataset,
+        inputs["pairs"],
+        inputs["labels"],
+        inputs["include_floor"],
+        known,
+    )
     problems += list(dict.fromkeys(wrong))
     if not problems:
         captions = sum(len(photo.captions) for entry in entries for photo in entry.subject.test)
@@ -144,43 +171,69 @@ def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
 
 def _wired_inputs() -> list:
     return [
-        io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs in it "
-                                        "count."),
+        io.Model.Input(
+            "model", tooltip="The Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs in it count."
+        ),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint, before any Apply Personalized Token."),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
         PdstDatasetType.Input("dataset", tooltip="From Load PDST Dataset."),
-        PersonalizedTokenType.Input("tokens", optional=True,
-                                    tooltip="A token, or a list: of several methods, several subjects, or all checkpoints of a "
-                                            "run (Load Token Checkpoints). Each is evaluated on its subject."),
-        EvaluationEncodersType.Input("encoders", optional=True,
-                                     tooltip="From Load Evaluation Encoders. Needed unless metrics is off."),
+        PersonalizedTokenType.Input(
+            "tokens",
+            optional=True,
+            tooltip="A token, or a list: of several methods, several subjects, or all checkpoints of a "
+            "run (Load Token Checkpoints). Each is evaluated on its subject.",
+        ),
+        EvaluationEncodersType.Input(
+            "encoders", optional=True, tooltip="From Load Evaluation Encoders. Needed unless metrics is off."
+        ),
     ]
 
 
 def _main_inputs() -> list:
     return [
-        io.String.Input("name", default="my-evaluation",
-                        tooltip="Names the folder under output/pdst. The same name goes on where it stopped, and takes more "
-                                "tokens; with other settings or files it is refused."),
-        io.Int.Input("images_per_caption", default=5, min=1, max=100,
-                     tooltip="Images of each caption (paper: 5, in its appendix 10)."),
-        io.Combo.Input("sampler", options=list(SAMPLERS), default="euler",
-                       tooltip="The host's samplers. Those with noise of their own (ancestral, SDE) take one image at a time: "
-                               "so each depends on its own seed only. The paper does not say which it used."),
+        io.String.Input(
+            "name",
+            default="my-evaluation",
+            tooltip="Names the folder under output/pdst. The same name goes on where it stopped, and takes more "
+            "tokens; with other settings or files it is refused.",
+        ),
+        io.Int.Input(
+            "images_per_caption", default=5, min=1, max=100, tooltip="Images of each caption (paper: 5, in its appendix 10)."
+        ),
+        io.Combo.Input(
+            "sampler",
+            options=list(SAMPLERS),
+            default="euler",
+            tooltip="The host's samplers. Those with noise of their own (ancestral, SDE) take one image at a time: "
+            "so each depends on its own seed only. The paper does not say which it used.",
+        ),
         io.Combo.Input("scheduler", options=list(SCHEDULERS), default="normal", tooltip="The host's schedulers."),
         io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Sampling steps. The paper gives no number."),
         io.Float.Input("cfg", default=7.0, min=1.0, max=30.0, step=0.5, tooltip="Guidance. The paper gives no number."),
         io.Int.Input("width", default=512, min=64, max=2048, step=8, tooltip="Of the images, in pixels."),
         io.Int.Input("height", default=512, min=64, max=2048, step=8, tooltip="Of the images, in pixels."),
-        io.Int.Input("batch_size", default=5, min=1, max=64,
-                     tooltip="Images at once, all of one caption. Changes images in their last bits only, so results of "
-                             "several batch sizes are still not mixed."),
-        io.Int.Input("seed", default=0, min=0, max=2**53 - 1, control_after_generate=io.ControlAfterGenerate.fixed,
-                     tooltip="Each image has a seed of its own, made of this, subject, photo, caption and number."),
-        io.Boolean.Input("save_images", default=True,
-                         tooltip="Keep all images (PNG), for contact sheets. Off: scores only."),
-        io.Boolean.Input("include_floor", default=True,
-                         tooltip="Also evaluate the unlearned floor: the super-category's plain word instead of the token."),
+        io.Int.Input(
+            "batch_size",
+            default=5,
+            min=1,
+            max=64,
+            tooltip="Images at once, all of one caption. Changes images in their last bits only, so results of "
+            "several batch sizes are still not mixed.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**53 - 1,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            tooltip="Each image has a seed of its own, made of this, subject, photo, caption and number.",
+        ),
+        io.Boolean.Input("save_images", default=True, tooltip="Keep all images (PNG), for contact sheets. Off: scores only."),
+        io.Boolean.Input(
+            "include_floor",
+            default=True,
+            tooltip="Also evaluate the unlearned floor: the super-category's plain word instead of the token.",
+        ),
     ]
 
 
@@ -189,20 +242,52 @@ def _advanced_inputs() -> list:
     return [
         io.String.Input("negative", default="", **more, tooltip="Negative prompt of all images."),
         io.Boolean.Input("metrics", default=True, **more, tooltip="Off: make the images and no scores."),
-        io.String.Input("pairs", default="", multiline=True, **more,
-                        tooltip="Which subject a token is, a line each: <my-dog> = dog-1. Needed only where the data set has "
-                                "several subjects, and neither the placeholder's name nor the super-category tells."),
-        io.String.Input("labels", default="", multiline=True, **more,
-                        tooltip="Names of the tokens in results, a line each. Empty: from placeholder, method and step."),
-        io.Int.Input("max_photos", default=0, min=0, max=10_000, **more,
-                     tooltip="For a quick look: the first test photos of each subject only. 0: all."),
-        io.Int.Input("max_captions", default=0, min=0, max=10_000, **more,
-                     tooltip="For a quick look: the first captions of each photo only. 0: all."),
-        io.Int.Input("shard", default=1, min=1, max=1000, **more,
-                     tooltip="Which share this server makes, of so many. Run 1 to K on K servers and put the files into one "
-                             "folder: the report gives the numbers of a single run."),
+        io.String.Input(
+            "pairs",
+            default="",
+            multiline=True,
+            **more,
+            tooltip="Which subject a token is, a line each: <my-dog> = dog-1. Needed only where the data set has "
+            "several subjects, and neither the placeholder's name nor the super-category tells.",
+        ),
+        io.String.Input(
+            "labels",
+            default="",
+            multiline=True,
+            **more,
+            tooltip="Names of the tokens in results, a line each. Empty: from placeholder, method and step.",
+        ),
+        io.Int.Input(
+            "max_photos",
+            default=0,
+            min=0,
+            max=10_000,
+            **more,
+            tooltip="For a quick look: the first test photos of each subject only. 0: all.",
+        ),
+        io.Int.Input(
+            "max_captions",
+            default=0,
+            min=0,
+            max=10_000,
+            **more,
+            tooltip="For a quick look: the first captions of each photo only. 0: all.",
+        ),
+        io.Int.Input(
+            "shard",
+            default=1,
+            min=1,
+            max=1000,
+            **more,
+            tooltip="Which share this server makes, of so many. Run 1 to K on K servers and put the files into one "
+            "folder: the report gives the numbers of a single run.",
+        ),
         io.Int.Input("shards", default=1, min=1, max=1000, **more, tooltip="How many shares. 1: everything here."),
-        io.Boolean.Input("start_over", default=False, **more,
-                         tooltip="Throw away what this name holds of these tokens, and what there does not fit, each time it "
-                                 "is queued. Turn it off again."),
+        io.Boolean.Input(
+            "start_over",
+            default=False,
+            **more,
+            tooltip="Throw away what this name holds of these tokens, and what there does not fit, each time it "
+            "is queued. Turn it off again.",
+        ),
     ]

@@ -24,7 +24,7 @@ class PDSTReport(io.ComfyNode):
             display_name="PDST Report",
             category="attractor/evaluation",
             description="Compares evaluated tokens, methods and checkpoints: scores with intervals, the paper's charts and a "
-                        "contact sheet. Writes one HTML page, Markdown, CSV and JSON lines.",
+            "contact sheet. Writes one HTML page, Markdown, CSV and JSON lines.",
             search_aliases=["benchmark", "compare tokens", "html report", "contact sheet", "overfitting"],
             is_output_node=True,
             inputs=_inputs(),
@@ -79,8 +79,10 @@ def _folders(results, evaluations: str) -> list[Path]:
     if problems:
         raise UserError.of(problems)
     if not paths:
-        raise UserError("results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
-                        "(folders in output/pdst), one a line.")
+        raise UserError(
+            "results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
+            "(folders in output/pdst), one a line."
+        )
     return list(dict.fromkeys(path.resolve() for path in paths))
 
 
@@ -97,24 +99,61 @@ def _inputs() -> list:
     more = {"optional": True, "advanced": True}
     return [
         PdstResultsType.Input("results", optional=True, tooltip="From PDST Evaluate."),
-        io.String.Input("evaluations", default="", multiline=True,
-                        tooltip="Names of more evaluations (folders in output/pdst), one a line. Needs no wire: reports what "
-                                "was evaluated before, or on other machines once all shards lie in the folder."),
-        io.String.Input("name", default="",
-                        tooltip="Title, and folder under output/pdst that the report goes into (its subfolder report). Empty: "
-                                "the first evaluation's."),
-        io.Combo.Input("y_axis", options=["dino", "clip_i"], default="dino",
-                       tooltip="What the bubble chart has upwards; the other one is the size of the discs."),
-        io.Combo.Input("contact_sheet", options=list(SHEETS), default=SHEETS[0],
-                       tooltip="Which captions to show: the best, median and worst of each subject, or the first of every "
-                               "held-out photo. Needs images that were saved."),
-        io.String.Input("baseline", default="", **more,
-                        tooltip="A system (its name in the table) that all others are compared with. Empty: every pair."),
-        io.Combo.Input("group_by", options=list(GROUPINGS), default=GROUPINGS[0], **more,
-                       tooltip="method: tokens of one method, each on its subject, make one row, as in the paper. token: each "
-                               "has a row of its own."),
-        io.Int.Input("resamples", default=_DEFAULTS["resamples"], min=100, max=100_000, **more,
-                     tooltip="Bootstrap resamples for the intervals."),
-        io.Int.Input("seed", default=0, min=0, max=2**31 - 1, control_after_generate=io.ControlAfterGenerate.fixed, **more,
-                     tooltip="Of the bootstrap: the same seed gives the same intervals."),
+        io.String.Input(
+            "evaluations",
+            default="",
+            multiline=True,
+            tooltip="Names of more evaluations (folders in output/pdst), one a line. Needs no wire: reports what "
+            "was evaluated before, or on other machines once all shards lie in the folder.",
+        ),
+        io.String.Input(
+            "name",
+            default="",
+            tooltip="Title, and folder under output/pdst that the report goes into (its subfolder report). Empty: "
+            "the first evaluation's.",
+        ),
+        io.Combo.Input(
+            "y_axis",
+            options=["dino", "clip_i"],
+            default="dino",
+            tooltip="What the bubble chart has upwards; the other one is the size of the discs.",
+        ),
+        io.Combo.Input(
+            "contact_sheet",
+            options=list(SHEETS),
+            default=SHEETS[0],
+            tooltip="Which captions to show: the best, median and worst of each subject, or the first of every "
+            "held-out photo. Needs images that were saved.",
+        ),
+        io.String.Input(
+            "baseline",
+            default="",
+            **more,
+            tooltip="A system (its name in the table) that all others are compared with. Empty: every pair.",
+        ),
+        io.Combo.Input(
+            "group_by",
+            options=list(GROUPINGS),
+            default=GROUPINGS[0],
+            **more,
+            tooltip="method: tokens of one method, each on its subject, make one row, as in the paper. token: each "
+            "has a row of its own.",
+        ),
+        io.Int.Input(
+            "resamples",
+            default=_DEFAULTS["resamples"],
+            min=100,
+            max=100_000,
+            **more,
+            tooltip="Bootstrap resamples for the intervals.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**31 - 1,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            **more,
+            tooltip="Of the bootstrap: the same seed gives the same intervals.",
+        ),
     ]

@@ -49,8 +49,11 @@ class Dataset:
 def looks_like_dataset(folder: Path) -> bool:
     """Whether a folder holds a subject, or what was meant to be one."""
     try:
-        return any((child / "meta.json").is_file() or ((child / "train").is_dir() and (child / "test").is_dir())
-                   for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        return any(
+            (child / "meta.json").is_file() or ((child / "train").is_dir() and (child / "test").is_dir())
+            for child in folder.iterdir()
+            if child.is_dir() and not child.name.startswith(".")
+        )
     except OSError:
         return False
 
@@ -62,8 +65,10 @@ def subject_names(root: Path) -> list[str]:
 
 def pictures(folder: Path) -> list[Path]:
     """The picture files of a folder, in natural order."""
-    return sorted((p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _PICTURES
-                   and not p.name.startswith(".")), key=lambda path: natural_order(path.name))
+    return sorted(
+        (p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _PICTURES and not p.name.startswith(".")),
+        key=lambda path: natural_order(path.name),
+    )
 
 
 def captions_path(photo: Path) -> Path:
@@ -90,8 +95,11 @@ def read_dataset(root: Path, subjects: list[str] | None = None, captions: int = 
         UserError: every problem of every subject at once.
     """
     names = subject_names(root) if root.is_dir() else []
-    problems = [] if names else [f"the folder {root.name} holds no subject: make a folder for each subject in it, with "
-                                 "meta.json, train and test."]
+    problems = (
+        []
+        if names
+        else [f"the folder {root.name} holds no subject: make a folder for each subject in it, with meta.json, train and test."]
+    )
     if names:
         unknown = [name for name in subjects or [] if name not in names]
         problems += [f"subjects: there is no subject {name!r}. There are: {', '.join(names)}." for name in unknown]
@@ -178,8 +186,11 @@ def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[
         return (), [f"{where} cannot be read ({brief(error)}): save it as UTF-8 text."]
     problems = []
     if not captions or (count and len(captions) != count):
-        wanted = f"{count} are asked for: write the rest, or set captions_per_photo to another number, 0 for any" if count \
+        wanted = (
+            f"{count} are asked for: write the rest, or set captions_per_photo to another number, 0 for any"
+            if count
             else "write at least one"
+        )
         problems.append(f"{where} holds {len(captions)} captions; {wanted}.")
     for number, caption in enumerate(captions, 1):
         if SLOT not in caption:
@@ -196,8 +207,11 @@ def _misplaced(folder: Path, paths: dict[str, list[Path]]) -> list[str]:
     if not (folder / "test").is_dir():
         return []
     stems = [path.stem for path in paths["test"]]
-    problems = [f"/test/{path.name} belongs to no photo: name it as its photo, or remove it."
-                for path in sorted((folder / "test").glob("*.txt")) if path.stem not in stems]
+    problems = [
+        f"/test/{path.name} belongs to no photo: name it as its photo, or remove it."
+        for path in sorted((folder / "test").glob("*.txt"))
+        if path.stem not in stems
+    ]
     for stem in dict.fromkeys(stem for stem in stems if stems.count(stem) > 1):
         names = " and ".join(path.name for path in paths["test"] if path.stem == stem)
         problems.append(f"/test: {names} differ in their ending only and would share their captions: rename one.")
@@ -211,8 +225,10 @@ def _repeated(looks: dict[Path, Look], paths: dict[str, list[Path]]) -> list[str
     for i, test in enumerate(tests):
         for other in [*(path for path in paths["train"] if path in looks), *tests[:i]]:
             if same_photo(looks[test], looks[other]):
-                problems.append(f"/test/{test.name} is the same picture as {other.parent.name}/{other.name}: remove one, or "
-                                "the scores are not of photos that training never saw.")
+                problems.append(
+                    f"/test/{test.name} is the same picture as {other.parent.name}/{other.name}: remove one, or "
+                    "the scores are not of photos that training never saw."
+                )
     return problems
 
 

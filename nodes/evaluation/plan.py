@@ -36,6 +36,7 @@ def shot_seed(base: int, subject: str, photo: str, caption: str, index: int) -> 
 
 def limited(dataset: Dataset, max_photos: int = 0, max_captions: int = 0) -> Dataset:
     """The data set with the first test photos and captions only; 0: all of them."""
+
     def cut(subject: Subject) -> Subject:
         photos = subject.test[: max_photos or None]
         return replace(subject, test=tuple(replace(photo, captions=photo.captions[: max_captions or None]) for photo in photos))
@@ -64,8 +65,11 @@ def make_batches(shots: list[Shot], size: int) -> list[list[Shot]]:
     batches: list[list[Shot]] = []
     for shot in shots:
         last = batches[-1] if batches else None
-        if last and len(last) < size and (last[0].subject, last[0].photo, last[0].caption) == (
-                shot.subject, shot.photo, shot.caption):
+        if (
+            last
+            and len(last) < size
+            and (last[0].subject, last[0].photo, last[0].caption) == (shot.subject, shot.photo, shot.caption)
+        ):
             last.append(shot)
         else:
             batches.append([shot])

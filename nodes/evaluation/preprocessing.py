@@ -21,8 +21,10 @@ def in_8_bits(images: Tensor, label: str) -> Tensor:
         UserError: they are no numbers.
     """
     if not torch.isfinite(images).all():
-        raise UserError(f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
-                        "or use another model.")
+        raise UserError(
+            f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
+            "or use another model."
+        )
     return (images * 255).round() / 255
 
 

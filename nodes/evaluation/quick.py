@@ -18,8 +18,13 @@ def quick_shots(subject: Subject, count: int, seed: int) -> list[Shot]:
 
 
 def quick_scores(
-    make_images: Callable[[list[str], list[int]], Tensor], placeholder: str, subject: Subject, references: References,
-    encoders: EvaluationEncoders, count: int, seed: int,
+    make_images: Callable[[list[str], list[int]], Tensor],
+    placeholder: str,
+    subject: Subject,
+    references: References,
+    encoders: EvaluationEncoders,
+    count: int,
+    seed: int,
 ) -> dict[str, float]:
     """Mean of each score over `quick_shots`.
 

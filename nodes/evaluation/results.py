@@ -34,9 +34,18 @@ from .plan import Shot
 FORMAT, VERSION = "attractor-pdst", 1
 _SHARD = re.compile(r"(?P<entry>.+)-shard-(?P<shard>\d+)-of-(?P<shards>\d+)")
 _HEADER = {
-    "version": int, "entry": str, "step": int | None, "shard": list, "expected": int, "token": dict | None, "identity": dict,
-    "settings": dict, "encoders": dict, "ceiling": dict, "subjects": dict,
-}  # fmt: skip
+    "version": int,
+    "entry": str,
+    "step": int | None,
+    "shard": list,
+    "expected": int,
+    "token": dict | None,
+    "identity": dict,
+    "settings": dict,
+    "encoders": dict,
+    "ceiling": dict,
+    "subjects": dict,
+}
 _SAME_IN_SHARDS = ("entry", "step", "expected", "token", "identity", "settings", "encoders", "subjects")
 
 
@@ -126,13 +135,15 @@ class ResultsFile:
 @contextmanager
 def writing(name: str):
     """Raises:
-        UserError: a file of this name could not be written in the block.
+    UserError: a file of this name could not be written in the block.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(f"{name} could not be written ({brief(error)}). Free space, or turn save_images off, and queue again: "
-                        "it goes on from the last batch.") from error
+        raise UserError(
+            f"{name} could not be written ({brief(error)}). Free space, or turn save_images off, and queue again: "
+            "it goes on from the last batch."
+        ) from error
 
 
 def _end_of_line(path: Path, lines: int) -> int:
@@ -166,8 +177,9 @@ def read_header(path: Path) -> dict | None:
     if not wrong and not (len(header["shard"]) == 2 and all(isinstance(part, int) for part in header["shard"])):
         wrong = ["shard"]
     if wrong:
-        raise UserError(f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate "
-                        "again.")
+        raise UserError(
+            f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate again."
+        )
     return header
 
 
@@ -250,12 +262,18 @@ def _changes(old: dict, new: dict, prefix: str) -> list[str]:
 
 def differs(path: Path, differences: list[str]) -> str:
     """The message that results on disk belong to something else."""
-    other = "For another token of this placeholder, method and step type names into labels. " \
-        if "token has changed" in differences else ""
+    other = (
+        "For another token of this placeholder, method and step type names into labels. "
+        if "token has changed" in differences
+        else ""
+    )
     shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
-    return (f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
-            + "\n- ".join(shown) + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what "
-            "was evaluated under this name.")
+    return (
+        f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
+        + "\n- ".join(shown)
+        + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what "
+        "was evaluated under this name."
+    )
 
 
 def read_results(folder: Path) -> list[EntryResults]:
@@ -294,8 +312,11 @@ def _merge(entry: str, shards: dict[tuple[int, int], tuple[Path, dict]]) -> tupl
         names = ", ".join(path.name for path, _ in shards.values())
         return [], [f"{entry} is there as one run and in shards, or in shards of several counts ({names}): keep one of them."]
     count = counts.pop()
-    problems = [f"{entry}: shard {i} of {count} is missing ({file_name(entry, i, count)}): run it, or copy it here."
-                for i in range(1, count + 1) if (i, count) not in shards]
+    problems = [
+        f"{entry}: shard {i} of {count} is missing ({file_name(entry, i, count)}): run it, or copy it here."
+        for i in range(1, count + 1)
+        if (i, count) not in shards
+    ]
     records = []
     for (i, _), (path, header) in sorted(shards.items()):
         if path.name != file_name(entry, i, count):
@@ -316,6 +337,7 @@ def _merge(entry: str, shards: dict[tuple[int, int], tuple[Path, dict]]) -> tupl
     if numbers != list(range(first["expected"])):
         twice = len(numbers) - len(set(numbers))
         more = f", {twice} of them twice" if twice else ""
-        return [], [f"{entry}: {len(numbers)} images of {first['expected']} are there{more}. Queue the evaluation again to "
-                    "resume it."]
+        return [], [
+            f"{entry}: {len(numbers)} images of {first['expected']} are there{more}. Queue the evaluation again to resume it."
+        ]
     return records, []

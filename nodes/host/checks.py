@@ -16,21 +16,27 @@ def model_problems(model, training: bool = False) -> list[str]:
     blocks = cross_attention_blocks(unet)
     found = []
     if tuple(blocks) != BLOCKS:
-        found.append(f"model: its U-Net has {len(blocks)} cross-attention blocks, not the 16 of Stable Diffusion 1.5 "
-                     f"(another model type, or a pruned one). {_SD15}")
+        found.append(
+            f"model: its U-Net has {len(blocks)} cross-attention blocks, not the 16 of Stable Diffusion 1.5 "
+            f"(another model type, or a pruned one). {_SD15}"
+        )
     if training:
         sampling = model.get_model_object("model_sampling")
         if not _predicts_noise(sampling):
-            found.append("model: it predicts v or the image, not the noise, and the losses are on the noise. Use a "
-                         "checkpoint of the eps kind, and no ModelSampling node before training.")
+            found.append(
+                "model: it predicts v or the image, not the noise, and the losses are on the noise. Use a "
+                "checkpoint of the eps kind, and no ModelSampling node before training."
+            )
         channels = unet.input_blocks[0][0].weight.shape[1]
         if channels != 4:
             found.append(f"model: its U-Net takes {channels} channels (an inpainting or editing model). {_SD15}")
         dtypes = {p.dtype for p in unet.parameters()} - set(_TRAINABLE_DTYPES)
         if dtypes:
             names = ", ".join(sorted(str(d).removeprefix("torch.") for d in dtypes))
-            found.append(f"model: its weights are quantised ({names}), which has no exact gradient. Load the fp16 or "
-                         "fp32 checkpoint, with weight_dtype 'default'.")
+            found.append(
+                f"model: its weights are quantised ({names}), which has no exact gradient. Load the fp16 or "
+                "fp32 checkpoint, with weight_dtype 'default'."
+            )
     return found
 
 
@@ -56,6 +62,8 @@ def vae_problems(vae) -> list[str]:
     if getattr(vae, "first_stage_model", None) is None:  # the host's VAE of a file without one
         return [f"vae: the loaded file holds no VAE. {_SD15}"]
     if vae.latent_channels != 4 or getattr(vae, "latent_dim", 2) != 2:
-        return [f"vae: it has {vae.latent_channels} latent channels, Stable Diffusion 1.5 has 4. Wire the VAE of the "
-                "same checkpoint."]
+        return [
+            f"vae: it has {vae.latent_channels} latent channels, Stable Diffusion 1.5 has 4. Wire the VAE of the "
+            "same checkpoint."
+        ]
     return []

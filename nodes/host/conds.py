@@ -40,5 +40,7 @@ class PersonalizedBatch:
 
 
 def _warn_unclaimed() -> None:
-    logging.warning("A prompt holds a NeTI token, but the MODEL does not come through Apply Personalized Token: the "
-                    "token falls back to a single embedding. Wire that node's MODEL output to the sampler.")
+    logging.warning(
+        "A prompt holds a NeTI token, but the MODEL does not come through Apply Personalized Token: the "
+        "token falls back to a single embedding. Wire that node's MODEL output to the sampler."
+    )

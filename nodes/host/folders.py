@@ -55,8 +55,10 @@ def token_path(name: str) -> str:
         path = folder_paths.get_full_path("embeddings", rest)
     path = path or folder_paths.get_full_path(TOKENS, name)
     if path is None:
-        raise UserError(f"file: {name} is not in models/neti, output/neti or models/embeddings. Put it there and press R "
-                        "to refresh the list.")
+        raise UserError(
+            f"file: {name} is not in models/neti, output/neti or models/embeddings. Put it there and press R "
+            "to refresh the list."
+        )
     return path
 
 
@@ -65,8 +67,10 @@ def name_problems(name: str, field: str = "name") -> list[str]:
     if not name.strip():
         return [f"{field} is empty: type a name, such as my-dog."]
     if not _NAME.fullmatch(name):
-        return [f"{field} {name!r} cannot be a file name: use letters, digits, spaces and . _ + - and at most a / "
-                "between folder and name."]
+        return [
+            f"{field} {name!r} cannot be a file name: use letters, digits, spaces and . _ + - and at most a / "
+            "between folder and name."
+        ]
     return []
 
 
@@ -116,8 +120,10 @@ def pictures_in(folder: str) -> list[Path]:
     root = Path(folder_paths.get_input_directory()).resolve()
     path = (root / folder).resolve()
     if not path.is_relative_to(root) or not path.is_dir():
-        raise UserError(f"folder: there is no folder {folder!r} under ComfyUI's input folder. Make it, put the photos "
-                        "there, and press R to refresh the list.")
+        raise UserError(
+            f"folder: there is no folder {folder!r} under ComfyUI's input folder. Make it, put the photos "
+            "there, and press R to refresh the list."
+        )
     names = [entry.name for entry in path.iterdir() if entry.is_file()]
     return [path / name for name in folder_paths.filter_files_content_types(names, ["image"])]
 
@@ -152,8 +158,10 @@ def dataset_path(name: str) -> Path:
         path = (root / rest).resolve()
         if own == label and rest and path.is_dir() and path.is_relative_to(root.resolve()):
             return path
-    raise UserError(f"folder: there is no data set {name!r}. Put it into models/{DATASETS} or ComfyUI's input folder, and "
-                    "press R to refresh the list.")
+    raise UserError(
+        f"folder: there is no data set {name!r}. Put it into models/{DATASETS} or ComfyUI's input folder, and "
+        "press R to refresh the list."
+    )
 
 
 def new_dataset_path(name: str) -> Path:

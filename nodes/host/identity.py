@@ -24,8 +24,10 @@ def model_identity(model) -> str:
 def clip_identity(clip) -> str:
     """Of a CLIP: weights, patches, clip skip, LoRA hooks with their schedule, options of the tokenizer."""
     patcher = clip.patcher
-    keyframes = [[(keyframe.strength, keyframe.start_percent) for keyframe in hook.hook_keyframe.keyframes]
-                 for hook in (patcher.forced_hooks.hooks if patcher.forced_hooks is not None else ())]
+    keyframes = [
+        [(keyframe.strength, keyframe.start_percent) for keyframe in hook.hook_keyframe.keyframes]
+        for hook in (patcher.forced_hooks.hooks if patcher.forced_hooks is not None else ())
+    ]
     hooks = list(patcher.hook_patches.values())  # by value: their keys are other objects in every session
     return _patcher_identity(patcher, clip.layer_idx, keyframes, hooks, clip.tokenizer_options)
 

@@ -4,16 +4,29 @@ from comfy.ldm.modules.attention import SpatialTransformer
 
 # NeTI's layer index is the execution order, which is the host's order of blocks (facts: NeTI constants.UNET_LAYERS).
 BLOCKS = (
-    ("input", 1), ("input", 2), ("input", 4), ("input", 5), ("input", 7), ("input", 8),
+    ("input", 1),
+    ("input", 2),
+    ("input", 4),
+    ("input", 5),
+    ("input", 7),
+    ("input", 8),
     ("middle", 0),
-    ("output", 3), ("output", 4), ("output", 5), ("output", 6), ("output", 7), ("output", 8),
-    ("output", 9), ("output", 10), ("output", 11),
+    ("output", 3),
+    ("output", 4),
+    ("output", 5),
+    ("output", 6),
+    ("output", 7),
+    ("output", 8),
+    ("output", 9),
+    ("output", 10),
+    ("output", 11),
 )
 LAYER_OF_BLOCK = {block: layer for layer, block in enumerate(BLOCKS)}
 
 
 def cross_attention_blocks(unet) -> list[tuple[str, int]]:
     """Ids of the U-Net's blocks that hold cross-attention, in execution order."""
+
     def has_attention(block) -> bool:
         return any(isinstance(m, SpatialTransformer) for m in block.modules())
 
@@ -29,6 +42,7 @@ def context_patch(contexts):
     The layer comes with the call (`block`), not from a counter: a checkpointed block that is recomputed in the
     backward pass still gets its own contexts (NeTI's counter does not survive that).
     """
+
     def patch(query, context, value, extra_options):
         layer = LAYER_OF_BLOCK.get(extra_options.get("block"))
         if layer is None:

@@ -138,8 +138,7 @@ class Payload:
             rows = [_token_rows(slot, moments, layers, chunks, text.device) for slot in slots]
             k, v = encode_layers(text, base, len(layers), rows, SEQUENCES_AT_ONCE)
             k, v = (self._weighted(context, empty).flatten(1, 2) for context in (k, v))
-            places = torch.tensor(sorted({chunk * text.length + position for _, _, chunk, position in slots}),
-                                  device=k.device)
+            places = torch.tensor(sorted({chunk * text.length + position for _, _, chunk, position in slots}), device=k.device)
             for i, time in enumerate(times):
                 part = slice(i * LAYERS, (i + 1) * LAYERS)
                 self._cache[time] = StepContexts(k[part].clone(), v[part][:, places].clone(), places)
@@ -196,5 +195,6 @@ def _token_rows(slot: tuple, moments: Tensor, layers: Tensor, chunks: int, devic
         vectors, scale = vectors[:, vector], BYPASS_SCALE * source.strength
     else:
         vectors, bypass = source.reshape(1, -1).float().cpu().expand(len(rows), -1), None
-    return TokenRows(rows.to(device), positions.to(device), vectors.to(device),
-                     None if bypass is None else bypass.to(device), scale)
+    return TokenRows(
+        rows.to(device), positions.to(device), vectors.to(device), None if bypass is None else bypass.to(device), scale
+    )

@@ -26,8 +26,10 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         """
         known = getattr(clip, "applied", ())
         if applied.placeholder in {other.placeholder for other in known}:
-            raise UserError(f"token: the placeholder {applied.placeholder} is applied to this CLIP already. Give one "
-                            "of the two another name by the input 'placeholder'.")
+            raise UserError(
+                f"token: the placeholder {applied.placeholder} is applied to this CLIP already. Give one "
+                "of the two another name by the input 'placeholder'."
+            )
         personalized = cls._around(clip.clone(), (*known, applied))
         stock = getattr(clip, "stock_tokenizer", clip.tokenizer)
         personalized.stock_tokenizer = stock
@@ -57,8 +59,10 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         unknown = _UNKNOWN.search(text)
         if unknown:
             known = ", ".join(token.placeholder for token in self.applied)
-            raise UserError(f"text: {unknown.group()} in the prompt is no applied token. Known here: {known}. Correct "
-                            "the name, or load and apply that token before this node.")
+            raise UserError(
+                f"text: {unknown.group()} in the prompt is no applied token. Known here: {known}. Correct "
+                "the name, or load and apply that token before this node."
+            )
         return text
 
     def encode_from_tokens(self, tokens, return_pooled=False, return_dict=False):
@@ -67,8 +71,10 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         if not any(is_applied(item) for chunk in chunks for item, *_ in chunk):
             return encoded
         if not return_dict:
-            logging.warning("A node encodes text in a way that carries no extra data: the personalised token falls "
-                            "back to a single embedding.")
+            logging.warning(
+                "A node encodes text in a way that carries no extra data: the personalised token falls "
+                "back to a single embedding."
+            )
             return encoded
         pairs = [[(item, weight) for item, weight, *_ in chunk] for chunk in chunks]
         payload = Payload(self, pairs, encoded["cond"])

@@ -35,8 +35,12 @@ def add_wrappers(patcher) -> None:
 def _prepare_schedule(executor, *args, **kwargs):
     """Encode the schedule's times in batches before the U-Net is loaded; afterwards free the GPU of them."""
     guider, sigmas = executor.class_obj, args[3]
-    payloads = {cond["model_conds"][KEY].payload for conds in guider.conds.values() for cond in conds
-                if KEY in cond.get("model_conds", {})}
+    payloads = {
+        cond["model_conds"][KEY].payload
+        for conds in guider.conds.values()
+        for cond in conds
+        if KEY in cond.get("model_conds", {})
+    }
     sampling = guider.model_patcher.get_model_object("model_sampling")
     times = sampling.timestep(sigmas[:-1]).flatten().tolist() if len(sigmas) > 1 else []
     times = list(dict.fromkeys(round(t) for t in times))
@@ -76,8 +80,10 @@ def _payload_fits(payload: Payload | None, context) -> bool:
         base = payload.base.float().cpu()
         fits = own.shape == base.shape and torch.allclose(own, base, rtol=1e-2, atol=1e-2)
         if not fits:
-            logging.warning("A node changed the conditioning of a prompt with a NeTI token (average, multiply, zero "
-                            "out): the token falls back to a single embedding there.")
+            logging.warning(
+                "A node changed the conditioning of a prompt with a NeTI token (average, multiply, zero "
+                "out): the token falls back to a single embedding there."
+            )
         _matches[context] = fits
     return _matches[context]
 
@@ -103,10 +109,7 @@ def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, contex
     per_chunk = rows // len(batch.conds)
     times = [round(t) for t in timesteps.flatten().tolist()]
     owners = [batch.conds[row // per_chunk] for row in range(rows)]
-    steps = [
-        cond.payload and cond.payload.get(times[row], context.device, context.dtype)
-        for row, cond in enumerate(owners)
-    ]
+    steps = [cond.payload and cond.payload.get(times[row], context.device, context.dtype) for row, cond in enumerate(owners)]
 
     def contexts(layer: int, given: Tensor) -> tuple[Tensor, Tensor]:
         k, v = given.clone(), given.clone()

@@ -66,8 +66,10 @@ def _private_copy(patcher, name: str) -> tuple:
         owner = factory[0](*factory[1], disable_dynamic=True)
         owner = owner[factory[2]] if len(factory) > 2 else owner
     elif patcher.is_dynamic():
-        raise UserError(f"{name}: the loader it comes from offers no way to make a trainable copy. Load the "
-                        "checkpoint with Load Checkpoint.")
+        raise UserError(
+            f"{name}: the loader it comes from offers no way to make a trainable copy. Load the "
+            "checkpoint with Load Checkpoint."
+        )
     else:
         # Shared or left out: what the host cannot copy, or what would copy the patcher itself.
         config = getattr(patcher.model, "model_config", None)
@@ -179,7 +181,12 @@ def shrink(trainer, error: Exception) -> None:
     elif not trainer.unet._checkpointed:
         trainer.unet.enable_gradient_checkpointing()
     else:
-        raise UserError("The GPU has too little memory even for one image at a time with gradient checkpointing: "
-                        "lower resolution, or close other programs that use the GPU.") from error
-    logging.warning("Out of memory: going on with micro_batch %d, gradient checkpointing %s.",
-                    trainer.micro_batch, "on" if trainer.unet._checkpointed else "off")
+        raise UserError(
+            "The GPU has too little memory even for one image at a time with gradient checkpointing: "
+            "lower resolution, or close other programs that use the GPU."
+        ) from error
+    logging.warning(
+        "Out of memory: going on with micro_batch %d, gradient checkpointing %s.",
+        trainer.micro_batch,
+        "on" if trainer.unet._checkpointed else "off",
+    )

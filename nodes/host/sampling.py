@@ -18,9 +18,24 @@ SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler
 # These draw no noise but the initial one and choose no step by what they see, so an image does not depend on its
 # neighbours in a batch. All others take one image at a time.
 _BATCHED = {
-    "euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_cfg_pp", "ipndm",
-    "ipndm_v", "deis", "gradient_estimation", "gradient_estimation_cfg_pp", "ddim", "uni_pc", "uni_pc_bh2",
-}  # fmt: skip
+    "euler",
+    "euler_cfg_pp",
+    "heun",
+    "heunpp2",
+    "exp_heun_2_x0",
+    "dpm_2",
+    "lms",
+    "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+}
 
 MakeImages = Callable[[Sequence[str], Sequence[int]], Tensor]
 
@@ -77,8 +92,18 @@ class ImageMaker:
         latents = torch.zeros(len(seeds), 4, setting.height // 8, setting.width // 8)
         noise = torch.cat([comfy.sample.prepare_noise(latents[:1], seed) for seed in seeds])
         samples = comfy.sample.sample(
-            self._patcher, noise, setting.steps, setting.cfg, setting.sampler, setting.scheduler, self._encode(prompt),
-            self._negative, latents, disable_pbar=True, seed=seeds[0], callback=lambda *_: check_interrupt(),
+            self._patcher,
+            noise,
+            setting.steps,
+            setting.cfg,
+            setting.sampler,
+            setting.scheduler,
+            self._encode(prompt),
+            self._negative,
+            latents,
+            disable_pbar=True,
+            seed=seeds[0],
+            callback=lambda *_: check_interrupt(),
         )
         return self._vae.decode(samples).to("cpu", torch.float32).clamp(0, 1)
 

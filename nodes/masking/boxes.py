@@ -111,8 +111,11 @@ def parse_boxes(text: str, images: int) -> list[list[Detection]]:
     Raises:
         ValueError: names the line.
     """
-    groups = [[_typed(part, number) for part in line.split(";") if part.strip()]
-              for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    groups = [
+        [_typed(part, number) for part in line.split(";") if part.strip()]
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip()
+    ]
     if len(groups) == 1:
         groups *= images
     if len(groups) != images:

@@ -59,8 +59,12 @@ class Florence2:
         """
         each = -(-count // len(CAPTION_TASKS))
         model = self._managed.loaded()
-        decoding = {**DECODING, "num_beams": max(DECODING["num_beams"], each), "num_return_sequences": each,
-                    "max_new_tokens": 256}
+        decoding = {
+            **DECODING,
+            "num_beams": max(DECODING["num_beams"], each),
+            "num_return_sequences": each,
+            "max_new_tokens": 256,
+        }
         found = []
         for task in CAPTION_TASKS:
             inputs = self._processor(text=task, images=to_picture(image[None]), return_tensors="pt")
@@ -78,9 +82,11 @@ def load_florence2(path: Path, dtype: torch.dtype) -> Florence2:
         UserError: what is wrong with the files, or what is missing to read them.
     """
     if runs_own_code(path):
-        raise UserError(f"model: {path.name} is in the older format with Python files of its own (microsoft/Florence-2-*), "
-                        f"which this pack never runs. Use a converted one: choose {FLORENCE2.repositories[0]} and turn on "
-                        "download_if_missing.")
+        raise UserError(
+            f"model: {path.name} is in the older format with Python files of its own (microsoft/Florence-2-*), "
+            f"which this pack never runs. Use a converted one: choose {FLORENCE2.repositories[0]} and turn on "
+            "download_if_missing."
+        )
     model_class, processor_class = native_classes(FLORENCE2, "Florence2ForConditionalGeneration", "Florence2Processor")
     with reading(FLORENCE2, path):
         model = read_weights(model_class, path)
@@ -103,14 +109,26 @@ class LoadFlorence2(io.ComfyNode):
             search_aliases=["florence2", "grounding", "detector"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Combo.Input("model", options=choices(FLORENCE2),
-                               tooltip="From models/florence2 or models/LLM, in the converted format. Names that begin with "
-                                       "florence-community/ can be downloaded; base-ft is fine."),
-                io.Boolean.Input("download_if_missing", default=False,
-                                 tooltip="Fetch a florence-community/ model from the Hugging Face hub into models/florence2. "
-                                         "A broken download goes on when queued again."),
-                io.Combo.Input("dtype", options=list(DTYPES), default="auto", optional=True, advanced=True,
-                               tooltip="Precision of the weights. auto: float16 where the GPU is fast at it, else float32."),
+                io.Combo.Input(
+                    "model",
+                    options=choices(FLORENCE2),
+                    tooltip="From models/florence2 or models/LLM, in the converted format. Names that begin with "
+                    "florence-community/ can be downloaded; base-ft is fine.",
+                ),
+                io.Boolean.Input(
+                    "download_if_missing",
+                    default=False,
+                    tooltip="Fetch a florence-community/ model from the Hugging Face hub into models/florence2. "
+                    "A broken download goes on when queued again.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Precision of the weights. auto: float16 where the GPU is fast at it, else float32.",
+                ),
             ],
             outputs=[Florence2Type.Output("florence2", tooltip="Wire to Subject Mask, or to Make PDST Captions.")],
         )

@@ -60,7 +60,12 @@ class Masked:
 
 
 def mask_images(
-    images: list[Tensor], names: list[str], find: Callable[[int], list[Detection]], sam2, choices: Choices, nothing: str,
+    images: list[Tensor],
+    names: list[str],
+    find: Callable[[int], list[Detection]],
+    sam2,
+    choices: Choices,
+    nothing: str,
     report: Callable[[int, Image.Image, str], None],
 ) -> tuple[list[Masked], list[Tensor], list[Image.Image], str]:
     """Mask every image. One that fails does not stop the others, and what the model found in them is kept.
@@ -125,8 +130,14 @@ def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing
         found[i] = replace(found[i], score=score)
     taken = choose(found, choices.choose) if every else asked
     mask = packed.masks()[[asked.index(i) for i in taken]].amax(0)
-    mask = clean(mask, fill_holes=choices.fill_holes, keep_largest=choices.keep_largest, grow=choices.grow,
-                 feather=choices.feather, invert=choices.invert)
+    mask = clean(
+        mask,
+        fill_holes=choices.fill_holes,
+        keep_largest=choices.keep_largest,
+        grow=choices.grow,
+        feather=choices.feather,
+        invert=choices.invert,
+    )
     if (mask == float(choices.invert)).all():
         return _without(image, found, "nothing is left of its mask; see threshold and grow", choices)
     return Masked(mask, found, taken)

@@ -29,8 +29,9 @@ class SubjectMask(io.ComfyNode):
                 _images_input(),
                 Florence2Type.Input("florence2", tooltip="From Load Florence-2."),
                 Sam2Type.Input("sam2", tooltip="From Load SAM2."),
-                io.String.Input("phrase", default="the dog",
-                                tooltip="What to find, as one would say it: the dog, a red mug with a handle."),
+                io.String.Input(
+                    "phrase", default="the dog", tooltip="What to find, as one would say it: the dog, a red mug with a handle."
+                ),
                 *_choice_inputs("the phrase finds nothing"),
                 *_cleaning_inputs(),
                 _boxes_input("Where an image has a box here, it is taken and the phrase is not searched for."),
@@ -69,9 +70,13 @@ class MaskFromBoxes(io.ComfyNode):
             inputs=[
                 _images_input(),
                 Sam2Type.Input("sam2", tooltip="From Load SAM2."),
-                io.String.Input("typed_boxes", default="", multiline=True,
-                                tooltip="Used where no boxes are wired. x, y, width, height in pixels, a line for each image; "
-                                        "a single line counts for all; several boxes of an image are parted by ;"),
+                io.String.Input(
+                    "typed_boxes",
+                    default="",
+                    multiline=True,
+                    tooltip="Used where no boxes are wired. x, y, width, height in pixels, a line for each image; "
+                    "a single line counts for all; several boxes of an image are parted by ;",
+                ),
                 *_choice_inputs("an image has no box"),
                 *_cleaning_inputs(),
                 _boxes_input("Takes the place of typed_boxes."),
@@ -86,8 +91,9 @@ class MaskFromBoxes(io.ComfyNode):
         found = _wired(boxes, len(images))
         if found is None:
             if not typed_boxes[0].strip():
-                raise UserError("boxes: none are wired and typed_boxes is empty. Wire BOUNDING_BOX, or type "
-                                "x, y, width, height.")
+                raise UserError(
+                    "boxes: none are wired and typed_boxes is empty. Wire BOUNDING_BOX, or type x, y, width, height."
+                )
             try:
                 found = parse_boxes(typed_boxes[0], len(images))
             except ValueError as error:
@@ -130,8 +136,13 @@ def _output(cls, images, names, find, sam2, inputs: dict, nothing: str) -> io.No
     results, overlays, previews, text = mask_images(images, numbers, find, sam2, choices, nothing, report)
     masks = [result.mask[None] for result in results]
     shown = ui.PreviewImage([to_tensor(preview)[0] for preview in previews], cls=cls).as_dict()
-    return io.NodeOutput(masks, [overlay[None] for overlay in overlays], [result.boxes() for result in results],
-                         [1 - mask for mask in masks], ui={**shown, "text": [text]})
+    return io.NodeOutput(
+        masks,
+        [overlay[None] for overlay in overlays],
+        [result.boxes() for result in results],
+        [1 - mask for mask in masks],
+        ui={**shown, "text": [text]},
+    )
 
 
 def _images_input():
@@ -139,40 +150,65 @@ def _images_input():
 
 
 def _boxes_input(use: str):
-    return io.MultiType.Input("boxes", types=[io.BoundingBox, io.Custom("BBOX")], optional=True,
-                              tooltip=f"{use} BOUNDING_BOX {{x, y, width, height}} or BBOX (left, top, right, bottom), in "
-                                      "pixels of the image: for each image, or one for all.")
+    return io.MultiType.Input(
+        "boxes",
+        types=[io.BoundingBox, io.Custom("BBOX")],
+        optional=True,
+        tooltip=f"{use} BOUNDING_BOX {{x, y, width, height}} or BBOX (left, top, right, bottom), in "
+        "pixels of the image: for each image, or one for all.",
+    )
 
 
 def _names_input():
-    return io.String.Input("names", optional=True, force_input=True,
-                           tooltip="Names of the images, for messages, such as Load Subject Images gives.")
+    return io.String.Input(
+        "names",
+        optional=True,
+        force_input=True,
+        tooltip="Names of the images, for messages, such as Load Subject Images gives.",
+    )
 
 
 def _choice_inputs(nothing: str) -> list:
     return [
-        io.Combo.Input("choose", options=list(CHOICES), default=CHOICES[0],
-                       tooltip="Which box, where there are several. highest score: the one whose mask SAM2 is surest of. "
-                               "all: one mask over all of them. index: by number, as drawn on the overlay."),
+        io.Combo.Input(
+            "choose",
+            options=list(CHOICES),
+            default=CHOICES[0],
+            tooltip="Which box, where there are several. highest score: the one whose mask SAM2 is surest of. "
+            "all: one mask over all of them. index: by number, as drawn on the overlay.",
+        ),
         io.Int.Input("index", default=0, min=-100, max=100, tooltip="For choose = index; the first is 0, the last -1."),
-        io.Combo.Input("if_nothing_found", options=list(NOTHING_FOUND), default=NOTHING_FOUND[0],
-                       tooltip=f"Where {nothing}. error: go through the other images, then stop and name every one without "
-                               "a mask. whole image, empty: that mask for it, and go on."),
+        io.Combo.Input(
+            "if_nothing_found",
+            options=list(NOTHING_FOUND),
+            default=NOTHING_FOUND[0],
+            tooltip=f"Where {nothing}. error: go through the other images, then stop and name every one without "
+            "a mask. whole image, empty: that mask for it, and go on.",
+        ),
     ]
 
 
 def _cleaning_inputs() -> list:
     more = {"optional": True, "advanced": True}
     return [
-        io.Float.Input("threshold", default=0.0, min=-20.0, max=20.0, step=0.1, **more,
-                       tooltip="How sure SAM2 must be of a pixel, as a logit: 0 is as likely as not. Above 0 the mask keeps "
-                               "off doubtful edges, below 0 it takes them in. Try 1 or -1 first."),
-        io.Boolean.Input("fill_holes", default=False, **more,
-                         tooltip="Fill what the mask encloses; not for a subject that one can look through, such as a "
-                                 "mug's handle."),
+        io.Float.Input(
+            "threshold",
+            default=0.0,
+            min=-20.0,
+            max=20.0,
+            step=0.1,
+            **more,
+            tooltip="How sure SAM2 must be of a pixel, as a logit: 0 is as likely as not. Above 0 the mask keeps "
+            "off doubtful edges, below 0 it takes them in. Try 1 or -1 first.",
+        ),
+        io.Boolean.Input(
+            "fill_holes",
+            default=False,
+            **more,
+            tooltip="Fill what the mask encloses; not for a subject that one can look through, such as a mug's handle.",
+        ),
         io.Boolean.Input("keep_largest", default=False, **more, tooltip="Keep the largest piece only."),
-        io.Int.Input("grow", default=0, min=-512, max=512, **more,
-                     tooltip="Pixels by which the mask grows; negative shrinks."),
+        io.Int.Input("grow", default=0, min=-512, max=512, **more, tooltip="Pixels by which the mask grows; negative shrinks."),
         io.Int.Input("feather", default=0, min=0, max=512, **more, tooltip="Width of the soft edge in pixels."),
         io.Boolean.Input("invert", default=False, **more, tooltip="Mask everything but the subject."),
     ]
@@ -180,10 +216,12 @@ def _cleaning_inputs() -> list:
 
 def _outputs() -> list:
     return [
-        io.Mask.Output("masks", is_output_list=True, tooltip="One for each image, 1 on the subject. Wire to Train Attractor "
-                                                             "Embedding."),
+        io.Mask.Output(
+            "masks", is_output_list=True, tooltip="One for each image, 1 on the subject. Wire to Train Attractor Embedding."
+        ),
         io.Image.Output("overlay", is_output_list=True, tooltip="The photos with mask and boxes drawn on them."),
-        io.BoundingBox.Output("boxes_out", display_name="boxes", is_output_list=True,
-                              tooltip="The boxes taken, for each image."),
+        io.BoundingBox.Output(
+            "boxes_out", display_name="boxes", is_output_list=True, tooltip="The boxes taken, for each image."
+        ),
         io.Mask.Output("background_masks", is_output_list=True, tooltip="1 - mask: where the background loss looks."),
     ]

@@ -27,23 +27,37 @@ class LoadSubjectImages(io.ComfyNode):
             display_name="Load Subject Images",
             category="attractor",
             description="Loads every picture of a folder under ComfyUI's input folder, upright, in natural order, each at its "
-                        "own size. Wire images and masks to Train Attractor Embedding.",
+            "own size. Wire images and masks to Train Attractor Embedding.",
             search_aliases=["load folder", "load images", "dataset", "photos"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Combo.Input("folder", options=folders.picture_folders(),
-                               tooltip="A folder under ComfyUI's input folder. Press R to refresh the list."),
-                io.Combo.Input("alpha", options=[_OPAQUE, _TRANSPARENT, _IGNORED], default=_OPAQUE,
-                               tooltip="What a picture's alpha channel says. Cut-outs: opaque is the subject. Painted in "
-                                       "the mask editor: transparent is the subject."),
-                io.Combo.Input("unreadable_files", options=[_STOP, _SKIP], default=_STOP,
-                               tooltip="stop: an error that names every file which cannot be read. leave out: go on "
-                                       "with the others, and say so on the node."),
+                io.Combo.Input(
+                    "folder",
+                    options=folders.picture_folders(),
+                    tooltip="A folder under ComfyUI's input folder. Press R to refresh the list.",
+                ),
+                io.Combo.Input(
+                    "alpha",
+                    options=[_OPAQUE, _TRANSPARENT, _IGNORED],
+                    default=_OPAQUE,
+                    tooltip="What a picture's alpha channel says. Cut-outs: opaque is the subject. Painted in "
+                    "the mask editor: transparent is the subject.",
+                ),
+                io.Combo.Input(
+                    "unreadable_files",
+                    options=[_STOP, _SKIP],
+                    default=_STOP,
+                    tooltip="stop: an error that names every file which cannot be read. leave out: go on "
+                    "with the others, and say so on the node.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", is_output_list=True, tooltip="A list: one image each, at its own size."),
-                io.Mask.Output("masks", is_output_list=True,
-                               tooltip="One for each image, 1 on the subject; all 0 where a picture has no alpha channel."),
+                io.Mask.Output(
+                    "masks",
+                    is_output_list=True,
+                    tooltip="One for each image, 1 on the subject; all 0 where a picture has no alpha channel.",
+                ),
                 io.String.Output("names", is_output_list=True, tooltip="The files' names, in the same order."),
             ],
         )
@@ -74,8 +88,10 @@ class LoadSubjectImages(io.ComfyNode):
             about = [f"{image.shape[1]} x {image.shape[0]}", f"mask {mask.mean():.0%}" if mask.any() else "no mask", note]
             lines.append(f"{len(names)}. {path.name}: " + ", ".join(part for part in about if part))
         if broken and (unreadable_files == _STOP or not images):
-            raise UserError("folder: these files cannot be read:\n" + "\n".join(broken) + "\nReplace or remove them, or set "
-                            "unreadable_files to 'leave out'.")
+            raise UserError(
+                "folder: these files cannot be read:\n" + "\n".join(broken) + "\nReplace or remove them, or set "
+                "unreadable_files to 'leave out'."
+            )
         if not images:
             raise UserError(f"folder: there is no picture in {folder!r}. Put the photos there, or choose another folder.")
         text = "\n".join([*lines, *(f"left out: {line}" for line in broken)])
@@ -94,17 +110,27 @@ class CropToSubject(io.ComfyNode):
             display_name="Crop To Subject",
             category="attractor",
             description="Cuts a square out of each photo, around the subject or at the centre, and scales it to the training "
-                        "resolution. Nothing is stretched.",
+            "resolution. Nothing is stretched.",
             search_aliases=["crop by mask", "resize photos", "center crop"],
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="A batch, or a list of differing sizes."),
                 io.Mask.Input("masks", tooltip="One mask per image, in order, 1 on the subject."),
-                io.Combo.Input("where", options=list(WHERE), default=WHERE[0],
-                               tooltip="Where the square lies. An image with an empty mask is cut at the centre."),
-                io.Float.Input("margin", default=0.25, min=0.0, max=3.0, step=0.05,
-                               tooltip="Room to leave on each side of the subject, as a share of its longer side. The "
-                                       "background is what the attractor learns: leave some."),
+                io.Combo.Input(
+                    "where",
+                    options=list(WHERE),
+                    default=WHERE[0],
+                    tooltip="Where the square lies. An image with an empty mask is cut at the centre.",
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=0.25,
+                    min=0.0,
+                    max=3.0,
+                    step=0.05,
+                    tooltip="Room to leave on each side of the subject, as a share of its longer side. The "
+                    "background is what the attractor learns: leave some.",
+                ),
                 io.Int.Input("resolution", default=512, min=64, max=2048, step=64, tooltip="Side of the squares, in pixels."),
             ],
             outputs=[
@@ -123,10 +149,11 @@ class CropToSubject(io.ComfyNode):
             if not mask.any():
                 mask = empty_mask(image)  # Load Image gives 64 x 64 zeros where nothing is painted
             if mask.shape != image.shape[:2]:
-                raise UserError(f"masks: the mask of image {i} is {mask.shape[1]} x {mask.shape[0]} pixels, the image "
-                                f"{image.shape[1]} x {image.shape[0]}. Wire masks made from these very images.")
+                raise UserError(
+                    f"masks: the mask of image {i} is {mask.shape[1]} x {mask.shape[0]} pixels, the image "
+                    f"{image.shape[1]} x {image.shape[0]}. Wire masks made from these very images."
+                )
             box = subject_box(mask) if where[0] == WHERE[0] else None
             cut.append(crop(image[..., :3], mask, square_around(*mask.shape, box, margin[0]), resolution[0]))
         pictures, cut_masks = zip(*cut, strict=True)
         return io.NodeOutput(torch.stack(pictures), torch.stack(cut_masks))
-

@@ -117,16 +117,28 @@ class LoadSAM2(io.ComfyNode):
             search_aliases=["segment anything", "sam"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Combo.Input("model", options=choices(SAM2),
-                               tooltip="From models/sam2: official files (.pt or .safetensors; they need the sam2 package) or "
-                                       "converted folders. Names that begin with facebook/ can be downloaded; the smallest is "
-                                       "fine."),
-                io.Boolean.Input("download_if_missing", default=False,
-                                 tooltip="Fetch a facebook/ model from the Hugging Face hub into models/sam2. A broken "
-                                         "download goes on when queued again."),
-                io.Combo.Input("dtype", options=list(DTYPES), default="auto", optional=True, advanced=True,
-                               tooltip="What layers compute in; weights are float32. auto: bfloat16 where the GPU is fast at "
-                                       "it, else float16 or float32."),
+                io.Combo.Input(
+                    "model",
+                    options=choices(SAM2),
+                    tooltip="From models/sam2: official files (.pt or .safetensors; they need the sam2 package) or "
+                    "converted folders. Names that begin with facebook/ can be downloaded; the smallest is "
+                    "fine.",
+                ),
+                io.Boolean.Input(
+                    "download_if_missing",
+                    default=False,
+                    tooltip="Fetch a facebook/ model from the Hugging Face hub into models/sam2. A broken "
+                    "download goes on when queued again.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What layers compute in; weights are float32. auto: bfloat16 where the GPU is fast at "
+                    "it, else float16 or float32.",
+                ),
             ],
             outputs=[Sam2Type.Output("sam2", tooltip="Wire to Subject Mask or Mask From Boxes.")],
         )

@@ -57,15 +57,20 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = {"model": load_file(path)} if plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own message advises to run what is in the file
-        raise UserError(f"model: {path.name} cannot be read as plain tensors ({type(error).__name__}). It is damaged, no "
-                        "checkpoint, or one that holds code, which is never run. Download it again.") from error
+        raise UserError(
+            f"model: {path.name} cannot be read as plain tensors ({type(error).__name__}). It is damaged, no "
+            "checkpoint, or one that holds code, which is never run. Download it again."
+        ) from error
     weights = content.get("model") if isinstance(content, dict) else None
     if isinstance(weights, dict) and "vision_encoder.backbone.patch_embed.projection.weight" in weights:
-        raise UserError(f"model: {path.name} holds the weights of a converted folder, without the rest of it. Put it into a "
-                        "folder of its own in models/sam2, as model.safetensors, with the .json files that came with it.")
+        raise UserError(
+            f"model: {path.name} holds the weights of a converted folder, without the rest of it. Put it into a "
+            "folder of its own in models/sam2, as model.safetensors, with the .json files that came with it."
+        )
     if not isinstance(weights, dict) or "image_encoder.trunk.patch_embed.proj.weight" not in weights:
-        raise UserError(f"model: {path.name} is no SAM2 checkpoint: the weights of a SAM2 image encoder are not in it. Choose "
-                        "another.")
+        raise UserError(
+            f"model: {path.name} is no SAM2 checkpoint: the weights of a SAM2 image encoder are not in it. Choose another."
+        )
     return weights
 
 
@@ -74,8 +79,10 @@ def _official_config(path: Path, weights: dict[str, Tensor]) -> str:
     blocks = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("image_encoder.trunk.blocks."))
     size = _SIZES.get((width, blocks))
     if size is None:
-        raise UserError(f"model: {path.name} is of no official size (width {width}, {blocks} blocks). Put the configuration it "
-                        f"was trained with beside it, as {path.stem}.yaml.")
+        raise UserError(
+            f"model: {path.name} is of no official size (width {width}, {blocks} blocks). Put the configuration it "
+            f"was trained with beside it, as {path.stem}.yaml."
+        )
     version = "sam2.1" if "no_obj_embed_spatial" in weights else "sam2"
     return f"{version}/{version}_hiera_{size}.yaml"
 
@@ -91,6 +98,8 @@ def _build(node, config: str):
         return arguments
     module, _, name = str(node["_target_"]).rpartition(".")
     if name not in _PARTS.get(module, ()):
-        raise UserError(f"model: {config} asks for {node['_target_']}, which is no part of SAM2, and was not run. Use the "
-                        "configuration that came with the model.")
+        raise UserError(
+            f"model: {config} asks for {node['_target_']}, which is no part of SAM2, and was not run. Use the "
+            "configuration that came with the model."
+        )
     return getattr(importlib.import_module(module), name)(**arguments)

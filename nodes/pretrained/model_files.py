@@ -34,11 +34,15 @@ class Family:
 
 
 FLORENCE2 = Family(
-    "Florence-2", ("florence2", "LLM"), ("florence2",),
+    "Florence-2",
+    ("florence2", "LLM"),
+    ("florence2",),
     tuple(f"florence-community/Florence-2-{size}" for size in ("base", "base-ft", "large", "large-ft")),
 )
 SAM2 = Family(
-    "SAM2", ("sam2",), ("sam2", "sam2_video"),  # Meta's own converted folders say sam2_video
+    "SAM2",
+    ("sam2",),
+    ("sam2", "sam2_video"),  # Meta's own converted folders say sam2_video
     tuple(f"facebook/sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
     files=(".pt", ".safetensors"),
 )
@@ -52,7 +56,8 @@ def choices(family: Family) -> list[str]:
 def local_models(family: Family) -> dict[str, Path]:
     """Paths of what looks like a model of the family, by name `<folder>/<entry>`."""
     return {
-        name: path for name, path in _entries(family).items()
+        name: path
+        for name, path in _entries(family).items()
         if (path.suffix in family.files if path.is_file() else _config(path).get("model_type") in family.types)
     }
 
@@ -81,11 +86,15 @@ def problem(family: Family, name: str) -> str | None:
         return None
     path = _entries(family).get(name)
     if path is None:
-        return (f"{family.field}: {name} is not in {family.places}. Put it there and press R to refresh the list, or choose "
-                f"{family.repositories[0]} and turn on download_if_missing.")
+        return (
+            f"{family.field}: {name} is not in {family.places}. Put it there and press R to refresh the list, or choose "
+            f"{family.repositories[0]} and turn on download_if_missing."
+        )
     kind = _config(path).get("model_type") if path.is_dir() else f"{path.suffix} file"
-    return (f"{family.field}: {name} is no {family.title} model but "
-            f"{f'of the kind {kind}' if kind else 'a folder without a readable config.json'}. Choose another.")
+    return (
+        f"{family.field}: {name} is no {family.title} model but "
+        f"{f'of the kind {kind}' if kind else 'a folder without a readable config.json'}. Choose another."
+    )
 
 
 def find(family: Family, name: str, may_download: bool, node_id: str) -> Path:
@@ -106,8 +115,10 @@ def find(family: Family, name: str, may_download: bool, node_id: str) -> Path:
             return path
     target = folders.model_folders(family.folders[0])[0] / short
     if not may_download:
-        raise UserError(f"{family.field}: {name} is not on this machine. Turn on download_if_missing, or put its files into "
-                        f"models/{family.folders[0]}/{short}.")
+        raise UserError(
+            f"{family.field}: {name} is not on this machine. Turn on download_if_missing, or put its files into "
+            f"models/{family.folders[0]}/{short}."
+        )
     return download(name, target, node_id, family.field)
 
 
@@ -147,8 +158,10 @@ def reading(family: Family, path: Path):
         raise
     except Exception as error:  # JSON, safetensors, zip and shapes each fail in a way of their own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{family.field}: {path.name} is damaged or no {family.title} model ({reason}). Download it again, or "
-                        "choose another.") from error
+        raise UserError(
+            f"{family.field}: {path.name} is damaged or no {family.title} model ({reason}). Download it again, or "
+            "choose another."
+        ) from error
 
 
 def read_weights(model_class, path: Path, twins: dict[str, str] | None = None, safetensors: bool = True, **settings):

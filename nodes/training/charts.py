@@ -7,15 +7,22 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 _COLOURS = {
-    "fixed": (20, 90, 200), "subject": (230, 130, 20), "background": (60, 160, 80), "joint": (150, 90, 190),
-    "prior": (110, 110, 110), "contrast": (200, 50, 60),
+    "fixed": (20, 90, 200),
+    "subject": (230, 130, 20),
+    "background": (60, 160, 80),
+    "joint": (150, 90, 190),
+    "prior": (110, 110, 110),
+    "contrast": (200, 50, 60),
 }
 _GREY, _INK, _PAPER = (225, 225, 225), (60, 60, 60), (255, 255, 255)
 _LEFT, _RIGHT = 64, 16
 
 
 def draw_chart(
-    curves: dict[str, list[float]], steps: int, title: str, size: tuple[int, int] = (640, 400),
+    curves: dict[str, list[float]],
+    steps: int,
+    title: str,
+    size: tuple[int, int] = (640, 400),
     watched: str = "training photos",
 ) -> Image.Image:
     """Losses over steps. The fixed-batch loss is the bold main curve; the step's own losses lie thin behind it,

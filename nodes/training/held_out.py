@@ -48,10 +48,17 @@ class HeldOut:
         if self.encoders is None:
             return None
         captions = [photo.captions for photo in self.subject.test]
-        return json.loads(json.dumps({
-            "encoders": self.encoders.describe(), "photos": fingerprint(self.photos.latents), "captions": captions,
-            "super_category": self.subject.super_category, **settings,
-        }))  # as it comes back from a file
+        return json.loads(
+            json.dumps(
+                {
+                    "encoders": self.encoders.describe(),
+                    "photos": fingerprint(self.photos.latents),
+                    "captions": captions,
+                    "super_category": self.subject.super_category,
+                    **settings,
+                }
+            )
+        )  # as it comes back from a file
 
     def scores(self, make_images, placeholder: str, count: int, seed: int) -> dict[str, float]:
         """Mean scores of `count` samples, always of the same captions and seeds.
@@ -81,8 +88,9 @@ class ScoreLog:
             saved = json.loads(self._path.read_text(encoding="utf-8"))
             old, scores = saved["scored_with"], [entry for entry in saved["scores"] if entry["step"] <= step]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._path.name} in the run's folder is damaged ({type(error).__name__}). Delete it to score "
-                            "anew.") from error
+            raise UserError(
+                f"{self._path.name} in the run's folder is damaged ({type(error).__name__}). Delete it to score anew."
+            ) from error
         if old == self._scored_with:
             self.scores = scores
             return ""
@@ -101,8 +109,9 @@ class ScoreLog:
 
     def save(self) -> None:
         with replacing(self._path) as temporary:
-            temporary.write_text(json.dumps({"scored_with": self._scored_with, "scores": self.scores}, indent=1),
-                                 encoding="utf-8")
+            temporary.write_text(
+                json.dumps({"scored_with": self._scored_with, "scores": self.scores}, indent=1), encoding="utf-8"
+            )
 
     def why_empty(self) -> str:
         """For a curve that has nothing to show yet."""
@@ -120,9 +129,7 @@ def overall_score(scores: dict[str, float]) -> float:
     return math.prod(values) ** (1 / len(values))
 
 
-def held_out_problems(
-    dataset: Dataset | None, encoders: EvaluationEncoders | None, images: list[Tensor]
-) -> list[str]:
+def held_out_problems(dataset: Dataset | None, encoders: EvaluationEncoders | None, images: list[Tensor]) -> list[str]:
     """What is wrong with the inputs for held-out scores of a run on `images` (H, W, C); empty if nothing is."""
     if dataset is None:
         return ["encoders: there is nothing to score on. Wire dataset as well, or remove encoders."] if encoders else []
@@ -136,11 +143,15 @@ def held_out_problems(
         try:
             look = look_at(photo.path)
         except (OSError, ValueError) as error:
-            problems.append(f"dataset: the test photo {photo.path.name} cannot be read any more ({type(error).__name__}): put "
-                            "it back, or load the data set again.")
+            problems.append(
+                f"dataset: the test photo {photo.path.name} cannot be read any more ({type(error).__name__}): put "
+                "it back, or load the data set again."
+            )
             continue
         same = [str(i) for i, other in enumerate(trained, 1) if same_photo(look, other)]
         if same:
-            problems.append(f"dataset: the test photo {photo.path.name} is image {' and '.join(same)} of images: scores would "
-                            "be of photos that training has seen. Train on the data set's training photos only.")
+            problems.append(
+                f"dataset: the test photo {photo.path.name} is image {' and '.join(same)} of images: scores would "
+                "be of photos that training has seen. Train on the data set's training photos only."
+            )
     return problems

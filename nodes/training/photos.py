@@ -26,8 +26,10 @@ def photo_problems(images: list[Tensor], masks: list[Tensor] | None, needs_masks
     if not needs_masks:
         return []
     if not masks:
-        return ["masks: this method learns subject and background apart and needs one mask per image. Wire MASK, or "
-                "choose the method 'neti' or 'textual_inversion', which need none."]
+        return [
+            "masks: this method learns subject and background apart and needs one mask per image. Wire MASK, or "
+            "choose the method 'neti' or 'textual_inversion', which need none."
+        ]
     if len(masks) != len(images):
         return [f"masks: there are {len(images)} images and {len(masks)} masks. Wire one mask per image, in order."]
     unfit = [
@@ -45,9 +47,7 @@ def training_size(images: list[Tensor], resolution: int) -> tuple[int, int]:
     return tuple(max(_STEP, round(side / _STEP) * _STEP) for side in (resolution * ratio, resolution / ratio))
 
 
-def resize_photos(
-    images: list[Tensor], masks: list[Tensor] | None, resolution: int
-) -> tuple[Tensor, Tensor | None]:
+def resize_photos(images: list[Tensor], masks: list[Tensor] | None, resolution: int) -> tuple[Tensor, Tensor | None]:
     """Photos (n, H, W, 3) and masks (n, H, W), scaled to cover `training_size` and cropped at the centre.
 
     Nothing is stretched. Photos of one shape lose at most half of 64 pixels' worth.

@@ -34,8 +34,9 @@ class Run:
     """A run's folder and its loop: `<folder>/<name>.safetensors`, `resume.state`, `chart.png`, `curves.json`, `samples/`,
     a token for each checkpoint, and with a data set `scores.json` and the best step's token, `<name>-best.safetensors`."""
 
-    def __init__(self, trainer: Trainer, folder: Path, identity: dict[str, str], record: dict, shrink,
-                 scored_with: dict | None = None):
+    def __init__(
+        self, trainer: Trainer, folder: Path, identity: dict[str, str], record: dict, shrink, scored_with: dict | None = None
+    ):
         """shrink(trainer, error): makes the next attempt at a step need less memory, or raises. scored_with: what held-out
         scores depend on; None if there are none."""
         self.trainer, self.folder, self._identity, self._record = trainer, folder, identity, record
@@ -68,8 +69,10 @@ class Run:
         try:
             load_state(self.trainer, path, self._identity)
         except CannotResume as error:
-            raise UserError(f"name: the run '{self.folder.name}' exists and cannot be resumed: {error} Give another name, "
-                            "restore what differs, or turn resume off to start over.") from error
+            raise UserError(
+                f"name: the run '{self.folder.name}' exists and cannot be resumed: {error} Give another name, "
+                "restore what differs, or turn resume off to start over."
+            ) from error
         self._saved_step, self._stale = self.trainer.step_count, {}
         if note := self.score_log.resume(self.trainer.step_count):
             self.notes.append(note)
@@ -108,8 +111,10 @@ class Run:
             raise
         except NonFiniteLoss as error:
             kept = f"at step {self._saved_step}" if self._saved_step > 0 else "(none was saved yet)"
-            raise UserError(f"Training stopped at {error}. Lower learning_rate (preset 'paper' is the lowest) and give the run "
-                            f"another name. Kept: this run's last checkpoint {kept}.") from error
+            raise UserError(
+                f"Training stopped at {error}. Lower learning_rate (preset 'paper' is the lowest) and give the run "
+                f"another name. Kept: this run's last checkpoint {kept}."
+            ) from error
         self.save()
 
     def _score_if_due(self, schedule: Schedule, score) -> bool:
@@ -147,9 +152,12 @@ class Run:
     def chart(self) -> Image.Image:
         """The run's loss chart so far."""
         settings = self.trainer.settings
-        return draw_chart(self.trainer.curves, settings.steps,
-                          f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}",
-                          watched="held-out photos" if self.trainer.held_out else "training photos")
+        return draw_chart(
+            self.trainer.curves,
+            settings.steps,
+            f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}",
+            watched="held-out photos" if self.trainer.held_out else "training photos",
+        )
 
     def overfitting_curve(self) -> Image.Image:
         """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
@@ -195,16 +203,21 @@ class Run:
         try:
             yield
         except Exception as error:  # safetensors raises an error class of its own
-            raise UserError(f"The run '{self.folder.name}' could not be saved at step {self.trainer.step_count}: {error}. "
-                            "Free space or choose another output folder; queue again to resume from the last whole "
-                            "checkpoint.") from error
+            raise UserError(
+                f"The run '{self.folder.name}' could not be saved at step {self.trainer.step_count}: {error}. "
+                "Free space or choose another output folder; queue again to resume from the last whole "
+                "checkpoint."
+            ) from error
 
     def _earlier(self) -> dict[Path, int]:
         """Files of an earlier run of this name, which would be taken for this one's, with the times of their last change."""
         own = self.folder.name
         found = [*self.folder.glob("*.safetensors"), *self.folder.glob("samples/step-*.png"), self.folder / "scores.json"]
-        return {path: path.stat().st_mtime_ns for path in found
-                if path.exists() and path.name.startswith((f"{own}-step-", f"{own}-best.", "step-", "scores."))}
+        return {
+            path: path.stat().st_mtime_ns
+            for path in found
+            if path.exists() and path.name.startswith((f"{own}-step-", f"{own}-best.", "step-", "scores."))
+        }
 
     def _remove_stale(self) -> None:
         """Once there is something instead."""

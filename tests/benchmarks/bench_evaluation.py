@@ -65,29 +65,46 @@ def main() -> int:
     options = [] if torch.accelerator.is_available() else ["--cpu"]
     with ComfyServer(os.environ["COMFYUI_PATH"], base, packs, options=options) as server:
         comfy = ComfyClient(server.url)
-        save_token(PersonalizedToken("<bench>", "cat", "neti", 768, NeTIMapper(768, norm_scale=0.4, seed=0)),
-                   base / "output" / "neti" / "bench.safetensors")
-        defaults = {name: value[1]["default"] for name, value in
-                    comfy.object_info()["AttractorPDSTEvaluate"]["input"]["required"].items()
-                    if len(value) > 1 and "default" in value[1]}
+        save_token(
+            PersonalizedToken("<bench>", "cat", "neti", 768, NeTIMapper(768, norm_scale=0.4, seed=0)),
+            base / "output" / "neti" / "bench.safetensors",
+        )
+        defaults = {
+            name: value[1]["default"]
+            for name, value in comfy.object_info()["AttractorPDSTEvaluate"]["input"]["required"].items()
+            if len(value) > 1 and "default" in value[1]
+        }
 
         def evaluate(name, **settings):
             """Seconds that the server took, and the node's text."""
             graph = Graph()
             loader = graph.add("TestFullSizeSD15")
             dataset = graph.add("AttractorLoadPDST", folder="pdst/bench", subjects="all", captions_per_photo=1)
-            encoders = graph.add("AttractorLoadEvaluationEncoders", clip="evaluation/clip-vit-base-patch32",
-                                 dino="evaluation/dino-vits16", download_if_missing=False)
+            encoders = graph.add(
+                "AttractorLoadEvaluationEncoders",
+                clip="evaluation/clip-vit-base-patch32",
+                dino="evaluation/dino-vits16",
+                download_if_missing=False,
+            )
             token = graph.add("AttractorLoadNeTIMapper", file="bench.safetensors")
-            node = graph.add("AttractorPDSTEvaluate", model=loader[0], clip=loader[1], vae=loader[2], dataset=dataset[0],
-                             encoders=encoders[0], tokens=token[0], **{**defaults, "name": name, **settings})
+            node = graph.add(
+                "AttractorPDSTEvaluate",
+                model=loader[0],
+                clip=loader[1],
+                vae=loader[2],
+                dataset=dataset[0],
+                encoders=encoders[0],
+                tokens=token[0],
+                **{**defaults, "name": name, **settings},
+            )
             entry = comfy.run(graph, timeout=6 * 3600)
             stamps = {kind: message["timestamp"] for kind, message in entry["status"]["messages"]}
             return (stamps["execution_success"] - stamps["execution_start"]) / 1000, entry["outputs"][node.id]["text"]
 
         evaluate("loading", images_per_caption=1, steps=1, include_floor=False)  # from here on the loaders are cached
-        seconds, text = evaluate("bench", images_per_caption=arguments.images,
-                                 **dict(setting.split("=", 1) for setting in arguments.setting))
+        seconds, text = evaluate(
+            "bench", images_per_caption=arguments.images, **dict(setting.split("=", 1) for setting in arguments.setting)
+        )
     print(*text, sep="\n")
     return report(base / "output" / "pdst" / "bench", seconds)
 
@@ -99,8 +116,10 @@ def report(folder: Path, seconds: float) -> int:
     records = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()[1:]]
     sampling, other = (sum(record[key] for record in records) for key in ("seconds_sampling", "seconds_other"))
     share, each = (seconds - sampling) / seconds, len(records)
-    print(f"{each} images in {seconds:.1f} s: {sampling / each:.2f} s an image for sampling; {other / each:.3f} s an image and "
-          f"{seconds - sampling - other:.1f} s once for everything else: {share:.2%} (budget {BUDGET:.0%})")
+    print(
+        f"{each} images in {seconds:.1f} s: {sampling / each:.2f} s an image for sampling; {other / each:.3f} s an image and "
+        f"{seconds - sampling - other:.1f} s once for everything else: {share:.2%} (budget {BUDGET:.0%})"
+    )
     return int(share > BUDGET)
 
 

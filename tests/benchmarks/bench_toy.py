@@ -46,8 +46,12 @@ def main() -> int:
         parser.error(str(error))
     toys = [toy_subject(index) for index in range(arguments.subjects)]
     # In the grid's order, for all subjects: when it is stopped, there is something to say about the first groups at least.
-    wanted = [runs.Run(configuration, toy, seed, plan)
-              for seed in range(arguments.seeds) for configuration in configurations for toy in toys]
+    wanted = [
+        runs.Run(configuration, toy, seed, plan)
+        for seed in range(arguments.seeds)
+        for configuration in configurations
+        for toy in toys
+    ]
     if arguments.check_repeat:
         return driver.check_repeat(host, BASE / "repeat", wanted[-1])
     folder, interrupted = BASE / plan.hash, False

@@ -42,16 +42,21 @@ def folder(tmp_path_factory):
     means = {"clip_t": 0.3, "clip_i": 0.7, "dino": 0.5, "clip_i_train": 0.75, "dino_train": 0.6}
     long = "x" * 120
     for i in range(5):
-        odd = {f"<script>console.error('ran')</script>{long}": (f"dog {long}", "living"), **CORGI,
-               f"Hund 🐶 {'w ' * 80}": ("d", "rigid")}
-        write_entry(folder / "odd", f"{long}-{i}", odd, means, method=f"m{i}",
-                    text="{} <img src=x onerror=console.error(1)> " + long)
+        odd = {
+            f"<script>console.error('ran')</script>{long}": (f"dog {long}", "living"),
+            **CORGI,
+            f"Hund 🐶 {'w ' * 80}": ("d", "rigid"),
+        }
+        write_entry(
+            folder / "odd", f"{long}-{i}", odd, means, method=f"m{i}", text="{} <img src=x onerror=console.error(1)> " + long
+        )
     data = {"report": ["methods", "checkpoints"], "odd": ["odd"]}
     for name, parts in data.items():
         found, bootstrap = collect([folder / part for part in parts]), Bootstrap(200)
         charts = [partial(intervals, found, bootstrap), partial(bubble, found, "dino"), partial(curves, found, bootstrap)]
-        page = make_page(name, found, make_tables(found, bootstrap), charts, (WIDE, NARROW),
-                         make_sheet(found, "best, median, worst"))
+        page = make_page(
+            name, found, make_tables(found, bootstrap), charts, (WIDE, NARROW), make_sheet(found, "best, median, worst")
+        )
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
     return folder
 
@@ -65,6 +70,7 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def shown(browser, folder):
     """Opens a report; what the browser said and asked for starts anew."""
+
     def show(name, width, dark=False):
         browser.complaints.clear()
         browser.requests.clear()
@@ -102,8 +108,11 @@ def test_words_can_be_read(shown, width, dark):
 
 def test_charts_and_tables_have_names_and_the_keyboard_reaches_wide_tables(shown):
     browser = shown("report", 400)
-    for script in ("[...document.querySelectorAll('svg')].every(s => s.querySelector('title').textContent)",
-                   "[...document.images].every(i => i.alt)", "!!document.documentElement.lang && !!document.title",
-                   "[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.getAttribute('aria-label'))",
-                   "[...document.querySelectorAll('tbody tr')].every(r => r.querySelector('th[scope=row]'))"):
+    for script in (
+        "[...document.querySelectorAll('svg')].every(s => s.querySelector('title').textContent)",
+        "[...document.images].every(i => i.alt)",
+        "!!document.documentElement.lang && !!document.title",
+        "[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.getAttribute('aria-label'))",
+        "[...document.querySelectorAll('tbody tr')].every(r => r.querySelector('th[scope=row]'))",
+    ):
         assert browser.run(script) is True, script

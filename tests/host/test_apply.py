@@ -41,8 +41,9 @@ def encode(clip, text):
 def sample(model, positive, negative, cfg=7.0, batch=1, steps=2):
     latents = torch.zeros(batch, 4, 16, 16)
     noise = comfy.sample.prepare_noise(latents, 1)
-    return comfy.sample.sample(model, noise, steps, cfg, "euler", "normal", positive, negative, latents,
-                               disable_pbar=True, seed=1)
+    return comfy.sample.sample(
+        model, noise, steps, cfg, "euler", "normal", positive, negative, latents, disable_pbar=True, seed=1
+    )
 
 
 @pytest.fixture
@@ -234,8 +235,10 @@ def test_attractor_takes_the_subjects_place(tiny_model, tiny_clip):
     model, clip = apply(tiny_model, tiny_clip, token, attractor=2)
     alone = PersonalizedToken("<cat>", "cat", "neti", 768, token.attractors[1])
     expected = apply(tiny_model, tiny_clip, alone)
-    assert torch.equal(sample(model, encode(clip, PROMPT), encode(clip, "")),
-                       sample(expected[0], encode(expected[1], PROMPT), encode(expected[1], "")))
+    assert torch.equal(
+        sample(model, encode(clip, PROMPT), encode(clip, "")),
+        sample(expected[0], encode(expected[1], PROMPT), encode(expected[1], "")),
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def test_every_node_has_a_help_page_and_every_page_a_node(schemas):
 
 
 def test_every_input_and_output_has_a_tooltip(schemas):
-    bare = [f"{schema.node_id}.{part.id}" for schema in schemas for part in (*schema.inputs, *schema.outputs)
-            if not part.tooltip]
+    bare = [
+        f"{schema.node_id}.{part.id}" for schema in schemas for part in (*schema.inputs, *schema.outputs) if not part.tooltip
+    ]
     assert not bare
     assert all(schema.description and schema.display_name for schema in schemas)

@@ -80,8 +80,11 @@ def test_the_trainer_knows_nothing_of_the_host(path):
     assert {name.split(".")[0] for name in imported(path)} <= {"torch", "safetensors", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("path", [ROOT / "__init__.py", *(p for p in modules("nodes") if p.parent != ROOT / "nodes" / "host")],
-                         ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "__init__.py", *(p for p in modules("nodes") if p.parent != ROOT / "nodes" / "host")],
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
 def test_only_the_adapter_touches_the_hosts_internals(path, host_modules):
     # the host's public interface for nodes
     public = {"comfy_api.latest"}

@@ -42,8 +42,14 @@ def test_training_lowers_each_of_the_four_losses(models):
     # The random text encoder keeps subject and attractor nearly orthogonal: at the paper's small temperature the
     # contrast would be zero from the start.
     settings = TrainingSettings(
-        method="textual_inversion+", super_category="cat", steps=12, batch_size=2, learning_rate=1e-2, tau=1.0,
-        contrast_schedule="one", contrast_weight=1.0,
+        method="textual_inversion+",
+        super_category="cat",
+        steps=12,
+        batch_size=2,
+        learning_rate=1e-2,
+        tau=1.0,
+        contrast_schedule="one",
+        contrast_weight=1.0,
     )
     with torch.inference_mode(False), torch.enable_grad():
         with torch.no_grad():

@@ -89,8 +89,9 @@ def test_cancel_is_not_taken_for_a_photos_error(photos, sam2):
 
 def test_boxes_are_cut_at_the_border_and_handed_out_as_they_were_used(photos, sam2):
     (result, *_), *_ = run(photos[:1], sam2, lambda i: [Detection(Box(-4.3, 10.6, 30.0, 100.0))])
-    assert result.boxes() == [{"x": 0, "y": 11, "width": 26, "height": 29, "label": "", "score": pytest.approx(
-        result.detections[0].score)}]
+    assert result.boxes() == [
+        {"x": 0, "y": 11, "width": 26, "height": 29, "label": "", "score": pytest.approx(result.detections[0].score)}
+    ]
     (again, *_), *_ = run(photos[:1], sam2, lambda i: [Detection(Box(0, 11, 26, 29))])
     assert torch.equal(result.mask, again.mask)
 

@@ -142,8 +142,16 @@ def test_dino_features_are_transformers_and_timms(encoders, folder):
     pixels = dino_pixels(pictures())
     with torch.no_grad():
         by_transformers = normal(model(pixel_values=pixels).last_hidden_state[:, 0])
-    timms = VisionTransformer(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3, mlp_ratio=2, num_classes=0,
-                              norm_layer=partial(torch.nn.LayerNorm, eps=1e-12)).train(False)
+    timms = VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        embed_dim=48,
+        depth=2,
+        num_heads=3,
+        mlp_ratio=2,
+        num_classes=0,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-12),
+    ).train(False)
     timms.load_state_dict(timm_weights(folder / "dino-tiny"))
     with torch.no_grad():
         by_timm = normal(timms(pixels))
@@ -160,18 +168,25 @@ def timm_weights(folder):
     weights = {name.removeprefix("vit."): value for name, value in load_file(folder / "model.safetensors").items()}
     embeddings = "embeddings."
     found = {
-        "cls_token": weights[embeddings + "cls_token"], "pos_embed": weights[embeddings + "position_embeddings"],
+        "cls_token": weights[embeddings + "cls_token"],
+        "pos_embed": weights[embeddings + "position_embeddings"],
         "patch_embed.proj.weight": weights[embeddings + "patch_embeddings.projection.weight"],
         "patch_embed.proj.bias": weights[embeddings + "patch_embeddings.projection.bias"],
-        "norm.weight": weights["layernorm.weight"], "norm.bias": weights["layernorm.bias"],
+        "norm.weight": weights["layernorm.weight"],
+        "norm.bias": weights["layernorm.bias"],
     }
     for i in range(2):
         layer = f"encoder.layer.{i}."
         for kind in ("weight", "bias"):
             parts = [weights[f"{layer}attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
             found[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
-            for own, theirs in (("attn.proj", "attention.output.dense"), ("norm1", "layernorm_before"),
-                                ("norm2", "layernorm_after"), ("mlp.fc1", "intermediate.dense"), ("mlp.fc2", "output.dense")):
+            for own, theirs in (
+                ("attn.proj", "attention.output.dense"),
+                ("norm1", "layernorm_before"),
+                ("norm2", "layernorm_after"),
+                ("mlp.fc1", "intermediate.dense"),
+                ("mlp.fc2", "output.dense"),
+            ):
                 found[f"blocks.{i}.{own}.{kind}"] = weights[f"{layer}{theirs}.{kind}"]
     return found
 
@@ -234,7 +249,7 @@ def subject(tmp_path_factory):
         paths[kind] = [folder / f"{kind}-{i}.png" for i in range(count)]
         for path, array in zip(paths[kind], pictures(seed), strict=False):
             Image.fromarray(array).save(path)
-    test = tuple(Photo(path, CAPTIONS[:i + 1]) for i, path in enumerate(paths["test"]))
+    test = tuple(Photo(path, CAPTIONS[: i + 1]) for i, path in enumerate(paths["test"]))
     return Subject("rex", "dog", tuple(paths["train"]), test)
 
 
@@ -254,8 +269,11 @@ def test_every_score_is_the_cosine_that_its_definition_says(encoders, folder, su
         dino, dino_test, dino_train = (normal(model(pixel_values=dino_pixels(a)).last_hidden_state[:, 0]) for a in groups)
     for i, place in enumerate(places):
         wanted = {
-            "clip_t": generated[i] @ texts[i], "clip_i": generated[i] @ test[place], "dino": dino[i] @ dino_test[place],
-            "clip_i_train": (generated[i] @ train.T).mean(), "dino_train": (dino[i] @ dino_train.T).mean(),
+            "clip_t": generated[i] @ texts[i],
+            "clip_i": generated[i] @ test[place],
+            "dino": dino[i] @ dino_test[place],
+            "clip_i_train": (generated[i] @ train.T).mean(),
+            "dino_train": (dino[i] @ dino_train.T).mean(),
         }
         for name, value in wanted.items():
             assert scores[name][i] == pytest.approx(value.item(), abs=TOLERANCE), name
@@ -268,8 +286,11 @@ def test_the_ceiling_is_real_against_real(encoders, folder, subject):
     for name, features in (("clip_i", test), ("clip_i_train", train)):
         pairs = [(features[i] @ features[j]).item() for i, j in combinations(range(len(features)), 2)]
         assert ceiling[name] == pytest.approx(np.mean(pairs), abs=TOLERANCE)
-    of_captions = [(test[i] @ encoders.clip_text([caption.replace("{}", "dog")])[0]).item()
-                   for i in range(3) for caption in CAPTIONS[:i + 1]]
+    of_captions = [
+        (test[i] @ encoders.clip_text([caption.replace("{}", "dog")])[0]).item()
+        for i in range(3)
+        for caption in CAPTIONS[: i + 1]
+    ]
     assert ceiling["clip_t"] == pytest.approx(np.mean(of_captions), abs=TOLERANCE)
     assert set(ceiling) == set(SCORES) and json.dumps(ceiling)
 
@@ -312,8 +333,12 @@ def all_features(folder):
     encoders = EvaluationEncoders(load_clip(folder / "clip-tiny"), load_dino(folder / "dino-tiny"))
     second = load_dino(folder / "dinov2-tiny")
     images = [as_images(a) for a in pictures()]
-    return {"text": encoders.clip_text(PROMPTS).tolist(), "clip": [encoders.clip.image(i).tolist() for i in images],
-            "dino": [encoders.dino.image(i).tolist() for i in images], "dinov2": [second.image(i).tolist() for i in images]}
+    return {
+        "text": encoders.clip_text(PROMPTS).tolist(),
+        "clip": [encoders.clip.image(i).tolist() for i in images],
+        "dino": [encoders.dino.image(i).tolist() for i in images],
+        "dinov2": [second.image(i).tolist() for i in images],
+    }
 
 
 @pytest.mark.skipif(not (FOLDER / "transformers").is_dir(), reason="ATTRACTOR_TRANSFORMERS_4: no folder with transformers 4")

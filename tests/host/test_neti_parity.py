@@ -139,8 +139,11 @@ def test_all_layers_in_one_pass_agree_with_the_official_loop(text, tensors, mani
 @pytest.mark.parametrize("case", ["small", "sd_ctx768"])
 def test_cross_attention_with_two_contexts_agrees(golden, manifest, case):
     """The host's transformer block with `context_patch`, whose cross-attention holds the golden weights."""
-    tensors = {key.removeprefix(f"{case}."): value for key, value in load_file(golden / "xti_attn.safetensors").items()
-               if key.startswith(f"{case}.")}
+    tensors = {
+        key.removeprefix(f"{case}."): value
+        for key, value in load_file(golden / "xti_attn.safetensors").items()
+        if key.startswith(f"{case}.")
+    }
     shape = manifest["xti_attn.safetensors"]["cases"][case]
     attention = CrossAttention(tensors["q"].shape[-1], tensors["ctx_k"].shape[-1], shape["heads"], shape["dim_head"])
     attention.load_state_dict({key.removeprefix("w."): value for key, value in tensors.items() if key.startswith("w.")})
@@ -191,8 +194,12 @@ def test_layer_order_is_the_official_one(golden, tiny_model):
 
     unet = tiny_model.model.diffusion_model
     with torch.inference_mode():
-        unet(torch.zeros(1, 4, 16, 16), timesteps=torch.zeros(1), context=torch.zeros(1, 77, 768),
-             transformer_options={"patches": {"attn2_patch": [record]}})
+        unet(
+            torch.zeros(1, 4, 16, 16),
+            timesteps=torch.zeros(1),
+            context=torch.zeros(1, 77, 768),
+            transformer_options={"patches": {"attn2_patch": [record]}},
+        )
     assert tuple(ran) == BLOCKS == tuple(cross_attention_blocks(unet))
 
     keys = comfy.utils.unet_to_diffusers(tiny_model.model.model_config.unet_config)

@@ -11,21 +11,39 @@ from pdst_set import picture, write_subject
 WORDS = subject_words("dog, Corgi  puppy,puppy\n")
 
 
-@pytest.mark.parametrize("sentence, caption", [
-    ("A dog on a sofa.", "A {} on a sofa"), ("The Dog sits", "The {} sits"), ("my dog in the snow", "{} in the snow"),
-    ("a corgi puppy and a puppy", "a {} and a puppy"), ("a cat\n on a  mat", "a cat on a mat"), ("hotdogs", "hotdogs"),
-    ("a {} near a dog", "a {} near a dog"), ("a <loc_1> dog", "a {}"), ("two dogs", "two dogs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sentence, caption",
+    [
+        ("A dog on a sofa.", "A {} on a sofa"),
+        ("The Dog sits", "The {} sits"),
+        ("my dog in the snow", "{} in the snow"),
+        ("a corgi puppy and a puppy", "a {} and a puppy"),
+        ("a cat\n on a  mat", "a cat on a mat"),
+        ("hotdogs", "hotdogs"),
+        ("a {} near a dog", "a {} near a dog"),
+        ("a <loc_1> dog", "a {}"),
+        ("two dogs", "two dogs"),
+    ],
+)
 def test_the_subjects_word_becomes_the_slot(sentence, caption):
     assert to_caption(sentence, WORDS) == caption
 
 
-@pytest.mark.parametrize("caption, said", [
-    ("a {} on a sofa", []), ("a sofa", ["does not have the subject"]), ("a {} and dogs", ["still names the subject (dog)"]),
-    ("a {} near a puppy", ["still names the subject (puppy)"]), ("a {} on a {}", ["more than once"]),
-    ("a small brown {} on a mat", ["describes the subject (small brown)"]), ("a {} and a hotdog stand", []),
-    ("a dog", ["does not have", "still names"]), ("a photo of a {} here", []), ("the {} <x>", ["< or >"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "caption, said",
+    [
+        ("a {} on a sofa", []),
+        ("a sofa", ["does not have the subject"]),
+        ("a {} and dogs", ["still names the subject (dog)"]),
+        ("a {} near a puppy", ["still names the subject (puppy)"]),
+        ("a {} on a {}", ["more than once"]),
+        ("a small brown {} on a mat", ["describes the subject (small brown)"]),
+        ("a {} and a hotdog stand", []),
+        ("a dog", ["does not have", "still names"]),
+        ("a photo of a {} here", []),
+        ("the {} <x>", ["< or >"]),
+    ],
+)
 def test_what_a_person_has_to_look_at_is_flagged(caption, said):
     found = flags(caption, WORDS)
     assert len(found) == len(said) and all(part in text for part, text in zip(said, found, strict=True)), found

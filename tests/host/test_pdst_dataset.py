@@ -70,19 +70,30 @@ def test_every_problem_is_said_at_once(root):
     (root / "bad" / "meta.json").write_text("{")
     said = problems(root)
     expected = [
-        "bad/meta.json cannot be read", "bad/train is missing", "bad/test is missing",
-        "cat/meta.json: super_category is missing", "cat/meta.json: kind is 'alive'",
+        "bad/meta.json cannot be read",
+        "bad/train is missing",
+        "bad/test is missing",
+        "cat/meta.json: super_category is missing",
+        "cat/meta.json: kind is 'alive'",
         "cat/train/photo.heic is no picture of a known kind",
-        "cat/test/test-1.txt holds 3 captions; 2 are asked for", "cat/test/test-1.txt, caption 1 (a cat on a sofa) has no {}",
+        "cat/test/test-1.txt holds 3 captions; 2 are asked for",
+        "cat/test/test-1.txt, caption 1 (a cat on a sofa) has no {}",
         "cat/test/test-1.txt, caption 2 (a {} with a <thing>) has < or >",
         "cat/test/test-1.txt, caption 3 (a {} with a <thing>) has < or >",
         "cat/test/test-1.txt, caption 3 (a {} with a <thing>) is there twice",
-        "cat/test/test-2.txt is missing", "cat/test/test-3.txt cannot be read", "cat/test/test-3.txt cannot be read",
-        "cat/test/lost.txt belongs to no photo", "cat/test: test-3.jpg and test-3.png differ in their ending only",
+        "cat/test/test-2.txt is missing",
+        "cat/test/test-3.txt cannot be read",
+        "cat/test/test-3.txt cannot be read",
+        "cat/test/lost.txt belongs to no photo",
+        "cat/test: test-3.jpg and test-3.png differ in their ending only",
         "cat/test/test-4.webp is the same picture as train/train-1.png",
-        "empty/meta.json is missing", "empty/train is missing", "empty/test is missing",
-        "mug 9/train/train-1.png cannot be read", "mug 9/train/train-2.png cannot be read", "mug 10/test holds no photo",
-    ]  # fmt: skip
+        "empty/meta.json is missing",
+        "empty/train is missing",
+        "empty/test is missing",
+        "mug 9/train/train-1.png cannot be read",
+        "mug 9/train/train-2.png cannot be read",
+        "mug 10/test holds no photo",
+    ]
     for line, start in zip(said, expected, strict=True):
         assert line.startswith(start), (line, start)
     assert not any(str(root) in line for line in said), "a path of this machine is of no use here"
@@ -122,10 +133,13 @@ def changed(photo, folder):
     turned = Image.Exif()
     turned[0x0112] = 6
     for name, version, options in (
-        ("a.jpg", photo, {"quality": 30}), ("b.webp", photo.resize(third), {"quality": 50}),
-        ("c.png", photo.resize((photo.width * 2, photo.height * 2)), {}), ("d.jpg", ImageOps.mirror(photo), {"quality": 70}),
-        ("e.jpg", photo.rotate(90, expand=True), {"quality": 90, "exif": turned}), ("f.gif", photo, {}),
-    ):  # fmt: skip
+        ("a.jpg", photo, {"quality": 30}),
+        ("b.webp", photo.resize(third), {"quality": 50}),
+        ("c.png", photo.resize((photo.width * 2, photo.height * 2)), {}),
+        ("d.jpg", ImageOps.mirror(photo), {"quality": 70}),
+        ("e.jpg", photo.rotate(90, expand=True), {"quality": 90, "exif": turned}),
+        ("f.gif", photo, {}),
+    ):
         version.save(folder / name, **options)
         yield folder / name
 

@@ -39,9 +39,11 @@ class Silent:
 
 def noise(prompts, seeds):
     """Images as a model would give them: floats, another for each seed and prompt."""
+
     def image(prompt, seed):
         generator = torch.Generator().manual_seed((seed + sum(prompt.encode())) % 2**40)
         return torch.rand(8, 8, 3, generator=generator).repeat_interleave(6, 0).repeat_interleave(6, 1)
+
     return torch.stack([image(*pair) for pair in zip(prompts, seeds, strict=True)])
 
 
@@ -65,6 +67,7 @@ def evaluation(tmp_path, encoders):
         settings = {"images_per_caption": 3, "seed": 0, "batch_size": 2, **changes.pop("settings", {})}
         options = Options(settings, {"model": "m"}, **changes)
         return Evaluation(tmp_path / "out", entries, encoders if scored else None, options, lambda entry: make_images)
+
     return make
 
 
@@ -152,9 +155,13 @@ def test_start_over_removes_what_does_not_fit_and_nothing_else(evaluation, tmp_p
     assert {entry.entry for entry in read_results(tmp_path / "out")} == {"cat-neti", "floor-cat"}
 
 
-@pytest.mark.parametrize("images, said", [
-    (torch.full((2, 8, 8, 3), float("nan")), "images that are no numbers"), (torch.OutOfMemoryError("no room"), "batch_size"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "images, said",
+    [
+        (torch.full((2, 8, 8, 3), float("nan")), "images that are no numbers"),
+        (torch.OutOfMemoryError("no room"), "batch_size"),
+    ],
+)
 def test_a_model_that_gives_no_image_is_said_and_what_was_made_is_kept(evaluation, tmp_path, images, said):
     made = []
 

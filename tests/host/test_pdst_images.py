@@ -38,7 +38,9 @@ def maker(tiny_model, tiny_clip, tiny_vae):
         def images(prompts, seeds):
             with torch.inference_mode():  # as the host runs nodes
                 return made(prompts, seeds)
+
         return images
+
     return make
 
 
@@ -80,9 +82,15 @@ def test_prompts_and_seeds_stay_in_order(maker):
 
 
 def test_the_token_makes_a_difference_and_the_negative_prompt_too(maker):
-    images = [maker(token, **changes)([PROMPT.replace("<my-cat>", name)], [1])
-              for token, name, changes in ((None, "cat", {}), (neti(), "<my-cat>", {}), (neti(1), "<my-cat>", {}),
-                                           (neti(), "<my-cat>", {"negative": "blurry"}))]
+    images = [
+        maker(token, **changes)([PROMPT.replace("<my-cat>", name)], [1])
+        for token, name, changes in (
+            (None, "cat", {}),
+            (neti(), "<my-cat>", {}),
+            (neti(1), "<my-cat>", {}),
+            (neti(), "<my-cat>", {"negative": "blurry"}),
+        )
+    ]
     for i, image in enumerate(images):
         assert not any(torch.equal(image, other) for other in images[:i])
 
@@ -144,12 +152,17 @@ def test_another_model_or_patch_is_another_identity_and_the_same_anew_is_not(tin
 
     with torch.inference_mode():
         models = {
-            "plain": tiny_model, "other": tiny_sd15.tiny_model(1), "lora": lora(1.0), "weaker": lora(0.5),
-            "freeu": patched(FreeU_V2, 1.3, 1.4, 0.9, 0.2), "freeu2": patched(FreeU_V2, 1.2, 1.4, 0.9, 0.2),
+            "plain": tiny_model,
+            "other": tiny_sd15.tiny_model(1),
+            "lora": lora(1.0),
+            "weaker": lora(0.5),
+            "freeu": patched(FreeU_V2, 1.3, 1.4, 0.9, 0.2),
+            "freeu2": patched(FreeU_V2, 1.2, 1.4, 0.9, 0.2),
             "v": patched(ModelSamplingDiscrete, "v_prediction", True),
             "zsnr": patched(ModelSamplingDiscrete, "eps", True),
-            "cfg": patched(RescaleCFG, 0.7), "cfg2": patched(RescaleCFG, 0.5),
-        }  # fmt: skip
+            "cfg": patched(RescaleCFG, 0.7),
+            "cfg2": patched(RescaleCFG, 0.5),
+        }
         found = {name: model_identity(model) for name, model in models.items()}
         assert len(set(found.values())) == len(found), found
         assert model_identity(tiny_sd15.tiny_model()) == model_identity(tiny_model.clone()) == found["plain"]

@@ -82,10 +82,17 @@ def test_brackets_in_captions_are_no_weights():
     assert prompt_for("a {} (small) on a mat", "<my-dog>") == "a <my-dog> \\(small\\) on a mat"
 
 
-@pytest.mark.parametrize("given, name", [
-    (token("<my-dog>"), "my-dog"), (token("<dog2>"), "dog 2"), (token("<mug>", ""), "mug"), (token("<other>", "cup"), "mug"),
-    (token("<My_Dog>", "cup"), "my-dog"), (token("<my-mug>", "dog"), "mug"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        (token("<my-dog>"), "my-dog"),
+        (token("<dog2>"), "dog 2"),
+        (token("<mug>", ""), "mug"),
+        (token("<other>", "cup"), "mug"),
+        (token("<My_Dog>", "cup"), "my-dog"),
+        (token("<my-mug>", "dog"), "mug"),
+    ],
+)
 def test_a_token_finds_its_subject_by_name_or_else_by_super_category(dataset, given, name):
     (entry,), problems = entries(dataset, given)
     assert not problems and entry.subject.name == name
@@ -149,6 +156,7 @@ def test_checkpoints_of_one_training_name_the_same_run_and_those_of_another_do_n
 
 def test_a_token_keeps_the_label_it_was_evaluated_under(dataset):
     """Whichever others are wired now, or were then."""
+
     def labels(*identities, known):
         tokens = [token("<my-dog>", step=5) for _ in identities]
         return [entry.label for entry in entries(dataset, *tokens, identities=list(identities), known=known)[0]]

@@ -10,11 +10,20 @@ from attractor.nodes.evaluation.plan import Shot, make_batches, shard_of
 from attractor.nodes.evaluation.results import ResultsFile, file_name, header_differences, read_results
 
 HEADER = {
-    "format": "attractor-pdst", "version": 1, "evaluation": "pets", "entry": "my-cat", "step": 7, "shard": [1, 1],
-    "expected": 10, "token": {"placeholder": "<my-cat>"},
+    "format": "attractor-pdst",
+    "version": 1,
+    "evaluation": "pets",
+    "entry": "my-cat",
+    "step": 7,
+    "shard": [1, 1],
+    "expected": 10,
+    "token": {"placeholder": "<my-cat>"},
     "identity": {"token": "t", "model": "m", "photo cat/train/1.png": "p", "captions cat/2.png": "c"},
-    "settings": {"steps": 30, "seed": 0}, "encoders": {"clip": {"backbone": "b"}}, "ceiling": {}, "subjects": {"cat": {}},
-}  # fmt: skip
+    "settings": {"steps": 30, "seed": 0},
+    "encoders": {"clip": {"backbone": "b"}},
+    "ceiling": {},
+    "subjects": {"cat": {}},
+}
 SHOTS = [Shot(i, "cat", 0, i // 5, "a {}", i % 5, 100 + i) for i in range(10)]
 BATCHES = make_batches(SHOTS, 2)
 
@@ -81,14 +90,18 @@ def test_a_header_alone_may_be_replaced(tmp_path):
     assert read_results(tmp_path)[0].header["settings"]["steps"] == 20
 
 
-@pytest.mark.parametrize("changes, said", [
-    (changed("identity", "token", "other"), "token has changed"),
-    (changed("identity", "model", "other"), "model has changed"),
-    (changed("identity", "captions cat/2.png", "other"), "captions cat/2.png has changed"),
-    (changed("identity", "photo cat/train/9.png", "new"), "photo cat/train/9.png is new"),
-    (changed("settings", "steps", 20), "setting steps was 30, is 20"),
-    (changed("encoders", "clip", {"backbone": "x"}), "encoder clip was"), ({"expected": 20}, "expected was 10, is 20"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (changed("identity", "token", "other"), "token has changed"),
+        (changed("identity", "model", "other"), "model has changed"),
+        (changed("identity", "captions cat/2.png", "other"), "captions cat/2.png has changed"),
+        (changed("identity", "photo cat/train/9.png", "new"), "photo cat/train/9.png is new"),
+        (changed("settings", "steps", 20), "setting steps was 30, is 20"),
+        (changed("encoders", "clip", {"backbone": "x"}), "encoder clip was"),
+        ({"expected": 20}, "expected was 10, is 20"),
+    ],
+)
 def test_results_of_something_else_are_not_gone_on_with(tmp_path, changes, said):
     before = write(tmp_path, batches=2).path.read_bytes()
     with pytest.raises(UserError, match="start_over") as raised:
@@ -98,8 +111,13 @@ def test_results_of_something_else_are_not_gone_on_with(tmp_path, changes, said)
 
 
 def test_another_entry_of_an_evaluation_may_differ_in_token_and_subject_only():
-    other = {**HEADER, "entry": "my-dog", "subjects": {"dog": {}}, "expected": 4,
-             "identity": {"token": "u", "model": "m", "photo dog/train/1.png": "q"}}
+    other = {
+        **HEADER,
+        "entry": "my-dog",
+        "subjects": {"dog": {}},
+        "expected": 4,
+        "identity": {"token": "u", "model": "m", "photo dog/train/1.png": "q"},
+    }
     assert header_differences(HEADER, other, alone=False) == []
     other["identity"]["model"] = "n"
     assert header_differences(HEADER, other, alone=False) == ["model has changed"]
@@ -118,10 +136,24 @@ def test_a_damaged_line_is_no_batch_to_go_on_from(tmp_path):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("key, value", [
-    ("version", None), ("version", "1"), ("entry", 3), ("shard", [1]), ("shard", ["1", 1]), ("step", "7"), ("token", []),
-    ("settings", None), ("encoders", ...), ("ceiling", 0), ("subjects", ...), ("expected", ...), ("identity", ...),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("version", None),
+        ("version", "1"),
+        ("entry", 3),
+        ("shard", [1]),
+        ("shard", ["1", 1]),
+        ("step", "7"),
+        ("token", []),
+        ("settings", None),
+        ("encoders", ...),
+        ("ceiling", 0),
+        ("subjects", ...),
+        ("expected", ...),
+        ("identity", ...),
+    ],
+)
 def test_a_header_changed_by_hand_is_named_with_the_remedy(tmp_path, key, value):
     path = write(tmp_path).path
     lines = path.read_text().splitlines(keepends=True)

@@ -48,7 +48,6 @@ def test_an_unpainted_mask_is_called_empty_whatever_its_size():
     assert photo_problems(images, None, needs_masks=False) == []
 
 
-
 def test_the_chart_has_a_strip_of_its_own_for_the_contrast():
     curves = {"fixed": [3.0, float("nan"), 2.0, 1.0], "subject": [2.0] * 4, "contrast": [0.1, 0.2, 0.1, 0.0]}
     image = draw_chart(curves, 4, "title")

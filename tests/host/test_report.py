@@ -66,8 +66,11 @@ def records_of(folder, part):
 
 def subjects_and_images(rng, subjects=12, images=8, between=0.1, within=0.05):
     """Scores around 0 whose subjects differ more than their images."""
-    return {(f"s{s}", "p", "c", i): mean + within * rng.normal()
-            for s, mean in enumerate(between * rng.normal(size=subjects)) for i in range(images)}
+    return {
+        (f"s{s}", "p", "c", i): mean + within * rng.normal()
+        for s, mean in enumerate(between * rng.normal(size=subjects))
+        for i in range(images)
+    }
 
 
 def test_an_interval_is_the_percentile_bootstrap_over_subjects():
@@ -99,9 +102,15 @@ def test_a_subject_with_more_images_weighs_more_in_mean_and_interval_alike():
     assert found.mean == 0.9 and found.low == 0.0 and found.high == 1.0
 
 
-@pytest.mark.parametrize("keys, unit", [
-    ([("a", "p", "c", 0), ("b", "p", "c", 0)], "subject"), ([("a", "p", "c", 0), ("a", "q", "c", 0)], "photo"),
-    ([("a", "p", "c", 0), ("a", "p", "d", 0)], "caption"), ([("a", "p", "c", 0), ("a", "p", "c", 1)], "image")])
+@pytest.mark.parametrize(
+    "keys, unit",
+    [
+        ([("a", "p", "c", 0), ("b", "p", "c", 0)], "subject"),
+        ([("a", "p", "c", 0), ("a", "q", "c", 0)], "photo"),
+        ([("a", "p", "c", 0), ("a", "p", "d", 0)], "caption"),
+        ([("a", "p", "c", 0), ("a", "p", "c", 1)], "image"),
+    ],
+)
 def test_what_is_drawn_is_the_widest_of_which_there_are_several(keys, unit):
     assert unit_of(keys) == unit
     found = estimate({key: float(i) for i, key in enumerate(keys)}, FAST)
@@ -149,7 +158,8 @@ def test_checkpoints_are_a_series_in_the_order_of_steps(checkpoints):
     data = collect([checkpoints])
     assert [s.name for s in data.systems] == [*(f"my-dog-neti-step-{n}00" for n in range(1, 6)), "floor"]
     assert {name: [s.step for s in systems] for name, systems in data.series.items()} == {
-        "my-dog-neti": [100, 200, 300, 400, 500]}
+        "my-dog-neti": [100, 200, 300, 400, 500]
+    }
 
 
 def test_checkpoints_of_a_method_on_several_subjects_are_one_series(tmp_path):
@@ -158,7 +168,9 @@ def test_checkpoints_of_a_method_on_several_subjects_are_one_series(tmp_path):
             write_entry(tmp_path / "e", f"{name}-neti-step-{step}", {name: subject}, MEANS, step=step, method="neti")
     data = collect([tmp_path / "e"])
     assert [(s.name, s.series, len(s.images)) for s in data.systems] == [
-        ("NeTI, step 10", "NeTI", 16), ("NeTI, step 200", "NeTI", 16)]
+        ("NeTI, step 10", "NeTI", 16),
+        ("NeTI, step 200", "NeTI", 16),
+    ]
 
 
 def test_two_runs_of_one_placeholder_are_two_series(tmp_path):
@@ -171,7 +183,9 @@ def test_two_runs_of_one_placeholder_are_two_series(tmp_path):
         write_entry(tmp_path / "e", f"y{i}", CORGI, MEANS, method="neti+")
     data = collect([tmp_path / "e"])
     assert {name: [s.step for s in systems] for name, systems in data.series.items()} == {
-        "x-neti, run one": [100, 200], "x-neti, run two": [150, 200, 250]}
+        "x-neti, run one": [100, 200],
+        "x-neti, run two": [150, 200, 250],
+    }
     assert [s.name for s in data.compared] == ["x-neti-step-200-one200", "x-neti-step-250", "y0", "y1"]
     assert "x-neti, run two, DINO" in curves(data, FAST).text
 
@@ -275,8 +289,17 @@ def test_every_score_comes_with_its_definition(methods):
     table = tables_of(collect([methods]))["definitions"]
     assert [r[0] for r in table.rows] == ["CLIP-T", "CLIP-I", "DINO", "CLIP-I, training photos", "DINO, training photos"]
     page = page_of(collect([methods]))
-    for words in ("dino-vits16", ENCODERS["dino"]["weights"], "shortest side to 256 px", "224 x 224 px", "ImageNet mean",
-                  "float32", "that its caption was written for", "after the final LayerNorm", "the first 77 tokens"):
+    for words in (
+        "dino-vits16",
+        ENCODERS["dino"]["weights"],
+        "shortest side to 256 px",
+        "224 x 224 px",
+        "ImageNet mean",
+        "float32",
+        "that its caption was written for",
+        "after the final LayerNorm",
+        "the first 77 tokens",
+    ):
         assert words in page, words
     assert row(table, "DINO")["Images"] == 240
 
@@ -332,7 +355,7 @@ class Page(HTMLParser):
 
 def test_what_users_typed_stays_text_in_every_file(tmp_path):
     bad = "<script>alert('x')</script>"
-    evil = {f"\"><img src=x onerror=alert(1)> {bad}": (f"dog{bad}", "living")}
+    evil = {f'"><img src=x onerror=alert(1)> {bad}': (f"dog{bad}", "living")}
     write_entry(tmp_path / "e", "plain", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ", pictures=True)
     write_entry(tmp_path / "f", "other", evil, MEANS, method=f"=1+1{bad}", text=f"{{}} {bad} & ")
     data = collect([tmp_path / "e", tmp_path / "f"])

@@ -18,9 +18,7 @@ def cross_attention_blocks(model):
     return found
 
 
-SD15_BLOCKS = (
-    [("input", n) for n in (1, 2, 4, 5, 7, 8)] + [("middle", 0)] + [("output", n) for n in range(3, 12)]
-)
+SD15_BLOCKS = [("input", n) for n in (1, 2, 4, 5, 7, 8)] + [("middle", 0)] + [("output", n) for n in range(3, 12)]
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +83,6 @@ def test_prompts_change_what_the_tiny_model_predicts(tiny_model, tiny_clip):
         prompts = ("a dog on grass", "two red cars")
         contexts = [tiny_clip.encode_from_tokens(tiny_clip.tokenize(prompt)) for prompt in prompts]
         latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-        noise = [
-            latent - tiny_model.model.apply_model(latent, torch.ones(1), c_crossattn=context)
-            for context in contexts
-        ]
+        noise = [latent - tiny_model.model.apply_model(latent, torch.ones(1), c_crossattn=context) for context in contexts]
     assert 0.2 < noise[0].std() < 5
     assert (noise[0] - noise[1]).std() > 0.01

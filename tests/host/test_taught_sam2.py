@@ -22,9 +22,14 @@ from rendered_scenes import render
 FORMATS = ["taught.pt", "taught.safetensors", "taught"]
 SIDE = 256  # pixels inside the model
 SCENES = [  # height, width, rows and columns of subjects
-    (256, 256, 1, 2), (192, 288, 1, 2), (300, 170, 2, 1), (150, 400, 1, 2), (512, 384, 2, 2), (120, 90, 2, 1),
+    (256, 256, 1, 2),
+    (192, 288, 1, 2),
+    (300, 170, 2, 1),
+    (150, 400, 1, 2),
+    (512, 384, 2, 2),
+    (120, 90, 2, 1),
     (683, 1024, 1, 2),
-]  # fmt: skip
+]
 SEED = 10**6  # never seen when it was taught
 WIDTH_BY_HEIGHT = "{0[1]}x{0[0]}".format
 

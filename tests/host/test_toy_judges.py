@@ -24,8 +24,15 @@ def pictures(found):
 
 def fresh(count, unseen):
     rng = random.Random(f"{FRESH} {unseen}")
-    return [scenes.Scene(scenes.random_subject(rng, unseen), scenes.random_setting(rng, unseen), scenes.random_pose(rng),
-                         rng.choice(scenes.GEAR)) for _ in range(count)]
+    return [
+        scenes.Scene(
+            scenes.random_subject(rng, unseen),
+            scenes.random_setting(rng, unseen),
+            scenes.random_pose(rng),
+            rng.choice(scenes.GEAR),
+        )
+        for _ in range(count)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +65,17 @@ def test_clip_puts_the_right_caption_first(encoders):
     right = []
     for number, (scene, features) in enumerate(zip(found, clip.image(pictures(found)), strict=True)):
         rng = random.Random(number)
-        wrong = [scenes.full_caption(replace(scene, subject=replace(
-            scene.subject, **{name: rng.choice([word for word in words if word != getattr(scene.subject, name)])})))
-            for name, words in swaps.items()]
+        wrong = [
+            scenes.full_caption(
+                replace(
+                    scene,
+                    subject=replace(
+                        scene.subject, **{name: rng.choice([word for word in words if word != getattr(scene.subject, name)])}
+                    ),
+                )
+            )
+            for name, words in swaps.items()
+        ]
         place = rng.choice([word for word in scenes.PLACES if word != scene.setting.place])
         wrong.append(scenes.full_caption(replace(scene, setting=replace(scene.setting, place=place))))
         cosines = clip.text([scenes.full_caption(scene), *wrong]) @ features
@@ -72,8 +87,9 @@ def test_dino_knows_a_subject_again_elsewhere(encoders):
     """Rather than another subject in the same place."""
     _, dino = encoders
     here = fresh(24, True)
-    elsewhere = [replace(scene, setting=other.setting, pose=other.pose)
-                 for scene, other in zip(here, reversed(here), strict=True)]
+    elsewhere = [
+        replace(scene, setting=other.setting, pose=other.pose) for scene, other in zip(here, reversed(here), strict=True)
+    ]
     first, again = dino.image(pictures(here)), dino.image(pictures(elsewhere))
     cosines = first @ again.T
     same_subject, same_setting = cosines.diag(), cosines.flip(1).diag()
@@ -94,8 +110,11 @@ def test_the_committed_files_are_small_and_say_how_they_were_made():
 
 def test_the_check_of_the_model_counts_what_captions_name():
     found = check_model.unseen_scenes(8)
-    assert all((s.subject.colour, s.subject.pattern) in scenes.UNSEEN_SUBJECTS
-               and (s.setting.place, s.setting.tint) in scenes.UNSEEN_SETTINGS for s in found)
+    assert all(
+        (s.subject.colour, s.subject.pattern) in scenes.UNSEEN_SUBJECTS
+        and (s.setting.place, s.setting.tint) in scenes.UNSEEN_SETTINGS
+        for s in found
+    )
     seen = [check_model.named(scene) for scene in found]
     assert check_model.shares(found, seen)["all"] == 1.0
     half = [{**words, "colour": "another"} for words in seen]

@@ -45,8 +45,13 @@ print(tuple(vae.decode(samples).shape), bool(torch.isfinite(samples).all()))
 
 
 def run(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=TESTS, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(TESTS)})
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -56,7 +61,10 @@ def test_training_resumes_and_leaves_weights_that_the_host_samples_from(tmp_path
     out = run(RUN, tmp_path, "pictures", "autoencoder", "diffusion", *stages, "--steps", "1")
     run(RUN, tmp_path, "diffusion", "write", *stages, "--steps", "2")
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {
-        "unet.safetensors", "text.safetensors", "autoencoder.safetensors"}
+        "unet.safetensors",
+        "text.safetensors",
+        "autoencoder.safetensors",
+    }
     assert sum(path.stat().st_size for path in (tmp_path / "weights").iterdir()) < 25e6, out
     assert run(SAMPLE, tmp_path, host_root).split("\n")[-2] == "(1, 128, 128, 3) True"
 

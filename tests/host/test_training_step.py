@@ -41,8 +41,18 @@ def photos():
 
 def trainer_of(models, photos, method="neti+", **changes):
     unet, text = models
-    settings = {"method": method, "batch_size": 3, "steps": 9, "contrast_schedule": "one", "seed": 3,
-                "text_chunk": 40, "tau": 1.0, "placeholder": "<x>", "super_category": "cat", **changes}
+    settings = {
+        "method": method,
+        "batch_size": 3,
+        "steps": 9,
+        "contrast_schedule": "one",
+        "seed": 3,
+        "text_chunk": 40,
+        "tau": 1.0,
+        "placeholder": "<x>",
+        "super_category": "cat",
+        **changes,
+    }
     return build_trainer(TrainingSettings(**settings), photos, text, unet)
 
 
@@ -52,8 +62,9 @@ def gradient(trainer, micro_batch=4):
     trainer.optimizer.zero_grad()
     generator = step_generator(trainer.settings.seed, 0)
     trainer.backward(draw_batch(trainer.photos, trainer.settings.batch_size, generator), generator)
-    return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel())
-                      for p in trainer.concepts.parameters()])
+    return torch.cat(
+        [p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in trainer.concepts.parameters()]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +129,11 @@ def slow_total_loss(trainer):
         if settings.uses_attractor:
             subject_mask = batch.masks[sample]
             mask = {"subject": subject_mask, "background": 1 - subject_mask, "joint": mask}[pool]
-            weight = {"subject": settings.subject_weight, "background": settings.background_weight,
-                      "joint": settings.joint_weight}[pool]
+            weight = {
+                "subject": settings.subject_weight,
+                "background": settings.background_weight,
+                "joint": settings.joint_weight,
+            }[pool]
         total = total + weight * (mask * error).square().sum() / (4 * mask.square().sum()) / settings.batch_size
         if pool == "subject" and settings.uses_attractor and settings.prior_weight:
             with torch.no_grad():  # the prompt with the plain word at the token's place, by the host's own path
@@ -184,8 +198,7 @@ def test_gradient_equals_the_slow_reference_of_the_equations(models, photos, met
     fast = gradient(trainer)
     parameters = list(trainer.concepts.parameters())
     grads = torch.autograd.grad(slow_total_loss(trainer), parameters, allow_unused=True)
-    slow = torch.cat([torch.zeros(p.numel()) if g is None else g.flatten()
-                      for p, g in zip(parameters, grads, strict=True)])
+    slow = torch.cat([torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, grads, strict=True)])
     assert slow.norm() > 0
     assert relative(fast, slow) < 1e-5
 
@@ -283,8 +296,9 @@ def test_gradient_checkpointing_changes_nothing_and_every_layer_sees_its_own_con
 def test_one_prompt_a_sample_is_an_unbiased_estimate_of_all_three(models, photos):
     """Over every way the pools can be drawn, the weighted mean of the estimates is the full loss."""
     trainer = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0)
-    one = trainer_of(models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0, prompts_per_step="one",
-                     prior_weight=0.5)
+    one = trainer_of(
+        models, photos, "textual_inversion+", contrast_weight=0.0, subject_weight=2.0, prompts_per_step="one", prior_weight=0.5
+    )
     totals, prior = {"subject": 0.0, "background": 0.0, "joint": 0.0}, 0.0
     for step in range(400):
         generator = step_generator(0, step)
@@ -333,6 +347,5 @@ def test_without_attractor_nothing_is_masked_and_only_the_subject_prompt_is_seen
         trainer = trainer_of(models, photos, method)
         assert list(trainer.concepts) == [SUBJECT]
         other_masks = Photos(photos.latents, 1 - photos.masks)
-        changed = trainer_of(models, other_masks, method, background_weight=9.0, contrast_weight=5.0, tau=0.5,
-                             prior_weight=3.0)
+        changed = trainer_of(models, other_masks, method, background_weight=9.0, contrast_weight=5.0, tau=0.5, prior_weight=3.0)
         assert torch.equal(gradient(trainer), gradient(changed))

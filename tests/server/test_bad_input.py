@@ -83,9 +83,13 @@ TRAINING = {
     "a quantised model": (train({"kind": "fp8"}), ("model: ", "quantised (float8_e4m3fn)", "Load the fp16")),
     "an inpainting model": (train({"kind": "inpainting"}), ("model: ", "9 channels", "Load Checkpoint")),
     "another model's text encoder": (
-        train({"kind": "sd2 text encoder"}), ("clip: ", "SD2ClipModel", "Load a Stable Diffusion 1.5 checkpoint")),
+        train({"kind": "sd2 text encoder"}),
+        ("clip: ", "SD2ClipModel", "Load a Stable Diffusion 1.5 checkpoint"),
+    ),
     "a file without text encoder and VAE": (
-        train({"kind": "U-Net only"}), ("clip: ", "no text encoder", "vae: ", "no VAE", "Load a Stable Diffusion 1.5")),
+        train({"kind": "U-Net only"}),
+        ("clip: ", "no text encoder", "vae: ", "no VAE", "Load a Stable Diffusion 1.5"),
+    ),
     "another model's VAE": (train({"vae_channels": 16}), ("vae: ", "16 latent channels", "same checkpoint")),
     "fewer masks than images": (train(photos={"masks": (0.5, 0.5)}), ("masks: ", "3 images and 2 masks", "one mask per")),
     "more masks than images": (train(photos={"masks": (0.5,) * 4}), ("masks: ", "3 images and 4 masks", "one mask per")),
@@ -96,23 +100,28 @@ TRAINING = {
     "a placeholder that is a word": (train(placeholder="dog"), ("placeholder 'dog'", "vocabulary", "<dog>")),
     "a placeholder with a space": (train(placeholder="<my dog>"), ("placeholder '<my dog>'", "space", "<my-dog>")),
     "a placeholder that prompts would read otherwise": (
-        train(placeholder="(my-dog:1.2)"), ("placeholder '(my-dog:1.2)'", "( ) [ ]", "<my-dog>")),
+        train(placeholder="(my-dog:1.2)"),
+        ("placeholder '(my-dog:1.2)'", "( ) [ ]", "<my-dog>"),
+    ),
     "a sample prompt without the subject": (
-        train(sample_every=1, sample_prompt="a photo of a dog"), ("sample_prompt", "{}", "<my-cat>")),
+        train(sample_every=1, sample_prompt="a photo of a dog"),
+        ("sample_prompt", "{}", "<my-cat>"),
+    ),
     "an unknown super-category": (
         train(super_category="flibbertigibbet"),
-        ("super_category 'flibbertigibbet' takes 6 tokens", "must be one", "such as dog")),
+        ("super_category 'flibbertigibbet' takes 6 tokens", "must be one", "such as dog"),
+    ),
     "no super-category": (train(super_category=""), ("super_category is empty", "such as dog")),
     "contrast in a batch of one": (train(batch_size=1), ("batch_size is 1", "contrast_weight to 0")),
-    "a learning rate of zero": (
-        train(learning_rate_preset="custom", learning_rate=0.0), ("learning_rate is 0", "above 0")),
+    "a learning rate of zero": (train(learning_rate_preset="custom", learning_rate=0.0), ("learning_rate is 0", "above 0")),
     "a name that leads elsewhere": (train(name="../elsewhere"), ("name '../elsewhere'", "letters, digits")),
     "an absolute name": (train(name="/tmp/attractor-elsewhere"), ("name '/tmp/attractor-elsewhere'", "letters, digits")),
     "a Windows path": (train(name="..\\elsewhere"), ("name ", "letters, digits")),
     "no name": (train(name=" "), ("name is empty", "my-dog")),
     "much at once": (
         train({"kind": "pruned"}, {"masks": (0.5, 0.0, 0.5)}, placeholder="dog", batch_size=1, name="../x"),
-        ("model: ", "masks: ", "placeholder 'dog'", "batch_size is 1", "name '../x'")),
+        ("model: ", "masks: ", "placeholder 'dog'", "batch_size is 1", "name '../x'"),
+    ),
 }
 
 
@@ -156,8 +165,15 @@ def steps_done(folder):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(comfy, runs):
     graph = training(comfy, "diverged", steps=5, checkpoint_every=1, learning_rate_preset="custom", learning_rate=1e30)
     error = error_of(comfy, graph)
-    assert_said(error, "AttractorTrain", "step 2: the ", "loss is not a finite number", "Lower learning_rate",
-                "another name", "checkpoint at step 1")
+    assert_said(
+        error,
+        "AttractorTrain",
+        "step 2: the ",
+        "loss is not a finite number",
+        "Lower learning_rate",
+        "another name",
+        "checkpoint at step 1",
+    )
     assert steps_done(runs / "diverged") == 1
     names = {path.name for path in (runs / "diverged").iterdir()}
     assert names == {"diverged.safetensors", "diverged-step-000001.safetensors", "resume.state", "curves.json", "chart.png"}
@@ -280,8 +296,15 @@ def test_a_malicious_pickle_runs_nothing(comfy, comfy_server, tokens, tmp_path, 
         path.write_bytes(pickle.dumps(content))
     with unchanged(comfy_server.output):
         error = error_of(comfy, load(path.name))
-    assert_said(error, "AttractorLoadNeTIMapper", "file: ", path.name, "Nothing of it was executed", "safetensors",
-                *(["mkdir"] if form == "zip" else []))
+    assert_said(
+        error,
+        "AttractorLoadNeTIMapper",
+        "file: ",
+        path.name,
+        "Nothing of it was executed",
+        "safetensors",
+        *(["mkdir"] if form == "zip" else []),
+    )
     assert not trace.exists()
 
 
@@ -335,8 +358,12 @@ def test_an_official_mapper_alone_has_a_name_and_its_companion_points_to_it(comf
     assert load_token(comfy_server.output / "neti" / "loaded.safetensors").placeholder == "<concept-name>"
     shutil.copy(golden / "official_ckpt" / "learned_embeds-steps-250.bin", tokens / "learned_embeds-steps-250.bin")
     with unchanged(comfy_server.output, tokens):
-        assert_said(error_of(comfy, load("learned_embeds-steps-250.bin")), "AttractorLoadNeTIMapper",
-                    "file: learned_embeds-steps-250.bin ", "Choose mapper-steps-250.pt")
+        assert_said(
+            error_of(comfy, load("learned_embeds-steps-250.bin")),
+            "AttractorLoadNeTIMapper",
+            "file: learned_embeds-steps-250.bin ",
+            "Choose mapper-steps-250.pt",
+        )
 
 
 @pytest.mark.parametrize("file", ["../../../secret.safetensors", "/etc/passwd", "embeddings/../../x.pt", "absent.safetensors"])
@@ -349,13 +376,15 @@ def test_only_listed_files_are_loaded(comfy, comfy_server, file):
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "..", "a\\b", " ", "a//b", "con\0trol"])
 def test_saving_stays_in_its_folder(comfy, comfy_server, tokens, name):
-    save_token(PersonalizedToken("<x>", "cat", "textual_inversion", 768, Embedding(torch.ones(1, 768))),
-               tokens / "good.safetensors")
+    save_token(
+        PersonalizedToken("<x>", "cat", "textual_inversion", 768, Embedding(torch.ones(1, 768))), tokens / "good.safetensors"
+    )
     graph = load("good.safetensors")
     graph.prompt["2"]["inputs"]["name"] = name
     with unchanged(comfy_server.output, comfy_server.base / "models"):
-        assert_said(error_of(comfy, graph), "AttractorSaveToken", "name ",
-                    "use letters, digits" if name.strip() else "type a name")
+        assert_said(
+            error_of(comfy, graph), "AttractorSaveToken", "name ", "use letters, digits" if name.strip() else "type a name"
+        )
 
 
 def apply(tokens, prompt, width=768, **loader):

@@ -79,8 +79,11 @@ def files(comfy_server):
         save_embedding(-vector[None], models / "embeddings" / f"opposite-{name}.safetensors")
     for kind, reverse in (("varying", None), ("time-reversed", 0), ("layer-reversed", 1)):
         save(kind, "one", varying_mapper(reverse))
-    layers = [f"lora_unet_{place}_transformer_blocks_0_attn2_to_{part}"
-              for place in ("down_blocks_0_attentions_0", "up_blocks_3_attentions_2") for part in "kv"]
+    layers = [
+        f"lora_unet_{place}_transformer_blocks_0_attn2_to_{part}"
+        for place in ("down_blocks_0_attentions_0", "up_blocks_3_attentions_2")
+        for part in "kv"
+    ]
     layers += ["lora_te_text_model_encoder_layers_0_self_attn_v_proj"]
     lora = {}
     for layer in layers:
@@ -169,8 +172,13 @@ def masked_halves(branch):
     mask = branch.graph.add("MaskComposite", destination=mask[0], source=half[0], x=0, y=0, operation="add")
     inverse = branch.graph.add("InvertMask", mask=mask[0])
     parts = [
-        branch.graph.add("ConditioningSetMask", conditioning=branch.prompt(ready["clip"], text), mask=where[0],
-                         strength=1.0, set_cond_area="default")[0]
+        branch.graph.add(
+            "ConditioningSetMask",
+            conditioning=branch.prompt(ready["clip"], text),
+            mask=where[0],
+            strength=1.0,
+            set_cond_area="default",
+        )[0]
         for text, where in ((PROMPT, mask), ("a red {two} and a hat", inverse))
     ]
     both = branch.graph.add("ConditioningCombine", conditioning_1=parts[0], conditioning_2=parts[1])
@@ -182,15 +190,29 @@ def with_control_net(branch):
     prompts = [branch.prompt(ready["clip"], text) for text in (PROMPT, "blurry {two}")]
     control = branch.graph.add("TestTinyControlNet", seed=4, width=64)
     picture = branch.graph.add("EmptyImage", width=128, height=128, batch_size=1, color=8421504)
-    both = branch.graph.add("ControlNetApplyAdvanced", positive=prompts[0], negative=prompts[1], control_net=control[0],
-                            image=picture[0], strength=0.8, start_percent=0.0, end_percent=1.0)
+    both = branch.graph.add(
+        "ControlNetApplyAdvanced",
+        positive=prompts[0],
+        negative=prompts[1],
+        control_net=control[0],
+        image=picture[0],
+        strength=0.8,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
     return branch.sample(both[0], both[1], model=ready["model"])
 
 
 def with_lora(branch, before, strength_model=1.0, strength_clip=1.0):
     def lora(model, clip):
-        loaded = branch.graph.add("LoraLoader", model=model, clip=clip, lora_name="tiny.safetensors",
-                                  strength_model=strength_model, strength_clip=strength_clip)
+        loaded = branch.graph.add(
+            "LoraLoader",
+            model=model,
+            clip=clip,
+            lora_name="tiny.safetensors",
+            strength_model=strength_model,
+            strength_clip=strength_clip,
+        )
         return loaded[0], loaded[1]
 
     steps = [lora, branch.apply] if before else [branch.apply, lora]

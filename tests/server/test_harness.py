@@ -16,8 +16,13 @@ def sampling_graph(loader_class, steps=2, **loader_inputs):
         positive=graph.add("CLIPTextEncode", text="a photo of a dog", clip=loader[1])[0],
         negative=graph.add("CLIPTextEncode", text="", clip=loader[1])[0],
         latent_image=graph.add("EmptyLatentImage", width=64, height=64, batch_size=1)[0],
-        seed=1, steps=steps, cfg=7.0, sampler_name="euler", scheduler="normal", denoise=1.0,
-    )  # fmt: skip
+        seed=1,
+        steps=steps,
+        cfg=7.0,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
     image = graph.add("VAEDecode", samples=sampled[0], vae=loader[2])
     return graph, graph.add("SaveImage", images=image[0], filename_prefix="harness")
 

@@ -29,13 +29,24 @@ def watched(comfy, name, folder="watched", encoders=True, dataset=True, images=N
     """A graph that trains with held-out scores."""
     graph = Graph()
     photos, masks = add_photos(graph, comfy, count=2)
-    inputs = {"steps": 4, "method": "textual_inversion+", "score_every": 2, "score_images": 2, "sample_steps": 1,
-              "resume": True, **changes}  # fmt: skip
+    inputs = {
+        "steps": 4,
+        "method": "textual_inversion+",
+        "score_every": 2,
+        "score_images": 2,
+        "sample_steps": 1,
+        "resume": True,
+        **changes,
+    }
     if dataset:
         inputs["dataset"] = graph.add("AttractorLoadPDST", folder=f"pdst/{folder}", subjects="all", captions_per_photo=2)[0]
     if encoders:
-        inputs["encoders"] = graph.add("AttractorLoadEvaluationEncoders", clip="evaluation/clip-tiny",
-                                       dino="evaluation/dino-tiny", download_if_missing=False)[0]
+        inputs["encoders"] = graph.add(
+            "AttractorLoadEvaluationEncoders",
+            clip="evaluation/clip-tiny",
+            dino="evaluation/dino-tiny",
+            download_if_missing=False,
+        )[0]
     if images:
         photos = add_pictures(graph, comfy, images, "watched-test")
         masks, inputs["method"] = None, "textual_inversion"
@@ -101,12 +112,15 @@ def test_scores_do_not_change_what_is_learnt(comfy, base, straight):
     graph, node = watched(comfy, "watched-not", dataset=False, encoders=False)
     curve = graph.add("PreviewImage", images=node[5])
     entry = comfy.run(graph, timeout=300)
-    trained, alone = (load_file(base / "output" / "neti" / name / f"{name}.safetensors")
-                      for name in ("watched-straight", "watched-not"))
+    trained, alone = (
+        load_file(base / "output" / "neti" / name / f"{name}.safetensors") for name in ("watched-straight", "watched-not")
+    )
     assert all(trained[key].equal(alone[key]) for key in trained)
     assert comfy.images(entry, curve) and not (base / "output" / "neti" / "watched-not" / "scores.json").exists()
-    fixed = [json.loads((base / "output" / "neti" / name / "curves.json").read_text())["fixed"][0]
-             for name in ("watched-straight", "watched-not")]
+    fixed = [
+        json.loads((base / "output" / "neti" / name / "curves.json").read_text())["fixed"][0]
+        for name in ("watched-straight", "watched-not")
+    ]
     assert fixed[0] != fixed[1], "the fixed batch is not of the held-out photos"
 
 

@@ -235,9 +235,11 @@ def test_boxes_out_are_boxes_in(comfy):
 def test_boxes_of_the_host_of_older_packs_and_typed_ones_are_the_same(comfy):
     box = (8, 6, 32, 30)
     typed_ones = from_boxes(comfy, ["left", "low"], typed(box))
-    for name, inputs in (("PrimitiveBoundingBox", dict(zip(("x", "y", "width", "height"), box, strict=True))),
-                         ("TestOldBoxes", {"boxes": json.dumps([8, 6, 40, 36])}),
-                         ("TestOldBoxes", {"boxes": json.dumps([[[8, 6, 40, 36]], [[8, 6, 40, 36]]])})):
+    for name, inputs in (
+        ("PrimitiveBoundingBox", dict(zip(("x", "y", "width", "height"), box, strict=True))),
+        ("TestOldBoxes", {"boxes": json.dumps([8, 6, 40, 36])}),
+        ("TestOldBoxes", {"boxes": json.dumps([[[8, 6, 40, 36]], [[8, 6, 40, 36]]])}),
+    ):
         graph = Graph()
         images = load(graph, comfy, ["left", "low"])
         found = Outputs(comfy, graph, add_mask_from_boxes(graph, images, boxes=graph.add(name, **inputs)[0]))
@@ -264,8 +266,11 @@ def test_a_wired_box_takes_the_place_of_the_phrase(comfy):
 
 @pytest.mark.parametrize(
     "boxes, message",
-    [([[[1, 2, 3, 4]]] * 3, "boxes: there are 2 images and boxes for 3"), ({"left": 1}, "boxes: .* is no box"),
-     (None, "boxes: none are wired")],
+    [
+        ([[[1, 2, 3, 4]]] * 3, "boxes: there are 2 images and boxes for 3"),
+        ({"left": 1}, "boxes: .* is no box"),
+        (None, "boxes: none are wired"),
+    ],
 )
 def test_unfit_boxes_are_said(comfy, boxes, message):
     graph = Graph()
@@ -360,9 +365,12 @@ def with_small_models(name, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for disc in DISCS:
         scene(disc).save(folder / f"{disc}.png")
-    loaders = {"AttractorLoadFlorence2": {"model": "florence2/tiny"}, "AttractorLoadSAM2": {"model": "sam2/tiny"},
-               "AttractorLoadEvaluationEncoders": {"clip": "evaluation/clip-tiny", "dino": "evaluation/dino-tiny"},
-               "AttractorTrain": {"name": name, "score_every": 2, "score_images": 1, "sample_steps": 1}}  # fmt: skip
+    loaders = {
+        "AttractorLoadFlorence2": {"model": "florence2/tiny"},
+        "AttractorLoadSAM2": {"model": "sam2/tiny"},
+        "AttractorLoadEvaluationEncoders": {"clip": "evaluation/clip-tiny", "dino": "evaluation/dino-tiny"},
+        "AttractorTrain": {"name": name, "score_every": 2, "score_images": 1, "sample_steps": 1},
+    }
     small = {"steps": 2, "sample_every": 0, "batch_size": 2, "resolution": 128, "width": 128, "height": 128}
     for node in prompt.values():
         if node["class_type"] == "CheckpointLoaderSimple":

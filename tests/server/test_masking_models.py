@@ -84,15 +84,23 @@ def test_lists_hold_local_models_of_the_kind_and_what_can_be_downloaded(comfy, c
     (folder / "sam2" / ".incomplete-x").mkdir(exist_ok=True)
     (folder / "sam2" / "notes.txt").write_text("")
     assert options(comfy, "AttractorLoadFlorence2") == [
-        "florence2/tiny", "florence2/tiny-blind", "LLM/from another pack", *(f"florence-community/Florence-2-{s}" for s in
-                                                    ("base", "base-ft", "large", "large-ft"))]
+        "florence2/tiny",
+        "florence2/tiny-blind",
+        "LLM/from another pack",
+        *(f"florence-community/Florence-2-{s}" for s in ("base", "base-ft", "large", "large-ft")),
+    ]
     assert options(comfy, "AttractorLoadSAM2") == [
-        "sam2/tiny", "sam2/tiny.pt", *(f"facebook/sam2.1-hiera-{s}" for s in ("tiny", "small", "base-plus", "large"))]
+        "sam2/tiny",
+        "sam2/tiny.pt",
+        *(f"facebook/sam2.1-hiera-{s}" for s in ("tiny", "small", "base-plus", "large")),
+    ]
     run(comfy, "LLM/from another pack")
 
 
-@pytest.mark.parametrize("model", [
-    "sam2/absent", "sam2/../checkpoints", "/etc/sam2", "../sam2/tiny", "sam2/.incomplete-x", "LLM/../../florence2/tiny", ""])
+@pytest.mark.parametrize(
+    "model",
+    ["sam2/absent", "sam2/../checkpoints", "/etc/sam2", "../sam2/tiny", "sam2/.incomplete-x", "LLM/../../florence2/tiny", ""],
+)
 def test_a_model_that_is_not_there_is_refused_before_the_graph_runs(comfy, model):
     with pytest.raises(GraphRejected) as refused:
         run(comfy, model)

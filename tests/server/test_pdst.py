@@ -49,17 +49,35 @@ def evaluation(name, *tokens, folder="pets", clip="clip-tiny", dino="dino-tiny",
     graph = Graph()
     loader = add_tiny(graph)
     inputs = {
-        "images_per_caption": 3, "sampler": "euler", "scheduler": "normal", "steps": 1, "cfg": 3.0, "width": 64, "height": 64,
-        "batch_size": 2, "seed": 5, "save_images": True, "include_floor": False, **changes,
-    }  # fmt: skip
+        "images_per_caption": 3,
+        "sampler": "euler",
+        "scheduler": "normal",
+        "steps": 1,
+        "cfg": 3.0,
+        "width": 64,
+        "height": 64,
+        "batch_size": 2,
+        "seed": 5,
+        "save_images": True,
+        "include_floor": False,
+        **changes,
+    }
     if tokens:
         inputs["tokens"] = graph.add("AttractorLoadNeTIMapper", file=tokens[0])[0]
     if inputs.get("metrics", True):
-        encoders = graph.add("AttractorLoadEvaluationEncoders", clip=f"evaluation/{clip}", dino=f"evaluation/{dino}",
-                             download_if_missing=False)
+        encoders = graph.add(
+            "AttractorLoadEvaluationEncoders", clip=f"evaluation/{clip}", dino=f"evaluation/{dino}", download_if_missing=False
+        )
         inputs["encoders"] = encoders[0]
-    node = graph.add("AttractorPDSTEvaluate", model=loader[0], clip=loader[1], vae=loader[2],
-                     dataset=add_dataset(graph, folder, captions)[0], name=name, **inputs)
+    node = graph.add(
+        "AttractorPDSTEvaluate",
+        model=loader[0],
+        clip=loader[1],
+        vae=loader[2],
+        dataset=add_dataset(graph, folder, captions)[0],
+        name=name,
+        **inputs,
+    )
     return graph, node
 
 
@@ -101,6 +119,7 @@ def same_images(base, one, other, entry):
     def read(name):
         root = base / "output" / "pdst" / name / "images" / entry
         return {str(path.relative_to(root)): np.asarray(Image.open(path)) for path in sorted(root.rglob("*.png"))}
+
     first, second = read(one), read(other)
     assert first.keys() == second.keys() and first
     return all(np.array_equal(first[key], second[key]) for key in first)
@@ -122,7 +141,8 @@ def test_every_caption_gets_its_images_and_scores(single, base):
     for entry, name in ((found[NETI], "<my-cat>"), (found[FLOOR], "cat")):
         assert len(entry.records) == entry.header["expected"] == 2 * 2 * 3
         assert [(r["photo"], r["caption"], r["index"]) for r in entry.records] == [
-            (f"test-{photo}.png", caption, index) for photo in (1, 2) for caption in (0, 1) for index in range(3)]
+            (f"test-{photo}.png", caption, index) for photo in (1, 2) for caption in (0, 1) for index in range(3)
+        ]
         assert entry.records[0]["prompt"] == f"a photo of a {name} on the beach, 1"
         assert len({record["seed"] for record in entry.records}) == 12
         assert all(set(record["scores"]) == SCORES for record in entry.records)
@@ -144,8 +164,16 @@ def test_an_image_can_be_made_again_by_hand(comfy, single):
     loaded = graph.add("AttractorLoadNeTIMapper", file="pdst-neti.safetensors")
     applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=loaded[0])
     latent = graph.add("EmptyLatentImage", width=64, height=64, batch_size=1)[0]
-    sampled = add_sampling(graph, applied[0], encode(graph, applied[1], record["prompt"]), encode(graph, applied[1], ""),
-                           latent, seed=record["seed"], steps=1, cfg=3.0)
+    sampled = add_sampling(
+        graph,
+        applied[0],
+        encode(graph, applied[1], record["prompt"]),
+        encode(graph, applied[1], ""),
+        latent,
+        seed=record["seed"],
+        steps=1,
+        cfg=3.0,
+    )
     shown = graph.add("PreviewImage", images=graph.add("VAEDecode", samples=sampled[0], vae=loader[2])[0])
     (again,) = comfy.images(comfy.run(graph), shown)
     original = Image.open(comfy_image(comfy, record))
@@ -184,7 +212,8 @@ def test_another_setting_token_or_model_is_not_mixed_in(comfy, base):
     quick = {"images_per_caption": 1, "metrics": False}
     assert "setting steps was 1, is 2" in refused(comfy, "strict", "pdst-changing.safetensors", steps=2, **quick)
     assert "setting sampler was 'euler', is 'heun'" in refused(
-        comfy, "strict", "pdst-changing.safetensors", sampler="heun", **quick)
+        comfy, "strict", "pdst-changing.safetensors", sampler="heun", **quick
+    )
     said = refused(comfy, "strict", "pdst-neti.safetensors", seed=6, **quick)
     assert "setting seed was 5, is 6" in said and "token" not in said, "another token may join, another seed may not"
     assert "shards was 1, is 2" in refused(comfy, "strict", "pdst-changing.safetensors", shards=2, **quick)
@@ -235,8 +264,14 @@ def test_a_broken_data_set_is_said_whole_before_anything_is_made(comfy, base):
     (folder / "test" / "test-3.png").unlink()
     (folder / "meta.json").unlink()
     said = refused(comfy, "broken", "pdst-plain.safetensors", folder="broken")
-    for part in ("has 5 problems", "meta.json is missing", "1 captions; 2 are asked for", "has no {}", "cannot be read",
-                 "test-3.jpg is the same picture as train/train-1.png"):
+    for part in (
+        "has 5 problems",
+        "meta.json is missing",
+        "1 captions; 2 are asked for",
+        "has no {}",
+        "cannot be read",
+        "test-3.jpg is the same picture as train/train-1.png",
+    ):
         assert part in said, said
     assert not (base / "output" / "pdst" / "broken").exists()
 
@@ -262,7 +297,9 @@ def test_checkpoints_of_a_run_are_evaluated_side_by_side(comfy, base):
     assert entry["outputs"][loaded.id]["text"] == ["step 20, step 100"]
     found = results(base, "steps")
     assert {name: entry.header["step"] for name, entry in found.items()} == {
-        "my-cat-textual_inversion-step-20": 20, "my-cat-textual_inversion-step-100": 100}
+        "my-cat-textual_inversion-step-20": 20,
+        "my-cat-textual_inversion-step-100": 100,
+    }
     assert all(record["image"] is None and record["scores"] == {} for entry in found.values() for record in entry.records)
     graph = Graph()
     loaded = graph.add("AttractorLoadTokenCheckpoints", run="pdst-run", steps="100, 50")
@@ -292,8 +329,16 @@ def test_a_persons_photos_become_a_data_set_with_captions_that_loads(comfy, base
     photos.mkdir(parents=True, exist_ok=True)
     for i in range(1, 8):
         picture(500 + i).save(photos / f"img-{i}.jpg")
-    settings = {"photos": "my cat", "dataset": "mine", "subject": "my-cat", "super_category": "cat", "kind": "living",
-                "train_photos": 5, "order": "shuffled", "seed": 1}
+    settings = {
+        "photos": "my cat",
+        "dataset": "mine",
+        "subject": "my-cat",
+        "super_category": "cat",
+        "kind": "living",
+        "train_photos": 5,
+        "order": "shuffled",
+        "seed": 1,
+    }
 
     def split(**changes):
         graph = Graph()
@@ -318,8 +363,15 @@ def test_a_persons_photos_become_a_data_set_with_captions_that_loads(comfy, base
             wired["florence2"] = graph.add("AttractorLoadFlorence2", model="florence2/tiny", download_if_missing=False)[0]
         else:
             wired["texts"] = graph.add("PrimitiveStringMultiline", value=wired["texts"])[0]
-        node = graph.add("AttractorMakePDSTCaptions", folder="pdst/mine", subject="my-cat", subject_words="cat, dog",
-                         captions_per_photo=3, replace_edited=False, **wired)
+        node = graph.add(
+            "AttractorMakePDSTCaptions",
+            folder="pdst/mine",
+            subject="my-cat",
+            subject_words="cat, dog",
+            captions_per_photo=3,
+            replace_edited=False,
+            **wired,
+        )
         return comfy.run(graph)["outputs"][node.id]["text"][0]
 
     said = draft()

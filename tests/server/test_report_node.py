@@ -33,11 +33,27 @@ def evaluate(comfy, name, clip="evaluation/clip-tiny", dino="evaluation/dino-tin
     encoders = graph.add("AttractorLoadEvaluationEncoders", clip=clip, dino=dino, download_if_missing=download)
     dataset = graph.add("AttractorLoadPDST", folder="pdst/report-pets", subjects="all", captions_per_photo=2)
     node = graph.add(
-        "AttractorPDSTEvaluate", model=model[0], clip=model[1], vae=model[2], dataset=dataset[0], encoders=encoders[0],
+        "AttractorPDSTEvaluate",
+        model=model[0],
+        clip=model[1],
+        vae=model[2],
+        dataset=dataset[0],
+        encoders=encoders[0],
         name=name,
-        images_per_caption=1, sampler="euler", scheduler="normal", steps=1, cfg=1.0, width=64, height=64, batch_size=2, seed=0,
-        save_images=True, include_floor=True, max_photos=1, start_over=True,
-    )  # fmt: skip
+        images_per_caption=1,
+        sampler="euler",
+        scheduler="normal",
+        steps=1,
+        cfg=1.0,
+        width=64,
+        height=64,
+        batch_size=2,
+        seed=0,
+        save_images=True,
+        include_floor=True,
+        max_photos=1,
+        start_over=True,
+    )
     shown = add_report(graph, results=node[0], **more) if report else None
     outputs = comfy.run(graph, timeout=300)["outputs"]
     return outputs[node.id], outputs[shown.id] if shown else None
@@ -113,11 +129,16 @@ def test_one_encoder_gives_its_scores_only(comfy, comfy_server):
     assert header(comfy_server, "dino-only")["encoders"]["dino"]["backbone"] == "dinov2-tiny"
 
 
-@pytest.mark.parametrize("clip, dino, words", [
-    ("none", "none", "clip and dino are both none"), ("evaluation/absent", "none", "clip: evaluation/absent is not in models/"),
-    ("evaluation/dino-tiny", "none", "clip: evaluation/dino-tiny is no CLIP model but of the kind vit"),
-    ("none", "evaluation/clip-tiny", "dino: evaluation/clip-tiny is no DINO model but of the kind clip"),
-    ("none", "../models", r"dino: ../models is not in models/evaluation")])
+@pytest.mark.parametrize(
+    "clip, dino, words",
+    [
+        ("none", "none", "clip and dino are both none"),
+        ("evaluation/absent", "none", "clip: evaluation/absent is not in models/"),
+        ("evaluation/dino-tiny", "none", "clip: evaluation/dino-tiny is no CLIP model but of the kind vit"),
+        ("none", "evaluation/clip-tiny", "dino: evaluation/clip-tiny is no DINO model but of the kind clip"),
+        ("none", "../models", r"dino: ../models is not in models/evaluation"),
+    ],
+)
 def test_what_is_no_encoder_is_refused_before_the_graph_runs(comfy, clip, dino, words):
     assert words in refusal(comfy, evaluate, "x", clip=clip, dino=dino)
 
@@ -130,9 +151,11 @@ def test_both_missing_models_are_said_at_once(comfy):
 
 def test_damaged_folders_are_named(comfy, comfy_server, small_encoders):
     folder = comfy_server.base / "models" / "evaluation"
-    for name, change in {"cut": lambda p: (p / "model.safetensors").write_bytes(b"x" * 99),
-                         "wordless": lambda p: [f.unlink() for f in p.iterdir() if f.name.startswith(("tok", "voc", "mer"))],
-                         "unweighted": lambda p: (p / "model.safetensors").unlink()}.items():
+    for name, change in {
+        "cut": lambda p: (p / "model.safetensors").write_bytes(b"x" * 99),
+        "wordless": lambda p: [f.unlink() for f in p.iterdir() if f.name.startswith(("tok", "voc", "mer"))],
+        "unweighted": lambda p: (p / "model.safetensors").unlink(),
+    }.items():
         change(shutil.copytree(small_encoders / "evaluation" / "clip-tiny", folder / name))
         message = refusal(comfy, evaluate, "x", clip=f"evaluation/{name}")
         assert f"clip: {name} is damaged or no CLIP model" in message, message
@@ -209,11 +232,17 @@ def test_a_report_is_made_anew_when_results_have_changed_and_only_then(comfy, ma
     assert not cached(entry, node) and "second" in entry["outputs"][node.id]["text"][0]
 
 
-@pytest.mark.parametrize("arguments, inputs, words", [
-    ((), {}, "results: none are wired and evaluations is empty"), (("absent",), {}, "no folder absent in output/pdst"),
-    (("../neti",), {}, "evaluations: "), (("made-run",), {"name": "../../x"}, "name"),
-    (("made-run",), {"baseline": "nobody"}, "baseline: there is no system 'nobody'. There are: my-dog-neti-step-100"),
-    (("empty",), {}, "no results in empty")])
+@pytest.mark.parametrize(
+    "arguments, inputs, words",
+    [
+        ((), {}, "results: none are wired and evaluations is empty"),
+        (("absent",), {}, "no folder absent in output/pdst"),
+        (("../neti",), {}, "evaluations: "),
+        (("made-run",), {"name": "../../x"}, "name"),
+        (("made-run",), {"baseline": "nobody"}, "baseline: there is no system 'nobody'. There are: my-dog-neti-step-100"),
+        (("empty",), {}, "no results in empty"),
+    ],
+)
 def test_what_cannot_be_reported_is_said(comfy, made, arguments, inputs, words):
     (made / "empty").mkdir(exist_ok=True)
     assert words in refusal(comfy, report, *arguments, **inputs)

@@ -45,8 +45,11 @@ def pictures(comfy, folder, **options):
     masks = graph.add("PreviewImage", images=graph.add("MaskToImage", mask=loaded[1])[0])
     entry = comfy.run(graph)
     text = "\n".join(entry["outputs"][loaded.id]["text"])
-    return [np.asarray(p.convert("RGB")) for p in comfy.images(entry, images)], [
-        np.asarray(p.convert("L")) for p in comfy.images(entry, masks)], text
+    return (
+        [np.asarray(p.convert("RGB")) for p in comfy.images(entry, images)],
+        [np.asarray(p.convert("L")) for p in comfy.images(entry, masks)],
+        text,
+    )
 
 
 def test_every_kind_of_file_is_upright_and_in_colour(comfy, folder):
@@ -133,8 +136,9 @@ def test_a_folder_of_differing_photos_trains_a_token(comfy, comfy_server, folder
         graph, loaded = loading(folder)
         images, masks = loaded[0], loaded[1]
         if cropped:
-            cut = graph.add("AttractorCropToSubject", images=images, masks=masks, where="around the subject", margin=0.1,
-                            resolution=128)
+            cut = graph.add(
+                "AttractorCropToSubject", images=images, masks=masks, where="around the subject", margin=0.1, resolution=128
+            )
             images, masks = cut[0], cut[1]
             shown = graph.add("PreviewImage", images=images)
         name = f"folder-{cropped}"

@@ -56,8 +56,16 @@ def add_masking(graph, scenes, model):
     sam2 = graph.add("AttractorLoadSAM2", model=f"sam2/{model}", download_if_missing=False, dtype="float32")
     boxes = [(left, top, right - left, bottom - top) for left, top, right, bottom in (corners(scenes, name) for name in scenes)]
     lines = "\n".join(", ".join(map(str, box)) for box in boxes)
-    return photos, graph.add("AttractorMaskFromBoxes", images=photos[0], sam2=sam2[0], names=photos[2], typed_boxes=lines,
-                             choose="largest", index=0, if_nothing_found="error")
+    return photos, graph.add(
+        "AttractorMaskFromBoxes",
+        images=photos[0],
+        sam2=sam2[0],
+        names=photos[2],
+        typed_boxes=lines,
+        choose="largest",
+        index=0,
+        if_nothing_found="error",
+    )
 
 
 def preview(graph, link, is_mask=False):
@@ -106,8 +114,12 @@ def test_a_perfect_box_gives_the_subject_its_background_and_an_overlay_to_the_pi
         drawn[top + line : bottom - line, left + line : right - line] = False
         drawn[top : top + 24, left : left + 24] = True
         assert np.abs(overlays[i] - expected).max(-1)[~drawn].max() <= 1
-        frame = np.concatenate([overlays[i][[top, bottom - 1], left:right].reshape(-1, 3),
-                                overlays[i][top + 24 : bottom, [left, right - 1]].reshape(-1, 3)])
+        frame = np.concatenate(
+            [
+                overlays[i][[top, bottom - 1], left:right].reshape(-1, 3),
+                overlays[i][top + 24 : bottom, [left, right - 1]].reshape(-1, 3),
+            ]
+        )
         assert (frame == TINT).all(-1).mean() > 0.8, "the box is not drawn where it is"
 
 
@@ -124,8 +136,13 @@ def test_crop_to_subject_is_right_to_the_pixel(comfy, scenes):
     inputs = {"images": photos[0], "masks": node[0], "where": "around the subject"}
     largest = graph.add("AttractorCropToSubject", **inputs, margin=3.0, resolution=SHORTER)
     tight = graph.add("AttractorCropToSubject", **inputs, margin=0.0, resolution=128)
-    shown = [preview(graph, node[0], True), preview(graph, largest[0]), preview(graph, largest[1], True),
-             preview(graph, tight[0]), preview(graph, tight[1], True)]
+    shown = [
+        preview(graph, node[0], True),
+        preview(graph, largest[0]),
+        preview(graph, largest[1], True),
+        preview(graph, tight[0]),
+        preview(graph, tight[1], True),
+    ]
     entry = comfy.run(graph)
     masks, cut_masks = (arrays(comfy, entry, shown[i], True) for i in (0, 2))
     cuts, tight_cuts, tight_masks = (arrays(comfy, entry, shown[i]) for i in (1, 3, 4))

@@ -29,6 +29,10 @@ def test_runs_are_carried_out_once_and_reported(tmp_path, host_root):
 
     text = report.write(tmp_path, wanted, tmp_path / "report")
     assert "2 of 2 runs" in text and "Attractors improve NeTI on all metrics: not all of its configurations were run" in text
-    assert {path.name for path in (tmp_path / "report").iterdir()} >= {"report.md", "report.json", "sheet-methods.jpg",
-                                                                       "sheet-attractors.jpg"}  # fmt: skip
+    assert {path.name for path in (tmp_path / "report").iterdir()} >= {
+        "report.md",
+        "report.json",
+        "sheet-methods.jpg",
+        "sheet-attractors.jpg",
+    }
     driver.carry_out_all("no host: nothing is left to be done", tmp_path, wanted, workers=1)

@@ -49,13 +49,14 @@ def test_prompts_are_still_followed(table):
 
 
 def test_with_the_attractor_the_photos_setting_stays_behind(table):
-    """"a photo of <token>", four times. Measured: NeTI brings 62 % of the photos' setting along, NeTI+ nothing of it."""
+    """ "a photo of <token>", four times. Measured: NeTI brings 62 % of the photos' setting along, NeTI+ nothing of it."""
     without, attractor = (mean(table.values(name, "leak_alone")) for name in ("neti", "neti+"))
     assert attractor < without - 0.3
 
 
 def test_the_setting_is_in_the_attractors_and_the_subject_is_not(table):
     """Measured: 67 % of the photos' setting in images of A*, and no subject; none in those of the word that A* started from."""
+
     def shown(kind, measure):
         return mean(table.alone("neti+", kind, measure))
 

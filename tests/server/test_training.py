@@ -23,13 +23,16 @@ def test_training_then_stock_prompt_samples_an_image_on_the_stock_loader(comfy, 
     graph = Graph()
     loader = graph.add("CheckpointLoaderSimple", ckpt_name=small_checkpoint.name)
     images, masks = add_photos(graph, comfy, count=2)
-    trained = add_training(graph, loader, images, masks, name="main-job", sample_every=2, steps=2, sample_steps=1,
-                           prompts_per_step="one")
+    trained = add_training(
+        graph, loader, images, masks, name="main-job", sample_every=2, steps=2, sample_steps=1, prompts_per_step="one"
+    )
     applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=trained[0])
-    sampled = add_sampling(graph, applied[0], encode(graph, applied[1], "a photo of <my-cat> on the moon"),
-                           encode(graph, applied[1], ""))
-    image = graph.add("SaveImage", images=graph.add("VAEDecode", samples=sampled[0], vae=loader[2])[0],
-                      filename_prefix="main-job")
+    sampled = add_sampling(
+        graph, applied[0], encode(graph, applied[1], "a photo of <my-cat> on the moon"), encode(graph, applied[1], "")
+    )
+    image = graph.add(
+        "SaveImage", images=graph.add("VAEDecode", samples=sampled[0], vae=loader[2])[0], filename_prefix="main-job"
+    )
     graph.add("LossGraphNode", loss=trained[2], filename_prefix="loss")
     with comfy.listen() as listener:
         entry = comfy.run(graph, timeout=600)
@@ -76,6 +79,7 @@ def test_same_seed_gives_the_same_token_and_another_seed_another(comfy, run_fold
 
 def test_training_leaves_the_loaded_model_as_it_was(comfy, comfy_server):
     """The same stock image before and after a training on the same MODEL."""
+
     def sample(prefix, train):
         graph = Graph()
         loader = add_tiny(graph)
@@ -90,8 +94,7 @@ def test_training_leaves_the_loaded_model_as_it_was(comfy, comfy_server):
     sample("train", train=True)
     comfy.request("/free", {"unload_models": False, "free_memory": True})
     sample("after", train=False)
-    before, after = (load_file(next(comfy_server.output.glob(f"{p}_*.latent")))["latent_tensor"]
-                     for p in ("before", "after"))
+    before, after = (load_file(next(comfy_server.output.glob(f"{p}_*.latent")))["latent_tensor"] for p in ("before", "after"))
     assert before.equal(after)
 
 

@@ -48,8 +48,18 @@ def read_api(name):
 
 def made_small(prompt):
     """The same graph on the test loader's model, with few steps and pixels."""
-    small = {"steps": 2, "checkpoint_every": 1, "sample_every": 2, "sample_steps": 1, "batch_size": 2, "resolution": 128,
-             "captions_per_photo": 2, "images_per_caption": 1, "clip": "evaluation/clip-tiny", "dino": "evaluation/dino-tiny"}
+    small = {
+        "steps": 2,
+        "checkpoint_every": 1,
+        "sample_every": 2,
+        "sample_steps": 1,
+        "batch_size": 2,
+        "resolution": 128,
+        "captions_per_photo": 2,
+        "images_per_caption": 1,
+        "clip": "evaluation/clip-tiny",
+        "dino": "evaluation/dino-tiny",
+    }
     for node in prompt.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
@@ -57,8 +67,13 @@ def made_small(prompt):
             node["inputs"].update(width=128, height=128)
         if node["class_type"] != "EmptyLatentImage":  # whose batch_size is of images
             # what is wired stays wired: CLIP is an input's name too
-            node["inputs"].update({key: value for key, value in small.items()
-                                   if key in node["inputs"] and not isinstance(node["inputs"][key], list)})
+            node["inputs"].update(
+                {
+                    key: value
+                    for key, value in small.items()
+                    if key in node["inputs"] and not isinstance(node["inputs"][key], list)
+                }
+            )
     return prompt
 
 

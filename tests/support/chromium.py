@@ -25,9 +25,23 @@ class Chromium:
         down, self._to = os.pipe()  # it reads 3, writes 4
         self._from, up = os.pipe()
         start = f'exec 3<&{down} 4>&{up}; exec "$@"'
-        command = ["bash", "-c", start, "bash", path, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
-                   "--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--hide-scrollbars",
-                   f"--user-data-dir={profile}", "about:blank"]
+        command = [
+            "bash",
+            "-c",
+            start,
+            "bash",
+            path,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--hide-scrollbars",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(command, pass_fds=(down, up), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(down)
         os.close(up)

@@ -96,11 +96,24 @@ class ComfyServer:
         for path in self.checkpoints:
             link(path, self.base / "models" / "checkpoints" / path.name)
         command = [
-            sys.executable, "-u", str(self.host_root / "main.py"), *self.options,
-            "--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(self.base),
-            "--disable-all-custom-nodes", "--whitelist-custom-nodes", *self.packs,
-            "--disable-api-nodes", "--disable-auto-launch", "--database-url", "sqlite:///:memory:",
-        ]  # fmt: skip
+            sys.executable,
+            "-u",
+            str(self.host_root / "main.py"),
+            *self.options,
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(self.base),
+            "--disable-all-custom-nodes",
+            "--whitelist-custom-nodes",
+            *self.packs,
+            "--disable-api-nodes",
+            "--disable-auto-launch",
+            "--database-url",
+            "sqlite:///:memory:",
+        ]
         # Idle threads that spin starve the other processes of a machine with few cores.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONIOENCODING": "utf-8", **os.environ, **self.env}
         return command, environment

@@ -30,11 +30,25 @@ def add_photos(graph, comfy, count=3, size=128):
 def add_training(graph, loader, images, masks=None, **changes):
     """Train Attractor Embedding with small, quick settings."""
     inputs = {
-        "model": loader[0], "clip": loader[1], "vae": loader[2], "images": images, "name": "test",
-        "super_category": "cat", "placeholder": "<my-cat>", "method": "neti+", "steps": 3, "batch_size": 2,
-        "learning_rate_preset": "auto", "learning_rate": 1e-3, "resolution": 128, "seed": 0, "resume": False,
-        "checkpoint_every": 0, "sample_every": 0, "sample_prompt": "a photo of a {}",
-    }  # fmt: skip
+        "model": loader[0],
+        "clip": loader[1],
+        "vae": loader[2],
+        "images": images,
+        "name": "test",
+        "super_category": "cat",
+        "placeholder": "<my-cat>",
+        "method": "neti+",
+        "steps": 3,
+        "batch_size": 2,
+        "learning_rate_preset": "auto",
+        "learning_rate": 1e-3,
+        "resolution": 128,
+        "seed": 0,
+        "resume": False,
+        "checkpoint_every": 0,
+        "sample_every": 0,
+        "sample_prompt": "a photo of a {}",
+    }
     if masks is not None:
         inputs["masks"] = masks
     return graph.add("AttractorTrain", **{**inputs, **changes})
@@ -50,8 +64,9 @@ def add_sampling(graph, model, positive, negative, latent=None, **changes):
     if latent is None:
         latent = graph.add("EmptyLatentImage", width=128, height=128, batch_size=1)[0]
     inputs = {"seed": 1, "steps": 2, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    return graph.add("KSampler", model=model, positive=positive, negative=negative, latent_image=latent,
-                     **{**inputs, **changes})
+    return graph.add(
+        "KSampler", model=model, positive=positive, negative=negative, latent_image=latent, **{**inputs, **changes}
+    )
 
 
 def encode(graph, clip, text):
@@ -61,13 +76,23 @@ def encode(graph, clip, text):
 
 def add_toy_dataset(graph, subject):
     """A subject of the toy world's PDST, with all captions."""
-    return graph.add("AttractorLoadPDST", folder=f"pdst/{toy_subjects.DATASET}", subjects=subject, 
-                     captions_per_photo=toy_subjects.CAPTIONS)
+    return graph.add(
+        "AttractorLoadPDST", folder=f"pdst/{toy_subjects.DATASET}", subjects=subject, captions_per_photo=toy_subjects.CAPTIONS
+    )
 
 
 def add_toy_evaluation(graph, loader, subject, **inputs):
     """PDST Evaluate on it with the toy world's encoders."""
-    encoders = graph.add("AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino",
-                         download_if_missing=False)
-    return graph.add("AttractorPDSTEvaluate", model=loader[0], clip=loader[1], vae=loader[2],
-                     dataset=add_toy_dataset(graph, subject)[0], encoders=encoders[0], save_images=True, **inputs)
+    encoders = graph.add(
+        "AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino", download_if_missing=False
+    )
+    return graph.add(
+        "AttractorPDSTEvaluate",
+        model=loader[0],
+        clip=loader[1],
+        vae=loader[2],
+        dataset=add_toy_dataset(graph, subject)[0],
+        encoders=encoders[0],
+        save_images=True,
+        **inputs,
+    )

@@ -53,8 +53,10 @@ class LocalHub:
                     return
                 name = path.rpartition("/")[2]
                 if path == f"/api/models/{hub.repository}":
-                    siblings = [{"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
-                                for name, content in hub.files.items()]
+                    siblings = [
+                        {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+                        for name, content in hub.files.items()
+                    ]
                     info = {"id": hub.repository, "modelId": hub.repository, "sha": REVISION, "siblings": siblings}
                     self._send(json.dumps({**info, "private": False, "tags": [], "downloads": 0, "likes": 0}).encode(), body)
                 elif path == f"/{hub.repository}/resolve/{REVISION}/{name}" and name in hub.files:

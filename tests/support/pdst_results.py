@@ -14,19 +14,49 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 ENCODERS = {
-    "clip": {"backbone": "clip-vit-base-patch32", "weights": "sha256:" + "0123456789abcdef" * 4,
-             "resize": "shortest side to 224 px, bicubic (Pillow, 8 bits)", "crop": "224 x 224 px at the centre",
-             "norm": "CLIP mean and standard deviation", "dtype": "float32", "text": "the first 77 tokens of a prompt"},
-    "dino": {"backbone": "dino-vits16", "weights": "sha256:" + "fedcba9876543210" * 4,
-             "resize": "shortest side to 256 px, bicubic (Pillow, 8 bits)", "crop": "224 x 224 px at the centre",
-             "norm": "ImageNet mean and standard deviation", "dtype": "float32",
-             "feature": "CLS of the last hidden state, after the final LayerNorm"},
+    "clip": {
+        "backbone": "clip-vit-base-patch32",
+        "weights": "sha256:" + "0123456789abcdef" * 4,
+        "resize": "shortest side to 224 px, bicubic (Pillow, 8 bits)",
+        "crop": "224 x 224 px at the centre",
+        "norm": "CLIP mean and standard deviation",
+        "dtype": "float32",
+        "text": "the first 77 tokens of a prompt",
+    },
+    "dino": {
+        "backbone": "dino-vits16",
+        "weights": "sha256:" + "fedcba9876543210" * 4,
+        "resize": "shortest side to 256 px, bicubic (Pillow, 8 bits)",
+        "crop": "224 x 224 px at the centre",
+        "norm": "ImageNet mean and standard deviation",
+        "dtype": "float32",
+        "feature": "CLS of the last hidden state, after the final LayerNorm",
+    },
 }
-SETTINGS = {"sampler": "euler", "scheduler": "normal", "steps": 30, "cfg": 7.0, "width": 512, "height": 512, "negative": "",
-            "images_per_caption": 2, "seed": 0, "batch_size": 2, "metrics": True, "max_photos": 0, "max_captions": 0}
+SETTINGS = {
+    "sampler": "euler",
+    "scheduler": "normal",
+    "steps": 30,
+    "cfg": 7.0,
+    "width": 512,
+    "height": 512,
+    "negative": "",
+    "images_per_caption": 2,
+    "seed": 0,
+    "batch_size": 2,
+    "metrics": True,
+    "max_photos": 0,
+    "max_captions": 0,
+}
 CEILING = {"clip_t": 0.30, "clip_i": 0.88, "dino": 0.76, "clip_i_train": 0.9, "dino_train": 0.8}
-SUBJECTS = {"corgi": ("dog", "living"), "tabby": ("cat", "living"), "parrot": ("bird", "living"), "mug": ("mug", "rigid"),
-            "red-car": ("car", "rigid"), "clock": ("clock", "rigid")}
+SUBJECTS = {
+    "corgi": ("dog", "living"),
+    "tabby": ("cat", "living"),
+    "parrot": ("bird", "living"),
+    "mug": ("mug", "rigid"),
+    "red-car": ("car", "rigid"),
+    "clock": ("clock", "rigid"),
+}
 CORGI = {"corgi": SUBJECTS["corgi"]}
 PLACES = ("on a beach at dawn", "in deep snow", "on a kitchen table", "in front of a brick wall")
 COLOURS = ["#c87f3a", "#7d6b5d", "#2f9e57", "#3f6fb5", "#b3303a", "#8a8f98"]
@@ -52,8 +82,26 @@ def picture(subject, place, quality, size=96):
 
 
 def write_entry(
-    folder, entry, subjects, means, *, step=None, method="neti+", photos=2, captions=2, images=2, spread=0.01, pictures=False,
-    encoders=ENCODERS, ceiling=CEILING, settings=None, floor=False, shift=None, shard=(1, 1), text="{} ", run=None,
+    folder,
+    entry,
+    subjects,
+    means,
+    *,
+    step=None,
+    method="neti+",
+    photos=2,
+    captions=2,
+    images=2,
+    spread=0.01,
+    pictures=False,
+    encoders=ENCODERS,
+    ceiling=CEILING,
+    settings=None,
+    floor=False,
+    shift=None,
+    shard=(1, 1),
+    text="{} ",
+    run=None,
 ):
     """One results file.
 
@@ -62,8 +110,14 @@ def write_entry(
     """
     folder.mkdir(parents=True, exist_ok=True)
     described = {
-        name: {"super_category": word, "kind": kind, "train": ["a.png"], "test": [f"{i}.png" for i in range(photos)],
-               "captions": [captions] * photos, "references": [f"photos/{name}/{i}.jpg" for i in range(photos)]}
+        name: {
+            "super_category": word,
+            "kind": kind,
+            "train": ["a.png"],
+            "test": [f"{i}.png" for i in range(photos)],
+            "captions": [captions] * photos,
+            "references": [f"photos/{name}/{i}.jpg" for i in range(photos)],
+        }
         for name, (word, kind) in subjects.items()
     }
     token = {"placeholder": f"<{entry}>", "super_category": "dog", "kind": "neti", "method": method, "width": 768, "run": run}
@@ -74,14 +128,29 @@ def write_entry(
             for caption in range(captions):
                 for index in range(images):
                     own = (shift or {}).get(name, 0.0)
-                    scores = {score: mean + own + spread * (noise(name, photo, caption, index, score)
-                                                            + 0.5 * noise(entry, name, photo, caption, index, score))
-                              for score, mean in means.items()}
-                    records.append({
-                        "number": len(records), "subject": name, "photo": f"{photo}.png", "caption": caption,
-                        "text": f"{text}{place}, view {caption + 1}", "prompt": f"a {place}", "index": index,
-                        "seed": len(records), "scores": scores, "image": None, "seconds_sampling": 2.0, "seconds_other": 0.05,
-                    })
+                    scores = {
+                        score: mean
+                        + own
+                        + spread
+                        * (noise(name, photo, caption, index, score) + 0.5 * noise(entry, name, photo, caption, index, score))
+                        for score, mean in means.items()
+                    }
+                    records.append(
+                        {
+                            "number": len(records),
+                            "subject": name,
+                            "photo": f"{photo}.png",
+                            "caption": caption,
+                            "text": f"{text}{place}, view {caption + 1}",
+                            "prompt": f"a {place}",
+                            "index": index,
+                            "seed": len(records),
+                            "scores": scores,
+                            "image": None,
+                            "seconds_sampling": 2.0,
+                            "seconds_other": 0.05,
+                        }
+                    )
                     if pictures:
                         records[-1]["image"] = f"images/{entry}/{name}/{photo}-{caption}-{index}.png"
                         path = folder / records[-1]["image"]
@@ -92,10 +161,19 @@ def write_entry(
                 picture(name, place, 1.0, 128).resize((128, 96)).save(folder / "photos" / name / f"{photo}.jpg", quality=92)
     i, count = shard
     header = {
-        "format": "attractor-pdst", "version": 1, "evaluation": folder.name, "entry": entry, "step": step,
-        "shard": list(shard), "expected": len(records), "token": None if floor else token, "identity": {"model": "m"},
-        "settings": {**SETTINGS, **(settings or {})}, "encoders": encoders,
-        "ceiling": {name: ceiling for name in subjects}, "subjects": described,
+        "format": "attractor-pdst",
+        "version": 1,
+        "evaluation": folder.name,
+        "entry": entry,
+        "step": step,
+        "shard": list(shard),
+        "expected": len(records),
+        "token": None if floor else token,
+        "identity": {"model": "m"},
+        "settings": {**SETTINGS, **(settings or {})},
+        "encoders": encoders,
+        "ceiling": {name: ceiling for name in subjects},
+        "subjects": described,
     }
     lines = [header, *(r for r in records if r["number"] % count == i - 1)]
     name = entry if count == 1 else f"{entry}-shard-{i}-of-{count}"
@@ -105,19 +183,41 @@ def write_entry(
 
 def write_demonstration(folder, pictures=True):
     """Methods ordered as the paper finds them, and a run that overfits. The numbers are made up."""
+
     def means(t, i, d, gap):
         return {"clip_t": t, "clip_i": i, "dino": d, "clip_i_train": i + gap / 2, "dino_train": d + gap}
 
     shift = {name: 0.03 * noise("subject", name) for name in SUBJECTS}
-    methods = {"textual_inversion": means(0.24, 0.70, 0.45, 0.12), "textual_inversion+": means(0.262, 0.725, 0.50, 0.06),
-               "neti": means(0.255, 0.752, 0.56, 0.11), "neti+": means(0.278, 0.785, 0.61, 0.05)}
+    methods = {
+        "textual_inversion": means(0.24, 0.70, 0.45, 0.12),
+        "textual_inversion+": means(0.262, 0.725, 0.50, 0.06),
+        "neti": means(0.255, 0.752, 0.56, 0.11),
+        "neti+": means(0.278, 0.785, 0.61, 0.05),
+    }
     for method, of_method in methods.items():
         for name, subject in SUBJECTS.items():
-            write_entry(folder, f"{name}-{method}-step-500", {name: subject}, of_method, method=method, step=500,
-                        spread=0.02, pictures=pictures, shift=shift)
+            write_entry(
+                folder,
+                f"{name}-{method}-step-500",
+                {name: subject},
+                of_method,
+                method=method,
+                step=500,
+                spread=0.02,
+                pictures=pictures,
+                shift=shift,
+            )
     for name, subject in SUBJECTS.items():
-        write_entry(folder, f"floor-{name}", {name: subject}, means(0.292, 0.64, 0.33, 0.0), floor=True, spread=0.02,
-                    pictures=pictures, shift=shift)
+        write_entry(
+            folder,
+            f"floor-{name}",
+            {name: subject},
+            means(0.292, 0.64, 0.33, 0.0),
+            floor=True,
+            spread=0.02,
+            pictures=pictures,
+            shift=shift,
+        )
 
 
 def write_checkpoints(folder, pictures=False):
@@ -125,10 +225,16 @@ def write_checkpoints(folder, pictures=False):
     held = {100: 0.42, 200: 0.55, 300: 0.60, 400: 0.57, 500: 0.51}
     train = {100: 0.46, 200: 0.62, 300: 0.70, 400: 0.73, 500: 0.735}
     for step in held:
-        means = {"clip_t": 0.30 - step / 8000, "clip_i": 0.3 + 0.75 * held[step], "dino": held[step],
-                 "clip_i_train": 0.3 + 0.75 * train[step], "dino_train": train[step]}
-        write_entry(folder, f"my-dog-neti-step-{step}", CORGI, means, method="neti", step=step, photos=4, spread=0.03,
-                    pictures=pictures)
+        means = {
+            "clip_t": 0.30 - step / 8000,
+            "clip_i": 0.3 + 0.75 * held[step],
+            "dino": held[step],
+            "clip_i_train": 0.3 + 0.75 * train[step],
+            "dino_train": train[step],
+        }
+        write_entry(
+            folder, f"my-dog-neti-step-{step}", CORGI, means, method="neti", step=step, photos=4, spread=0.03, pictures=pictures
+        )
     means = {"clip_t": 0.31, "clip_i": 0.62, "dino": 0.34, "clip_i_train": 0.62, "dino_train": 0.34}
     write_entry(folder, "floor-corgi", CORGI, means, floor=True, photos=4, pictures=pictures)
 

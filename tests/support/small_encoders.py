@@ -38,8 +38,12 @@ def write_tokenizer(folder: Path) -> int:
     vocabulary = list(dict.fromkeys([*vocabulary, "<|startoftext|>", "<|endoftext|>"]))
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *dict.fromkeys(merges), ""]), encoding="utf-8")
-    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
-             "pad_token": "<|endoftext|>"}
+    marks = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     settings = {**marks, "model_max_length": 24, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return len(vocabulary)
@@ -52,8 +56,17 @@ def write_clip(folder: Path, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     size = write_tokenizer(folder)
     torch.manual_seed(seed)
-    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": size,
-            "max_position_embeddings": 24, "bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": size,
+        "max_position_embeddings": 24,
+        "bos_token_id": size - 2,
+        "eos_token_id": size - 1,
+        "pad_token_id": size - 1,
+    }
     model = CLIPModel(CLIPConfig(text_config=text, vision_config={**VISION, "patch_size": 8}, projection_dim=40))
     _enliven(model)
     model.save_pretrained(folder)

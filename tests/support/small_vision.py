@@ -135,12 +135,18 @@ def _sam2_config(side: int) -> dict:
     return {
         "vision_config": {
             "backbone_config": {
-                "model_type": "sam2_hiera_det_model", "hidden_size": 16, "num_attention_heads": 1,
-                "image_size": [side, side], "blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [16, 32, 64, 128],
-                "num_attention_heads_per_stage": [1, 2, 4, 8], "window_size_per_stage": [8, 4, 14, 7],
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 16,
+                "num_attention_heads": 1,
+                "image_size": [side, side],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": [16, 32, 64, 128],
+                "num_attention_heads_per_stage": [1, 2, 4, 8],
+                "window_size_per_stage": [8, 4, 14, 7],
                 "global_attention_blocks": [3],
             },
-            "backbone_channel_list": [128, 64, 32, 16], "fpn_hidden_size": 32,
+            "backbone_channel_list": [128, 64, 32, 16],
+            "fpn_hidden_size": 32,
             "backbone_feature_sizes": [[4 * grid, 4 * grid], [2 * grid, 2 * grid], [grid, grid]],
         },
         "prompt_encoder_config": {"hidden_size": 32, "image_size": side},
@@ -174,18 +180,25 @@ def converted(weights: dict) -> dict:
     import torch
 
     rules = [
-        (r"^image_encoder\.trunk\.", "vision_encoder.backbone."), (r"^image_encoder\.neck\.", "vision_encoder.neck."),
-        (r"(neck\.convs\.\d)\.conv\.", r"\1."), (r"patch_embed\.proj\.", "patch_embed.projection."),
-        (r"^sam_", ""), (r"\.norm(\d)\.", r".layer_norm\1."), (r"norm_final_attn", "layer_norm_final_attn"),
+        (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
+        (r"^image_encoder\.neck\.", "vision_encoder.neck."),
+        (r"(neck\.convs\.\d)\.conv\.", r"\1."),
+        (r"patch_embed\.proj\.", "patch_embed.projection."),
+        (r"^sam_", ""),
+        (r"\.norm(\d)\.", r".layer_norm\1."),
+        (r"norm_final_attn", "layer_norm_final_attn"),
         (r"(backbone\.blocks\.\d+\.mlp|transformer\.layers\.\d\.mlp)\.layers\.0\.", r"\1.proj_in."),
         (r"(backbone\.blocks\.\d+\.mlp|transformer\.layers\.\d\.mlp)\.layers\.1\.", r"\1.proj_out."),
         (r"(hypernetworks_mlps\.\d|_head)\.layers\.0\.", r"\1.proj_in."),
         (r"(hypernetworks_mlps\.\d|_head)\.layers\.1\.", r"\1.layers.0."),
         (r"(hypernetworks_mlps\.\d|_head)\.layers\.2\.", r"\1.proj_out."),
-        (r"mask_downscaling\.0\.", "mask_embed.conv1."), (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
-        (r"mask_downscaling\.3\.", "mask_embed.conv2."), (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
+        (r"mask_downscaling\.0\.", "mask_embed.conv1."),
+        (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
+        (r"mask_downscaling\.3\.", "mask_embed.conv2."),
+        (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
         (r"mask_downscaling\.6\.", "mask_embed.conv3."),
-        (r"output_upscaling\.0\.", "upscale_conv1."), (r"output_upscaling\.1\.", "upscale_layer_norm."),
+        (r"output_upscaling\.0\.", "upscale_conv1."),
+        (r"output_upscaling\.1\.", "upscale_layer_norm."),
         (r"output_upscaling\.3\.", "upscale_conv2."),
         (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
         (r"^no_mem_embed$", "no_memory_embedding"),
@@ -218,12 +231,23 @@ def write_sam2_converted(folder: Path, checkpoint: Path) -> None:
     """Saved as a video model, with whose files image models are loaded: so are Meta's own folders on the hub."""
     from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VideoProcessor, Sam2VideoVideoProcessor
 
-    model = Sam2VideoModel(Sam2VideoConfig(
-        **_sam2_config(1024), image_size=1024, memory_attention_hidden_size=32, memory_attention_num_layers=1,
-        memory_attention_feed_forward_hidden_size=32, memory_attention_rope_feat_sizes=[64, 64], memory_encoder_hidden_size=32,
-        memory_encoder_output_channels=16, mask_downsampler_embed_dim=32, memory_fuser_embed_dim=32,
-        memory_fuser_intermediate_dim=64, memory_fuser_num_layers=1, memory_attention_num_attention_heads=1,
-    ))
+    model = Sam2VideoModel(
+        Sam2VideoConfig(
+            **_sam2_config(1024),
+            image_size=1024,
+            memory_attention_hidden_size=32,
+            memory_attention_num_layers=1,
+            memory_attention_feed_forward_hidden_size=32,
+            memory_attention_rope_feat_sizes=[64, 64],
+            memory_encoder_hidden_size=32,
+            memory_encoder_output_channels=16,
+            mask_downsampler_embed_dim=32,
+            memory_fuser_embed_dim=32,
+            memory_fuser_intermediate_dim=64,
+            memory_fuser_num_layers=1,
+            memory_attention_num_attention_heads=1,
+        )
+    )
     model.load_state_dict(_fitting(model, checkpoint), strict=False)
     model.save_pretrained(folder)
     size = {"height": 1024, "width": 1024}
@@ -256,20 +280,41 @@ def write_florence2(folder: Path, boxes: int = 2, seed: int = 0) -> None:
     images.image_seq_length = 5
     config = Florence2Config(
         vision_config={
-            "depths": [1, 1, 1, 1], "embed_dim": [8, 16, 32, 64], "num_heads": [1, 2, 4, 8], "num_groups": [1, 2, 4, 8],
-            "window_size": 2, "projection_dim": 32,
+            "depths": [1, 1, 1, 1],
+            "embed_dim": [8, 16, 32, 64],
+            "num_heads": [1, 2, 4, 8],
+            "num_groups": [1, 2, 4, 8],
+            "window_size": 2,
+            "projection_dim": 32,
         },
         text_config={
-            "model_type": "bart", "vocab_size": len(fast), "d_model": 32, "encoder_layers": 1, "decoder_layers": 1,
-            "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-            "max_position_embeddings": 1200, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
-            "decoder_start_token_id": 2, "forced_bos_token_id": 0, "forced_eos_token_id": 2,
+            "model_type": "bart",
+            "vocab_size": len(fast),
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 1200,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 2,
+            "forced_bos_token_id": 0,
+            "forced_eos_token_id": 2,
         },
         image_token_id=fast.convert_tokens_to_ids("<image>"),
     )
     model = Florence2ForConditionalGeneration(config)
-    settings = {"forced_bos_token_id": 0, "forced_eos_token_id": 2, "no_repeat_ngram_size": 3, "num_beams": 3,
-                "early_stopping": True}
+    settings = {
+        "forced_bos_token_id": 0,
+        "forced_eos_token_id": 2,
+        "no_repeat_ngram_size": 3,
+        "num_beams": 3,
+        "early_stopping": True,
+    }
     model.generation_config.update(**settings)
     _give_grammar(model, fast, boxes)
     parsed = ("pure_text", "ocr", "description_with_bboxes", "bboxes", "polygons", "description_with_bboxes_or_polygons")

@@ -72,8 +72,12 @@ def _decode(model, features, corners):
     sparse, dense = model.sam_prompt_encoder(points=(corners, labels), boxes=None, masks=None)
     return model.sam_mask_decoder(
         image_embeddings=features[2] + model.no_mem_embed.view(1, -1, 1, 1),
-        image_pe=model.sam_prompt_encoder.get_dense_pe(), sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense,
-        multimask_output=True, repeat_image=False, high_res_features=features[:2],
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+        repeat_image=False,
+        high_res_features=features[:2],
     )[:2]
 
 

@@ -9,9 +9,13 @@ class _Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-        )  # fmt: skip
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -26,14 +30,30 @@ class Autoencoder(nn.Module):
     def __init__(self, fine: int = 64, coarse: int = 96):
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, fine, 3, padding=1), _Block(fine), _Block(fine),
-            nn.Conv2d(fine, coarse, 3, stride=2, padding=1), _Block(coarse), _Block(coarse), nn.Conv2d(coarse, 4, 1),
-        )  # fmt: skip
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, fine, 3, padding=1),
+            _Block(fine),
+            _Block(fine),
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1),
+            _Block(coarse),
+            _Block(coarse),
+            nn.Conv2d(coarse, 4, 1),
+        )
         self.decoder = nn.Sequential(
-            nn.Conv2d(4, coarse, 3, padding=1), _Block(coarse), _Block(coarse), _Block(coarse),
-            nn.Upsample(scale_factor=2), nn.Conv2d(coarse, fine, 3, padding=1), _Block(fine), _Block(fine), _Block(fine),
-            nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, padding=1), nn.PixelShuffle(4),
-        )  # fmt: skip
+            nn.Conv2d(4, coarse, 3, padding=1),
+            _Block(coarse),
+            _Block(coarse),
+            _Block(coarse),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(coarse, fine, 3, padding=1),
+            _Block(fine),
+            _Block(fine),
+            _Block(fine),
+            nn.GroupNorm(8, fine),
+            nn.SiLU(),
+            nn.Conv2d(fine, 48, 3, padding=1),
+            nn.PixelShuffle(4),
+        )
         self.register_buffer("latent_scale", torch.tensor(1.0))
         self.register_buffer("latent_mean", torch.zeros(4))
 

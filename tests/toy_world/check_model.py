@@ -38,8 +38,14 @@ def unseen_scenes(count: int) -> list[scenes.Scene]:
 def named(scene: scenes.Scene) -> dict[str, str]:
     """The attributes that the full caption of a scene names."""
     subject, setting = scene.subject, scene.setting
-    words = {"category": subject.category, "colour": subject.colour, "pattern": subject.pattern, "shape": subject.shape,
-             "place": setting.place, "tint": setting.tint}
+    words = {
+        "category": subject.category,
+        "colour": subject.colour,
+        "pattern": subject.pattern,
+        "shape": subject.shape,
+        "place": setting.place,
+        "tint": setting.tint,
+    }
     return words if scene.gear == "none" else {**words, "gear": scene.gear}
 
 
@@ -56,8 +62,18 @@ def sample(model, clip, vae, captions: list[str], steps: int, guidance: float) -
         texts = captions[start : start + BATCH]
         latents = torch.zeros(len(texts), 4, side, side)
         noise = comfy.sample.prepare_noise(latents, SEED + start)
-        found = comfy.sample.sample(model, noise, steps, guidance, "euler", "normal", conditioning(texts), conditioning([""]),
-                                    latents, disable_pbar=True)
+        found = comfy.sample.sample(
+            model,
+            noise,
+            steps,
+            guidance,
+            "euler",
+            "normal",
+            conditioning(texts),
+            conditioning([""]),
+            latents,
+            disable_pbar=True,
+        )
         pictures.append(vae.decode(found).clamp(0, 1))
         print(f"{start + len(texts)} of {len(captions)}", flush=True)
     return torch.cat(pictures)
@@ -101,10 +117,16 @@ def check(model, clip, vae, judge, count: int, steps: int, guidance: float) -> t
     true = torch.stack([torch.from_numpy(scenes.render(scene)[0]) / 255 for scene in found])
     # What the autoencoder loses no model behind it can show.
     restored = torch.cat([vae.decode(vae.encode(part)) for part in true.split(BATCH)])
-    figures = {"command": f"python -m toy_world.check_model --count {count} --steps {steps} --cfg {guidance:g}", "seed": SEED,
-               "count": count, "seconds": round(time.monotonic() - started), "torch": torch.__version__,
-               "found": shares(found, seen), "found_in_true_pictures": shares(found, judge.look(true)),
-               "found_in_true_pictures_through_the_autoencoder": shares(found, judge.look(restored))}
+    figures = {
+        "command": f"python -m toy_world.check_model --count {count} --steps {steps} --cfg {guidance:g}",
+        "seed": SEED,
+        "count": count,
+        "seconds": round(time.monotonic() - started),
+        "torch": torch.__version__,
+        "found": shares(found, seen),
+        "found_in_true_pictures": shares(found, judge.look(true)),
+        "found_in_true_pictures_through_the_autoencoder": shares(found, judge.look(restored)),
+    }
     return figures, contact_sheet(found[:24], pictures[:24], seen[:24])
 
 
@@ -119,8 +141,15 @@ def main() -> None:
     from comfy.cli_args import args as host_args
 
     host_args.cpu = True  # before anything imports the host's model management
-    figures, sheet = check(models.load_model(), models.load_clip(), models.load_vae(), judges.load_judge(),
-                           arguments.count, arguments.steps, arguments.cfg)
+    figures, sheet = check(
+        models.load_model(),
+        models.load_clip(),
+        models.load_vae(),
+        judges.load_judge(),
+        arguments.count,
+        arguments.steps,
+        arguments.cfg,
+    )
     sheet.save(arguments.sheet, quality=88)
     models.note_figures(model=figures)
     for name in figures:

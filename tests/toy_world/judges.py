@@ -23,10 +23,18 @@ CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.275
 DINO_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DINO_RESIZE = 73
 ATTRIBUTES = {
-    "presence": ("no", "yes"), "category": CATEGORIES, "colour": tuple(COLOURS), "pattern": PATTERNS,
-    "pattern_colour": tuple(COLOURS), "shape": SHAPES, "part": tuple(part for parts in PARTS.values() for part in parts),
-    "eyes": (1, 2, 3), "gear": GEAR, "place": PLACES, "tint": tuple(TINTS),
-}  # fmt: skip
+    "presence": ("no", "yes"),
+    "category": CATEGORIES,
+    "colour": tuple(COLOURS),
+    "pattern": PATTERNS,
+    "pattern_colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "part": tuple(part for parts in PARTS.values() for part in parts),
+    "eyes": (1, 2, 3),
+    "gear": GEAR,
+    "place": PLACES,
+    "tint": tuple(TINTS),
+}
 UNSAID = -100  # class of what a scene does not have; ignored by the losses
 
 
@@ -76,8 +84,9 @@ class Judge(nn.Module):
         """What is in each of the images (B, H, W, 3) in 0..1, as words."""
         small = np.stack([shrink((picture.clamp(0, 1) * 255).round().byte().numpy()) for picture in pictures])
         logits = self(torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return [{name: ATTRIBUTES[name][int(values[i].argmax())] for name, values in logits.items()}
-                for i in range(len(pictures))]
+        return [
+            {name: ATTRIBUTES[name][int(values[i].argmax())] for name, values in logits.items()} for i in range(len(pictures))
+        ]
 
 
 _SMALL = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -88,8 +97,15 @@ def build_clip(words: int = _WORDS, start: int = _START, end: int = _END):
     """transformers' CLIPModel for SIDE pixels, untrained; by default with the real tokenizer's numbers."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = {**_SMALL, "num_hidden_layers": 2, "vocab_size": words, "max_position_embeddings": 77,
-            "bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
+    text = {
+        **_SMALL,
+        "num_hidden_layers": 2,
+        "vocab_size": words,
+        "max_position_embeddings": 77,
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
     vision = {**_SMALL, "image_size": SIDE, "patch_size": 8}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
 
@@ -138,10 +154,16 @@ def write_encoders(folder: Path, host: str | Path) -> None:
     ):
         model.save_pretrained(folder / name)
         preprocessing = {
-            "image_processor_type": kind, "do_resize": True, "size": {"shortest_edge": resize}, "resample": 3,
-            "do_center_crop": True, "crop_size": {"height": SIDE, "width": SIDE}, "do_normalize": True,
-            "image_mean": mean, "image_std": std,
-        }  # fmt: skip
+            "image_processor_type": kind,
+            "do_resize": True,
+            "size": {"shortest_edge": resize},
+            "resample": 3,
+            "do_center_crop": True,
+            "crop_size": {"height": SIDE, "width": SIDE},
+            "do_normalize": True,
+            "image_mean": mean,
+            "image_std": std,
+        }
         (folder / name / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1))
     for file in (Path(host) / "comfy" / "sd1_tokenizer").iterdir():
         shutil.copy(file, folder / "toy-clip" / file.name)

@@ -108,6 +108,8 @@ def read(name: str) -> dict[str, torch.Tensor]:
     """
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"The toy world's weights are missing: {path}. Train them (two hours on a CPU): cd tests; "
-                                "COMFYUI_PATH=<ComfyUI> python -m toy_world.train pictures autoencoder diffusion write")
+        raise FileNotFoundError(
+            f"The toy world's weights are missing: {path}. Train them (two hours on a CPU): cd tests; "
+            "COMFYUI_PATH=<ComfyUI> python -m toy_world.train pictures autoencoder diffusion write"
+        )
     return {key: value.float() if value.dtype == torch.float16 else value for key, value in load_file(path).items()}

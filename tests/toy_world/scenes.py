@@ -14,8 +14,14 @@ import numpy as np
 SIZE = 128  # pixels
 CATEGORIES = ("monster", "vase")
 COLOURS = {  # hue, saturation, value
-    "red": (0.99, 0.85, 0.85), "orange": (0.075, 0.92, 0.97), "yellow": (0.15, 0.85, 0.96), "green": (0.34, 0.75, 0.68),
-    "blue": (0.61, 0.85, 0.88), "purple": (0.77, 0.65, 0.75), "pink": (0.91, 0.48, 0.98), "white": (0.12, 0.04, 0.96),
+    "red": (0.99, 0.85, 0.85),
+    "orange": (0.075, 0.92, 0.97),
+    "yellow": (0.15, 0.85, 0.96),
+    "green": (0.34, 0.75, 0.68),
+    "blue": (0.61, 0.85, 0.88),
+    "purple": (0.77, 0.65, 0.75),
+    "pink": (0.91, 0.48, 0.98),
+    "white": (0.12, 0.04, 0.96),
 }
 PATTERNS = ("plain", "striped", "spotted")
 SHAPES = ("round", "tall", "wide")
@@ -25,13 +31,28 @@ PLACES = ("forest", "city", "beach", "mountains", "desert", "night")
 TINTS = {"red": 0.0, "yellow": 0.14, "green": 0.33, "blue": 0.58, "purple": 0.77, "grey": None}
 
 # Word pairs that no training scene has: what shows that a model puts words together instead of remembering scenes.
-UNSEEN_SUBJECTS = frozenset({
-    ("red", "spotted"), ("orange", "plain"), ("yellow", "striped"), ("green", "spotted"), ("blue", "striped"),
-    ("purple", "plain"), ("pink", "striped"), ("white", "spotted"),
-})
-UNSEEN_SETTINGS = frozenset({
-    ("forest", "purple"), ("city", "green"), ("beach", "red"), ("mountains", "yellow"), ("desert", "blue"), ("night", "grey"),
-})
+UNSEEN_SUBJECTS = frozenset(
+    {
+        ("red", "spotted"),
+        ("orange", "plain"),
+        ("yellow", "striped"),
+        ("green", "spotted"),
+        ("blue", "striped"),
+        ("purple", "plain"),
+        ("pink", "striped"),
+        ("white", "spotted"),
+    }
+)
+UNSEEN_SETTINGS = frozenset(
+    {
+        ("forest", "purple"),
+        ("city", "green"),
+        ("beach", "red"),
+        ("mountains", "yellow"),
+        ("desert", "blue"),
+        ("night", "grey"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -96,9 +117,16 @@ def random_subject(rng: random.Random, unseen: bool = False) -> Subject:
     pairs = [(c, p) for c in COLOURS for p in PATTERNS if ((c, p) in UNSEEN_SUBJECTS) == unseen]
     colour, pattern = rng.choice(pairs)
     return Subject(
-        category, colour, pattern, rng.choice(SHAPES), rng.choice(PARTS[category]),
-        rng.choice([c for c in COLOURS if c != colour]), rng.choice((1, 2, 3)),
-        rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(-1, 1),
+        category,
+        colour,
+        pattern,
+        rng.choice(SHAPES),
+        rng.choice(PARTS[category]),
+        rng.choice([c for c in COLOURS if c != colour]),
+        rng.choice((1, 2, 3)),
+        rng.uniform(-1, 1),
+        rng.uniform(-1, 1),
+        rng.uniform(-1, 1),
     )
 
 
@@ -108,8 +136,9 @@ def random_setting(rng: random.Random, unseen: bool = False) -> Setting:
 
 
 def random_pose(rng: random.Random) -> Pose:
-    return Pose(rng.uniform(-22, 22), rng.uniform(-7, 7), rng.uniform(0.85, 1.2), rng.uniform(-0.12, 0.12),
-                rng.uniform(0.88, 1.08))
+    return Pose(
+        rng.uniform(-22, 22), rng.uniform(-7, 7), rng.uniform(0.85, 1.2), rng.uniform(-0.12, 0.12), rng.uniform(0.88, 1.08)
+    )
 
 
 def random_scene(rng: random.Random, empty: float = 0.0) -> Scene:
@@ -126,8 +155,18 @@ def worn(gear: str) -> str:
     return {"none": "", "hat": " with a hat", "flowers": " with flowers"}[gear]
 
 
-_ARTICLES = ("a photo of a {}", "a rendering of a {}", "the photo of a {}", "a photo of the {}", "a good photo of the {}",
-             "a close-up photo of a {}", "a rendition of a {}", "a photo of one {}", "a painting of a {}", "a {}")
+_ARTICLES = (
+    "a photo of a {}",
+    "a rendering of a {}",
+    "the photo of a {}",
+    "a photo of the {}",
+    "a good photo of the {}",
+    "a close-up photo of a {}",
+    "a rendition of a {}",
+    "a photo of one {}",
+    "a painting of a {}",
+    "a {}",
+)
 
 
 def caption(scene: Scene, rng: random.Random) -> str:

@@ -16,11 +16,18 @@ from . import scenes
 
 TRAIN, TEST, CAPTIONS = 5, 10, 10
 DATASET = "toy"  # its folder in models/pdst
-_FRAMES = ("a photo of a {subject}{gear} in the {setting}", "a rendering of a {subject}{gear} in the {setting}",
-           "the photo of a {subject}{gear} in the {setting}", "a photo of the {subject}{gear} in the {setting}",
-           "a good photo of the {subject}{gear} in the {setting}", "a rendition of a {subject}{gear} in the {setting}",
-           "a photo of one {subject}{gear} in the {setting}", "a painting of a {subject}{gear} in the {setting}",
-           "a {subject}{gear} in the {setting}", "a close-up photo of a {subject}{gear} in the {setting}")  # fmt: skip
+_FRAMES = (
+    "a photo of a {subject}{gear} in the {setting}",
+    "a rendering of a {subject}{gear} in the {setting}",
+    "the photo of a {subject}{gear} in the {setting}",
+    "a photo of the {subject}{gear} in the {setting}",
+    "a good photo of the {subject}{gear} in the {setting}",
+    "a rendition of a {subject}{gear} in the {setting}",
+    "a photo of one {subject}{gear} in the {setting}",
+    "a painting of a {subject}{gear} in the {setting}",
+    "a {subject}{gear} in the {setting}",
+    "a close-up photo of a {subject}{gear} in the {setting}",
+)
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,13 @@ class Resumable:
         average_weights(self.parts["average"], model, decay, step)
         self.losses.append(loss.item())
         if (step + 1) % 100 == 0:
-            log(self.work, self.name, step=step + 1, loss=round(sum(self.losses) / len(self.losses), 4),
-                seconds=round(self.seconds))
+            log(
+                self.work,
+                self.name,
+                step=step + 1,
+                loss=round(sum(self.losses) / len(self.losses), 4),
+                seconds=round(self.seconds),
+            )
             self.losses.clear()
         if (step + 1) % 250 == 0 or step + 1 == steps:
             self.save(step + 1)
@@ -115,8 +120,9 @@ class Resumable:
 
     def save(self, step: int) -> None:
         partial = self.path.with_suffix(".partial")
-        torch.save({**{key: part.state_dict() for key, part in self.parts.items()}, "step": step, "seconds": self.seconds},
-                   partial)
+        torch.save(
+            {**{key: part.state_dict() for key, part in self.parts.items()}, "step": step, "seconds": self.seconds}, partial
+        )
         partial.rename(self.path)
 
 
@@ -262,8 +268,12 @@ def write_weights(work: Path) -> None:
     model = new_diffusion(training_scenes())
     model.load_state_dict(saved["average"])
     text = model.text.state_dict() | {"word_ids": model.word_ids.int(), "word_rows": model.words.detach()}
-    made = {"command": "python -m toy_world.train pictures autoencoder diffusion write", "seed": str(SEED),
-            "steps": str(saved["step"]), "seconds": str(round(saved["seconds"]))}
+    made = {
+        "command": "python -m toy_world.train pictures autoencoder diffusion write",
+        "seed": str(SEED),
+        "steps": str(saved["step"]),
+        "seconds": str(round(saved["seconds"])),
+    }
     parts = {"unet": model.unet.state_dict(), "text": text, "autoencoder": load_autoencoder(work).state_dict()}
     for name, state in parts.items():
         log(work, "write", file=name, megabytes=models.write(name, state, made))

@@ -35,8 +35,9 @@ def family(index: int) -> list[scenes.Scene]:
     subject = scenes.random_subject(rng, unseen=rng.random() < 0.35)
     settings = [scenes.random_setting(rng, unseen=rng.random() < 0.2) for _ in range(VIEWS)]
     settings[1] = replace(settings[0], seed=rng.randrange(2**31))
-    found = [scenes.Scene(subject, setting, scenes.random_pose(rng), rng.choices(scenes.GEAR, (2, 1, 1))[0])
-             for setting in settings]
+    found = [
+        scenes.Scene(subject, setting, scenes.random_pose(rng), rng.choices(scenes.GEAR, (2, 1, 1))[0]) for setting in settings
+    ]
     if index % 8 == 0:
         found[3] = scenes.Scene(None, settings[3])
     return found
@@ -133,16 +134,19 @@ class Data:
 
     def word_loss(self, logits: dict[str, Tensor], i: np.ndarray, v: np.ndarray) -> Tensor:
         """Cross entropy of the attributes, summed."""
-        return sum(F.cross_entropy(values.float(), self.truth[name][i, v], ignore_index=judges.UNSAID)
-                   for name, values in logits.items())
+        return sum(
+            F.cross_entropy(values.float(), self.truth[name][i, v], ignore_index=judges.UNSAID)
+            for name, values in logits.items()
+        )
 
 
 def optimise(work: Path, name: str, model: nn.Module, loss_of, steps: int, rate: float, helpers=()) -> None:
     """Train `model`, and `helpers` that are not kept, on `loss_of(rng)`; write the state, and what it took."""
     matrices = [p for m in (model, *helpers) for p in m.parameters() if p.ndim > 1]
     rest = [p for m in (model, *helpers) for p in m.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.03}, {"params": rest, "weight_decay": 0.0}], rate,
-                                  betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.03}, {"params": rest, "weight_decay": 0.0}], rate, betas=(0.9, 0.98)
+    )
     rng, started = np.random.default_rng(SEED), time.monotonic()
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -249,8 +253,12 @@ def write_weights(work: Path) -> None:
     for path in (found for name in ("judge", "clip", "dino") if (found := work / f"{name}.pt").exists()):
         name, saved = path.stem, torch.load(path, weights_only=True)
         state = saved["model"] | ({"word_ids": saved["words"]} if name == "clip" else {})
-        made = {"command": f"python -m toy_world.train_judges views soft {name} write", "seed": str(SEED),
-                "steps": str(saved["steps"]), "seconds": str(saved["seconds"])}
+        made = {
+            "command": f"python -m toy_world.train_judges views soft {name} write",
+            "seed": str(SEED),
+            "steps": str(saved["steps"]),
+            "seconds": str(saved["seconds"]),
+        }
         print(name, models.write(name, state, made), "MiB", flush=True)
 
 
@@ -290,9 +298,12 @@ def _retrieval(data: Data, count: int = 100) -> dict:
     logits = judges.load_clip()(input_ids=tokens, pixel_values=x).logits_per_image
     best = torch.arange(len(captions))
     ranks = (logits > logits.diag()[:, None]).sum(1)
-    return {"captions": len(captions), "caption_of_picture": round((logits.argmax(1) == best).float().mean().item(), 4),
-            "caption_among_first_5": round((ranks < 5).float().mean().item(), 4),
-            "picture_of_caption": round((logits.argmax(0) == best).float().mean().item(), 4)}
+    return {
+        "captions": len(captions),
+        "caption_of_picture": round((logits.argmax(1) == best).float().mean().item(), 4),
+        "caption_among_first_5": round((ranks < 5).float().mean().item(), 4),
+        "picture_of_caption": round((logits.argmax(0) == best).float().mean().item(), 4),
+    }
 
 
 def _sameness(data: Data) -> dict:
@@ -303,12 +314,17 @@ def _sameness(data: Data) -> dict:
         return F.normalize(dino(for_dino(pixels(pictures))).last_hidden_state[:, 0], dim=-1)
 
     here = [data.families[i][0] for i in range(HELD_OUT)]
-    swapped = [replace(scene, setting=replace(other.setting, seed=i), pose=scenes.random_pose(random.Random(i)))
-               for i, (scene, other) in enumerate(zip(here, here[1:] + here[:1], strict=True))]
+    swapped = [
+        replace(scene, setting=replace(other.setting, seed=i), pose=scenes.random_pose(random.Random(i)))
+        for i, (scene, other) in enumerate(zip(here, here[1:] + here[:1], strict=True))
+    ]
     one, same = features(data.views[:HELD_OUT, 0]), features(data.views[:HELD_OUT, 2])
     other_here = features(np.stack([judges.shrink(scenes.render(scene)[0]) for scene in swapped])).roll(1, 0)
-    cosines = {"same_subject_other_setting": (one * same).sum(1), "other_subject_same_setting": (one * other_here).sum(1),
-               "other_subject_other_setting": (one * same.roll(1, 0)).sum(1)}
+    cosines = {
+        "same_subject_other_setting": (one * same).sum(1),
+        "other_subject_same_setting": (one * other_here).sum(1),
+        "other_subject_other_setting": (one * same.roll(1, 0)).sum(1),
+    }
     means = {name: round(values.mean().item(), 4) for name, values in cosines.items()}
     first, second, _ = cosines.values()
     return {"subjects": HELD_OUT, **means, "subject_over_setting": round((first > second).float().mean().item(), 4)}
@@ -325,8 +341,14 @@ def main() -> None:
         if stage == "views":
             render_views(arguments.work, arguments.processes)
         else:
-            {"soft": soften_views, "judge": train_judge, "clip": train_clip, "dino": train_dino,
-             "write": write_weights, "evaluate": evaluate}[stage](arguments.work)
+            {
+                "soft": soften_views,
+                "judge": train_judge,
+                "clip": train_clip,
+                "dino": train_dino,
+                "write": write_weights,
+                "evaluate": evaluate,
+            }[stage](arguments.work)
 
 
 if __name__ == "__main__":

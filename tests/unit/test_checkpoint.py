@@ -106,8 +106,14 @@ def test_every_difference_is_listed(saved):
     other = trainer_of(tau=0.5, seed=4, method="textual_inversion+", steps=2)
     with pytest.raises(CannotResume) as error:
         load_state(other, saved[1], {"base_model": "xyz", "photos": "uvw"})
-    for words in ("base model was abc, is xyz", "photos was def, is uvw", "tau was 0.07, is 0.5", "seed was 0, is 4",
-                  "method was 'neti+', is 'textual_inversion+'", "3 steps are done already, steps is 2"):
+    for words in (
+        "base model was abc, is xyz",
+        "photos was def, is uvw",
+        "tau was 0.07, is 0.5",
+        "seed was 0, is 4",
+        "method was 'neti+', is 'textual_inversion+'",
+        "3 steps are done already, steps is 2",
+    ):
         assert words in str(error.value)
     assert other.step_count == 0 and not other.optimizer.state and not other.curves, "a refused state left traces"
 
@@ -136,17 +142,21 @@ def without_tensors(path):
     save_file({"concept/subject.input_layer.bias": torch.zeros(160)}, path, metadata)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(b""),
-    lambda path: path.write_bytes(b"no safetensors at all"),
-    lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    lambda path: path.unlink(),
-    without_header,
-    without_tensors,
-    lambda path: edit(path, lambda header: header.pop("identity")),
-    lambda path: edit(path, lambda header: header.pop("step")),
-    lambda path: edit(path, lambda header: header.pop("settings")),
-], ids=["empty", "garbage", "cut short", "gone", "no header", "no tensors", "no identity", "no step", "no settings"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no safetensors at all"),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.unlink(),
+        without_header,
+        without_tensors,
+        lambda path: edit(path, lambda header: header.pop("identity")),
+        lambda path: edit(path, lambda header: header.pop("step")),
+        lambda path: edit(path, lambda header: header.pop("settings")),
+    ],
+    ids=["empty", "garbage", "cut short", "gone", "no header", "no tensors", "no identity", "no step", "no settings"],
+)
 def test_a_damaged_state_is_said_to_be(saved, damage):
     damage(saved[1])
     with pytest.raises(CannotResume, match="resume.state is damaged"):

@@ -72,8 +72,10 @@ def rows_for(text, layers, count, requires_grad=False):
     some = every[every % count > 0]
     vectors = [torch.randn(len(rows), text.width, generator=generator, requires_grad=requires_grad) for rows in (some, every)]
     bypass = torch.randn(len(some), text.width, generator=generator, requires_grad=requires_grad)
-    return [TokenRows(some, torch.full_like(some, 3), vectors[0], bypass),
-            TokenRows(every, torch.full_like(every, 5), vectors[1], None)]
+    return [
+        TokenRows(some, torch.full_like(some, 3), vectors[0], bypass),
+        TokenRows(every, torch.full_like(every, 5), vectors[1], None),
+    ]
 
 
 def test_k_and_v_differ_where_a_bypass_is_and_nowhere_else(text):

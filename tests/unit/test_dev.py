@@ -25,9 +25,7 @@ def make_archive(path, *names):
 
 
 def test_only_the_host_is_unpacked(tmp_path):
-    sha256 = make_archive(
-        tmp_path / "a.tar.gz", "a-1/PKG-INFO", "a-1/vendor/ComfyUI/main.py", "a-1/vendor/ComfyUI/comfy/sd.py"
-    )
+    sha256 = make_archive(tmp_path / "a.tar.gz", "a-1/PKG-INFO", "a-1/vendor/ComfyUI/main.py", "a-1/vendor/ComfyUI/comfy/sd.py")
     host = tmp_path / "host-1"
     dev.unpack_host(tmp_path / "a.tar.gz", sha256, host)
     assert dev.is_host(host)
@@ -45,9 +43,7 @@ def test_archive_with_another_hash_is_refused(tmp_path):
 def test_archive_that_reaches_outside_leaves_nothing_behind(tmp_path):
     inside = tmp_path / "dev"
     inside.mkdir()
-    sha256 = make_archive(
-        tmp_path / "a.tar.gz", "a-1/vendor/ComfyUI/main.py", "a-1/vendor/ComfyUI/../../../escaped"
-    )
+    sha256 = make_archive(tmp_path / "a.tar.gz", "a-1/vendor/ComfyUI/main.py", "a-1/vendor/ComfyUI/../../../escaped")
     with pytest.raises(tarfile.OutsideDestinationError):
         dev.unpack_host(tmp_path / "a.tar.gz", sha256, inside / "host")
     assert not list(inside.iterdir())

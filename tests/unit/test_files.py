@@ -62,9 +62,14 @@ def test_a_newer_format_is_refused_by_number(tmp_path):
         load_token(tmp_path / "t.safetensors")
 
 
-@pytest.mark.parametrize("spoil", [lambda header: header.pop("representations"),
-                                   lambda header: header["representations"]["subject"].update(hidden=4),
-                                   lambda header: header["representations"].update(attractor_0={"vectors": 1})])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda header: header.pop("representations"),
+        lambda header: header["representations"]["subject"].update(hidden=4),
+        lambda header: header["representations"].update(attractor_0={"vectors": 1}),
+    ],
+)
 def test_a_header_that_does_not_fit_its_tensors_is_refused(tmp_path, neti, spoil):
     save_token(PersonalizedToken("<dog>", "dog", "neti", 768, neti.subject), tmp_path / "t.safetensors")
     with safe_open(tmp_path / "t.safetensors", "pt") as file:

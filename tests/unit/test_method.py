@@ -29,8 +29,15 @@ def randn(*shape, seed=0):
 
 def test_masked_loss_is_eq_4():
     prediction, target, mask = randn(3, 4, 5, 6), randn(3, 4, 5, 6, seed=1), torch.rand(3, 1, 5, 6)
-    squares = [sum((mask[n, 0, y, x] * (target[n, c, y, x] - prediction[n, c, y, x])) ** 2
-                   for c in range(4) for y in range(5) for x in range(6)) for n in range(3)]
+    squares = [
+        sum(
+            (mask[n, 0, y, x] * (target[n, c, y, x] - prediction[n, c, y, x])) ** 2
+            for c in range(4)
+            for y in range(5)
+            for x in range(6)
+        )
+        for n in range(3)
+    ]
     to_the_letter = torch.stack([s / (4 * 5 * 6) for s in squares])
     torch.testing.assert_close(masked_loss(prediction, target, mask, "all"), to_the_letter)
     by_mask = torch.stack([s / (4 * mask[n].square().sum()) for n, s in enumerate(squares)])

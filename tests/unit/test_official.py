@@ -59,8 +59,7 @@ def test_official_pair_gives_the_golden_outputs(golden, mapper_file):
     mapper, info = load_official_mapper(mapper_file)
     output = torch.cat(mapper(expected["timesteps"], expected["unet_layers"]), dim=1)
     torch.testing.assert_close(output, expected["out_norm"], rtol=0, atol=1e-5)
-    assert info == {"placeholder": "<concept-name>", "super_category": "cat",
-                    "base_model": "CompVis/stable-diffusion-v1-4"}
+    assert info == {"placeholder": "<concept-name>", "super_category": "cat", "base_model": "CompVis/stable-diffusion-v1-4"}
     token = load_token(mapper_file)
     assert (token.placeholder, token.super_category, token.kind, token.width) == ("<concept-name>", "cat", "neti", 768)
 

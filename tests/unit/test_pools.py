@@ -56,5 +56,24 @@ def test_a_prompt_fills_the_sequence_to_the_last_place_and_no_further():
 def test_the_lists_are_the_papers():
     assert ONE_SLOT[0] == "a photo of a {}" and TWO_SLOTS[0] == "a photo of a {} in the {}"
     words = {word for template in ONE_SLOT + TWO_SLOTS for word in template.split()}
-    assert words == {"a", "the", "my", "one", "of", "in", "{}", "photo", "rendering", "rendition", "close-up",
-                          "cropped", "bright", "dark", "good", "cool", "nice", "clean", "dirty"}
+    assert words == {
+        "a",
+        "the",
+        "my",
+        "one",
+        "of",
+        "in",
+        "{}",
+        "photo",
+        "rendering",
+        "rendition",
+        "close-up",
+        "cropped",
+        "bright",
+        "dark",
+        "good",
+        "cool",
+        "nice",
+        "clean",
+        "dirty",
+    }

@@ -13,8 +13,17 @@ from attractor.trainer.settings import (
     resolve_learning_rate,
 )
 
-NOT_NEGATIVE = ("subject_weight", "background_weight", "joint_weight", "contrast_weight", "prior_weight",
-                "weight_decay", "attractor_noise", "mask_dilation", "micro_batch")
+NOT_NEGATIVE = (
+    "subject_weight",
+    "background_weight",
+    "joint_weight",
+    "contrast_weight",
+    "prior_weight",
+    "weight_decay",
+    "attractor_noise",
+    "mask_dilation",
+    "micro_batch",
+)
 
 
 def test_the_defaults_are_fine():

@@ -18,8 +18,12 @@ from toy_world.judges import load_judge
 def seen(scene):
     """What a judge says that makes no mistake."""
     subject = scene.subject
-    look = {"presence": "yes" if subject else "no", "gear": scene.gear, "place": scene.setting.place,
-            "tint": scene.setting.tint}  # fmt: skip
+    look = {
+        "presence": "yes" if subject else "no",
+        "gear": scene.gear,
+        "place": scene.setting.place,
+        "tint": scene.setting.tint,
+    }
     known = subject or scenes.random_subject(random.Random(0))  # it has an answer to every question
     return look | {name: getattr(known, name) for name in ("category", "colour", "pattern", "shape", "part")}
 
@@ -86,8 +90,9 @@ def test_nothing_is_run_twice():
     found = []
     for configuration in grid.CONFIGURATIONS.values():
         inputs = configuration.inputs() if configuration.trained else {}
-        rate = inputs and resolve_learning_rate(inputs.pop("learning_rate_preset"), inputs["method"], inputs["batch_size"],
-                                                inputs.pop("learning_rate"))
+        rate = inputs and resolve_learning_rate(
+            inputs.pop("learning_rate_preset"), inputs["method"], inputs["batch_size"], inputs.pop("learning_rate")
+        )
         for name in ("steps", "checkpoint_every"):
             inputs.pop(name, None)
         found.append((configuration.super_category, rate, sorted(inputs.items())))
@@ -96,6 +101,7 @@ def test_nothing_is_run_twice():
 
 def test_the_rungs_of_the_ladder_are_what_they_are_called():
     """By what the trainer makes of the inputs."""
+
     def settings(name):
         inputs = grid.CONFIGURATIONS[name].inputs()
         return TrainingSettings(**{key: value for key, value in inputs.items() if hasattr(TrainingSettings(), key)})
@@ -132,9 +138,13 @@ def test_configurations_are_chosen_by_name_or_group_and_unknown_ones_are_refused
 def test_another_setting_is_another_run():
     toy, plan = toy_subjects.toy_subject(0), runs.Plan()
     run = runs.Run(grid.CONFIGURATIONS["neti+"], toy, 0, plan)
-    others = [replace(run, seed=1), replace(run, toy=toy_subjects.toy_subject(1)), replace(run, plan=replace(plan, steps=40)),
-              replace(run, configuration=grid.CONFIGURATIONS["neti"]),
-              replace(run, configuration=replace(run.configuration, changes={"tau": 0.1}))]  # fmt: skip
+    others = [
+        replace(run, seed=1),
+        replace(run, toy=toy_subjects.toy_subject(1)),
+        replace(run, plan=replace(plan, steps=40)),
+        replace(run, configuration=grid.CONFIGURATIONS["neti"]),
+        replace(run, configuration=replace(run.configuration, changes={"tau": 0.1})),
+    ]
     assert len({other.key for other in (run, *others)}) == 6
     assert runs.Run(grid.CONFIGURATIONS["neti+"], toy_subjects.toy_subject(0), 0, plan).key == run.key
     assert replace(plan, evaluation=()).hash != plan.hash != replace(plan, steps=40).hash
@@ -147,10 +157,17 @@ def test_a_wrong_word_is_the_other_category():
 # --- what is made of it -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("low, high, expected", [
-    (0.01, 0.2, claims.HOLDS), (-0.2, -0.01, claims.FAILS), (-0.1, 0.1, claims.UNDECIDED), (0.0, 0.1, claims.UNDECIDED),
-    (-0.1, 0.0, claims.UNDECIDED), (None, None, claims.UNDECIDED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [
+        (0.01, 0.2, claims.HOLDS),
+        (-0.2, -0.01, claims.FAILS),
+        (-0.1, 0.1, claims.UNDECIDED),
+        (0.0, 0.1, claims.UNDECIDED),
+        (-0.1, 0.0, claims.UNDECIDED),
+        (None, None, claims.UNDECIDED),
+    ],
+)
 def test_the_rule_for_a_difference(low, high, expected):
     assert claims.verdict(low, high) == expected
 
@@ -171,25 +188,60 @@ def results(offset, leak=0.5):
             inputs = configuration.inputs() if configuration.trained else {"steps": 0, "checkpoint_every": 1}
             steps = range(inputs["checkpoint_every"], inputs["steps"] + 1, inputs["checkpoint_every"])
             steps = list(steps) if configuration.curve else [inputs["steps"]]
-            entries = [{"step": step, "images": [
-                {"photo": f"{photo:02d}.png", "caption": 0, "index": 0, "prompt": "", "image": "", "values": {
-                    column: 0.5 + 0.01 * number + 0.001 * photo + offset(name, column, step)
-                    for column in report.COLUMNS if column != ALONE}}
-                for photo in range(1, 4)]} for step in steps]  # fmt: skip
+            entries = [
+                {
+                    "step": step,
+                    "images": [
+                        {
+                            "photo": f"{photo:02d}.png",
+                            "caption": 0,
+                            "index": 0,
+                            "prompt": "",
+                            "image": "",
+                            "values": {
+                                column: 0.5 + 0.01 * number + 0.001 * photo + offset(name, column, step)
+                                for column in report.COLUMNS
+                                if column != ALONE
+                            },
+                        }
+                        for photo in range(1, 4)
+                    ],
+                }
+                for step in steps
+            ]
             shown = {"attractor": (0.1, 0.9), "subject": (0.9, 0.1), "word": (0.2, 0.2)}
-            attractors = [{"kind": kind, "attractor": 0, "index": index, "image": "", "present": present, "confound": confound}
-                          for kind, (present, confound) in shown.items() for index in range(2)]
-            found.append({"configuration": name, "subject": subject, "seed": 0, "inputs": inputs, "entries": entries,
-                          "plan": {"steps": grid.STEPS}, "version": "test", "seconds": {"all": 1.0},
-                          "alone": attractors if configuration.attractors else []})
+            attractors = [
+                {"kind": kind, "attractor": 0, "index": index, "image": "", "present": present, "confound": confound}
+                for kind, (present, confound) in shown.items()
+                for index in range(2)
+            ]
+            found.append(
+                {
+                    "configuration": name,
+                    "subject": subject,
+                    "seed": 0,
+                    "inputs": inputs,
+                    "entries": entries,
+                    "plan": {"steps": grid.STEPS},
+                    "version": "test",
+                    "seconds": {"all": 1.0},
+                    "alone": attractors if configuration.attractors else [],
+                }
+            )
     return found
 
 
 def as_the_paper_says(name, column, step):
     if column == "leak":
         return {"neti": 0.2, "textual_inversion": 0.2}.get(name, 0.0)
-    value = {"textual_inversion": -0.2, "textual_inversion+": -0.15, "neti": -0.1, "schedule zero": -0.05,
-             "schedule exponential": -0.07, "schedule one": -0.08}.get(name, 0.0)
+    value = {
+        "textual_inversion": -0.2,
+        "textual_inversion+": -0.15,
+        "neti": -0.1,
+        "schedule zero": -0.05,
+        "schedule exponential": -0.07,
+        "schedule one": -0.08,
+    }.get(name, 0.0)
     overfit = -0.0001 * max(step - grid.STEPS, 0)
     return value + (overfit if column in METRICS else 0.0)
 

@@ -39,8 +39,16 @@ def test_training_never_has_the_pairs_that_are_held_back():
 def test_every_word_is_in_training():
     rng = random.Random(0)
     words = set(" ".join(scenes.caption(scene, rng) for scene in some(600)).split())
-    assert words >= {*scenes.COLOURS, *scenes.PATTERNS, *scenes.SHAPES, *scenes.PLACES, *scenes.TINTS, *scenes.CATEGORIES,
-                     "hat", "flowers"}  # fmt: skip
+    assert words >= {
+        *scenes.COLOURS,
+        *scenes.PATTERNS,
+        *scenes.SHAPES,
+        *scenes.PLACES,
+        *scenes.TINTS,
+        *scenes.CATEGORIES,
+        "hat",
+        "flowers",
+    }
 
 
 def test_a_caption_says_nothing_that_is_not_there():

@@ -9,13 +9,31 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 # By role. The page has the same names as CSS variables, with values of their own where it is dark.
 LIGHT = {
-    "paper": "#ffffff", "ink": "#22262b", "soft": "#5c6670", "grid": "#dfe3e8",
-    "s0": "#0b62b8", "s1": "#c2500a", "s2": "#1b7f4b", "s3": "#8a3fa8", "s4": "#b3246b", "s5": "#7a6200", "s6": "#00788a",
+    "paper": "#ffffff",
+    "ink": "#22262b",
+    "soft": "#5c6670",
+    "grid": "#dfe3e8",
+    "s0": "#0b62b8",
+    "s1": "#c2500a",
+    "s2": "#1b7f4b",
+    "s3": "#8a3fa8",
+    "s4": "#b3246b",
+    "s5": "#7a6200",
+    "s6": "#00788a",
     "s7": "#5a5f66",
 }
 DARK = {
-    "paper": "#14171a", "ink": "#e8ebee", "soft": "#a7b0b8", "grid": "#333a41",
-    "s0": "#6cb2f5", "s1": "#f5965a", "s2": "#5fcf94", "s3": "#c997e6", "s4": "#f287b7", "s5": "#d9bd4a", "s6": "#4fc4d6",
+    "paper": "#14171a",
+    "ink": "#e8ebee",
+    "soft": "#a7b0b8",
+    "grid": "#333a41",
+    "s0": "#6cb2f5",
+    "s1": "#f5965a",
+    "s2": "#5fcf94",
+    "s3": "#c997e6",
+    "s4": "#f287b7",
+    "s5": "#d9bd4a",
+    "s6": "#4fc4d6",
     "s7": "#aeb4bb",
 }
 SERIES = 8
@@ -57,8 +75,17 @@ class Drawing:
         """A disc with a rim; hollow: the rim alone, dashed."""
         self._marks.append(("disc", x, y, radius, colour, opacity, hollow))
 
-    def words(self, x: float, y: float, text: str, colour: str = "ink", size: int = 13, anchor: str = "start",
-              bold: bool = False, upright: bool = True) -> None:
+    def words(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        colour: str = "ink",
+        size: int = 13,
+        anchor: str = "start",
+        bold: bool = False,
+        upright: bool = True,
+    ) -> None:
         """y: the middle of the line. anchor: start, middle or end. upright False: turned to be read from the right."""
         self._marks.append(("words", x, y, text, colour, size, anchor, bold, upright))
 
@@ -76,8 +103,10 @@ class Drawing:
 
     def _svg_line(self, points, colour, width, dashed) -> str:
         dash = ' stroke-dasharray="5 4"' if dashed else ""
-        return (f'<polyline points="{_points(points)}" fill="none" stroke="var(--{colour})" stroke-width="{width:g}" '
-                f'stroke-linejoin="round"{dash}/>')
+        return (
+            f'<polyline points="{_points(points)}" fill="none" stroke="var(--{colour})" stroke-width="{width:g}" '
+            f'stroke-linejoin="round"{dash}/>'
+        )
 
     def _svg_area(self, points, colour, opacity) -> str:
         return f'<polygon points="{_points(points)}" fill="var(--{colour})" fill-opacity="{opacity:g}"/>'
@@ -85,14 +114,18 @@ class Drawing:
     def _svg_disc(self, x, y, radius, colour, opacity, hollow) -> str:
         fill = "none" if hollow else f"var(--{colour})"
         dash = ' stroke-dasharray="4 3"' if hollow else ""
-        return (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill}" fill-opacity="{opacity:g}" '
-                f'stroke="var(--{colour})" stroke-width="1.5"{dash}/>')
+        return (
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill}" fill-opacity="{opacity:g}" '
+            f'stroke="var(--{colour})" stroke-width="1.5"{dash}/>'
+        )
 
     def _svg_words(self, x, y, text, colour, size, anchor, bold, upright) -> str:
         weight = ' font-weight="600"' if bold else ""
         turn = "" if upright else f' transform="rotate(-90 {x:.1f} {y:.1f})"'
-        return (f'<text x="{x:.1f}" y="{y:.1f}" dy="0.35em" fill="var(--{colour})" font-size="{size}" '
-                f'text-anchor="{anchor}"{weight}{turn}>{escape(text)}</text>')
+        return (
+            f'<text x="{x:.1f}" y="{y:.1f}" dy="0.35em" fill="var(--{colour})" font-size="{size}" '
+            f'text-anchor="{anchor}"{weight}{turn}>{escape(text)}</text>'
+        )
 
     # -- picture ---------------------------------------------------------------------------------------
 
@@ -114,8 +147,12 @@ class Drawing:
 
     def _draw_area(self, image, scale, points, colour, opacity):
         scaled = [(x * scale, y * scale) for x, y in points]
-        return _over(image, opacity, _bounds(scaled), lambda draw, dx, dy: draw.polygon(
-            [(x - dx, y - dy) for x, y in scaled], LIGHT[colour]))
+        return _over(
+            image,
+            opacity,
+            _bounds(scaled),
+            lambda draw, dx, dy: draw.polygon([(x - dx, y - dy) for x, y in scaled], LIGHT[colour]),
+        )
 
     def _draw_disc(self, image, scale, x, y, radius, colour, opacity, hollow):
         box = [(x - radius) * scale, (y - radius) * scale, (x + radius) * scale, (y + radius) * scale]
@@ -129,8 +166,12 @@ class Drawing:
                 angle += 2 * step
             return image
         corners = [(box[0], box[1]), (box[2], box[3])]
-        image = _over(image, opacity, _bounds(corners), lambda draw, dx, dy: draw.ellipse(
-            [(x - dx, y - dy) for x, y in corners], LIGHT[colour]))
+        image = _over(
+            image,
+            opacity,
+            _bounds(corners),
+            lambda draw, dx, dy: draw.ellipse([(x - dx, y - dy) for x, y in corners], LIGHT[colour]),
+        )
         ImageDraw.Draw(image).ellipse(box, outline=LIGHT[colour], width=width)
         return image
 

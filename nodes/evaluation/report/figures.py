@@ -63,8 +63,12 @@ def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
     means = {s: {score: s.mean(score) for score in scores} for s in systems}
     narrow = width < 500
     height, left, right, top, bottom = (400 if narrow else 480), 62, 2, 62, 52
-    drawing = Drawing(width, height, f"CLIP-T, {TITLES[y_score]} and {TITLES[size_score]} of each system", "; ".join(
-        f"{s.name}: " + ", ".join(f"{TITLES[score]} {means[s][score]:.3f}" for score in scores) for s in systems))
+    drawing = Drawing(
+        width,
+        height,
+        f"CLIP-T, {TITLES[y_score]} and {TITLES[size_score]} of each system",
+        "; ".join(f"{s.name}: " + ", ".join(f"{TITLES[score]} {means[s][score]:.3f}" for score in scores) for s in systems),
+    )
     drawing.words(0, 18, f"CLIP-T and {TITLES[y_score]}", bold=True, size=15)
     drawing.words(0, 40, f"disc: {TITLES[size_score]} · up and right is better", "soft", 12)
     x_low, x_high = _span([means[s]["clip_t"] for s in systems], 0.3)
@@ -78,8 +82,15 @@ def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
         drawing.line([(left, y(tick)), (width - right, y(tick))], "grid")
         drawing.words(left - 8, y(tick), label, "soft", 12, "end")
     drawing.words((left + width - right) / 2, height - 14, "CLIP-T (follows the caption)", "soft", 12, "middle")
-    drawing.words(13, (top + height - bottom) / 2, f"{TITLES[y_score]} (looks like the held-out photo)", "soft", 12, "middle",
-                  upright=False)
+    drawing.words(
+        13,
+        (top + height - bottom) / 2,
+        f"{TITLES[y_score]} (looks like the held-out photo)",
+        "soft",
+        12,
+        "middle",
+        upright=False,
+    )
     sizes = [means[s][size_score] for s in systems]
     low, high = min(sizes), max(sizes)
     radius = {s: 9 + 15 * ((means[s][size_score] - low) / (high - low) if high > low else 0.5) for s in systems}
@@ -101,15 +112,24 @@ def _place(disc, width: float, frame, taken: list) -> tuple[float, float, float,
     cx, cy, r = disc
     height = 32
     beyond, before, middle = cx + r, cx - r - width, cx - width / 2
-    spots = [(beyond + 5, cy - 9), (before - 5, cy - 9), (middle, cy + r + 5), (middle, cy - r - 5 - height),
-             (beyond, cy + r * 0.7), (beyond, cy - r - height), (before, cy + r * 0.7), (before, cy - r - height)]
+    spots = [
+        (beyond + 5, cy - 9),
+        (before - 5, cy - 9),
+        (middle, cy + r + 5),
+        (middle, cy - r - 5 - height),
+        (beyond, cy + r * 0.7),
+        (beyond, cy - r - height),
+        (before, cy + r * 0.7),
+        (before, cy - r - height),
+    ]
     best, least = None, math.inf
     for order, (left, top) in enumerate(spots):
         left = min(max(left, frame[0] + 2), frame[2] - width)
         top = min(max(top, frame[1]), frame[3] - height)
         box = (left, top, left + width, top + height)
-        cover = sum(max(0.0, min(box[2], o[2]) - max(box[0], o[0])) * max(0.0, min(box[3], o[3]) - max(box[1], o[1]))
-                    for o in taken)
+        cover = sum(
+            max(0.0, min(box[2], o[2]) - max(box[0], o[0])) * max(0.0, min(box[3], o[3]) - max(box[1], o[1])) for o in taken
+        )
         if cover + order * 1e-3 < least:
             best, least = box, cover + order * 1e-3
     return best
@@ -134,10 +154,12 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawi
     x = _scale(min(steps), max(steps), left + 8, width - right - 8)
     for number, (score, names) in enumerate(panels):
         top = legend + number * (tall + 34) + 24
-        found = {(name, measure): [(s.step, s.estimate(measure, bootstrap)) for s in systems]
-                 for name, systems in series for measure in names}
-        _panel(drawing, found, TITLES[score], x, (left, top, width - right, top + tall - 8),
-               colours)
+        found = {
+            (name, measure): [(s.step, s.estimate(measure, bootstrap)) for s in systems]
+            for name, systems in series
+            for measure in names
+        }
+        _panel(drawing, found, TITLES[score], x, (left, top, width - right, top + tall - 8), colours)
     for step in sorted(set(_at_most(sorted(set(steps)), 4 if width < 500 else 8))):
         drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
     drawing.words(left - 8, height - 14, "step", "soft", 12, "end")
@@ -208,8 +230,12 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Dr
     names = 0 if narrow else min(280, 12 + max(text_width(s.name, 13) for s in systems))
     row = _ROW + 16 if narrow else _ROW
     tall = row * len(systems) + 62
-    drawing = Drawing(width, 34 + tall * len(scores), "Held-out scores with intervals", "; ".join(
-        f"{TITLES[score]}: " + ", ".join(f"{s.name} {s.mean(score):.3f}" for s in systems) for score in scores))
+    drawing = Drawing(
+        width,
+        34 + tall * len(scores),
+        "Held-out scores with intervals",
+        "; ".join(f"{TITLES[score]}: " + ", ".join(f"{s.name} {s.mean(score):.3f}" for s in systems) for score in scores),
+    )
     drawing.words(0, 18, "Held-out scores with intervals", bold=True, size=15)
     for number, score in enumerate(scores):
         found = [system.estimate(score, bootstrap) for system in systems]
@@ -258,8 +284,11 @@ def training_curve(
     x = _scale(min(steps) - 0.5, max(steps) + 0.5, left + 8, width - right - 8)
     for number, score in enumerate(shown):
         top = legend + number * (tall + 34) + 24
-        found = {(series, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
-                 for measure in (score, f"{score}_train") if measure in scores[0]}
+        found = {
+            (series, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
+            for measure in (score, f"{score}_train")
+            if measure in scores[0]
+        }
         box = (left, top, width - right, top + tall - 8)
         drawing.line([(x(best_step), box[1]), (x(best_step), box[3])], "soft", 1, dashed=True)
         _panel(drawing, found, TITLES[score], x, box, colours)

@@ -57,8 +57,12 @@ class System:
     def values(self, score: str, subjects: Iterable[str] | None = None) -> dict[Key, float]:
         """A score of each image, of some subjects or all."""
         chosen = self._by_subject if subjects is None else subjects
-        return {image.key: image.scores[score] for name in chosen for image in self._by_subject.get(name, ())
-                if score in image.scores}
+        return {
+            image.key: image.scores[score]
+            for name in chosen
+            for image in self._by_subject.get(name, ())
+            if score in image.scores
+        }
 
     def mean(self, score: str) -> float:
         values = self.values(score).values()
@@ -133,15 +137,20 @@ def collect(paths: list[Path], grouping: str = "method") -> Collected:
     scored = [(folder, entry) for folder, entry in read if entry.header["encoders"]]
     if not scored:
         raise UserError("results: they have images but no scores. Evaluate again with metrics on and encoders wired.")
-    warnings = [f"{entry.evaluation}/{entry.entry} has no scores and is left out." for _, entry in read
-                if not entry.header["encoders"]]
+    warnings = [
+        f"{entry.evaluation}/{entry.entry} has no scores and is left out." for _, entry in read if not entry.header["encoders"]
+    ]
     _, first = scored[0]
     for _, entry in scored[1:]:
         if entry.header["encoders"] != first.header["encoders"]:
-            raise UserError(f"results: {entry.evaluation} and {first.evaluation} were scored by different encoders, and such "
-                            "scores cannot be compared. Report them apart, or evaluate one again.")
-        warnings += [f"{entry.evaluation} against {first.evaluation}: {line}."
-                     for line in header_differences(first.header, entry.header, alone=False)]
+            raise UserError(
+                f"results: {entry.evaluation} and {first.evaluation} were scored by different encoders, and such "
+                "scores cannot be compared. Report them apart, or evaluate one again."
+            )
+        warnings += [
+            f"{entry.evaluation} against {first.evaluation}: {line}."
+            for line in header_differences(first.header, entry.header, alone=False)
+        ]
     subjects, ceiling = {}, {}
     for _, entry in scored:
         for name, subject in entry.header["subjects"].items():
@@ -151,14 +160,21 @@ def collect(paths: list[Path], grouping: str = "method") -> Collected:
     everywhere = set.intersection(*(system.subjects for system in systems))
     counts = {system.name: len(system.subjects) for system in systems if system.subjects != everywhere}
     if counts:
-        warnings.append(f"Systems cover different subjects, of which all share {len(everywhere)} ("
-                        + ", ".join(f"{name}: {count}" for name, count in counts.items())
-                        + "). Means over different subjects are not comparable; paired differences are.")
+        warnings.append(
+            f"Systems cover different subjects, of which all share {len(everywhere)} ("
+            + ", ".join(f"{name}: {count}" for name, count in counts.items())
+            + "). Means over different subjects are not comparable; paired differences are."
+        )
     records = [record for _, entry in scored for record in entry.records]
     present = {name for record in records for name in record["scores"]}
     return Collected(
-        tuple(systems), subjects, ceiling, first.header["encoders"], first.header["settings"],
-        tuple(name for name in SCORES if name in present), tuple(dict.fromkeys(entry.evaluation for _, entry in scored)),
+        tuple(systems),
+        subjects,
+        ceiling,
+        first.header["encoders"],
+        first.header["settings"],
+        tuple(name for name in SCORES if name in present),
+        tuple(dict.fromkeys(entry.evaluation for _, entry in scored)),
         tuple(dict.fromkeys(warnings)),
         {name: sum(record.get(f"seconds_{name}") or 0.0 for record in records) for name in ("sampling", "other")},
     )
@@ -174,8 +190,10 @@ def _read(paths: list[Path]) -> list[tuple[Path, EntryResults]]:
     if problems:
         raise UserError.of(problems)
     if not found:
-        raise UserError("results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
-                        "(folders in output/pdst), one a line.")
+        raise UserError(
+            "results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
+            "(folders in output/pdst), one a line."
+        )
     return found
 
 
@@ -190,13 +208,15 @@ def _systems(scored: list[tuple[Path, EntryResults]], grouping: str) -> list[Sys
     for folder, entry in scored:
         methods.setdefault(_method(entry), []).append((folder, entry))
     ways = [
-        lambda entry: (_method(entry),), lambda entry: (_method(entry), entry.step),
-        lambda entry: (entry.evaluation, _method(entry)), lambda entry: (entry.evaluation, _method(entry), entry.step),
+        lambda entry: (_method(entry),),
+        lambda entry: (_method(entry), entry.step),
+        lambda entry: (entry.evaluation, _method(entry)),
+        lambda entry: (entry.evaluation, _method(entry), entry.step),
     ]
     each = lambda entry: (entry.evaluation, entry.entry)  # noqa: E731
     systems = []
     for method, members in methods.items():
-        for way in ([*ways, each] if grouping == "method" or method == FLOOR else [each]):
+        for way in [*ways, each] if grouping == "method" or method == FLOOR else [each]:
             groups: dict[tuple, list[tuple[Path, EntryResults]]] = {}
             for member in members:
                 groups.setdefault(way(member[1]), []).append(member)

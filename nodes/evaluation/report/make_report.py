@@ -29,8 +29,16 @@ class Report:
 
 
 def make_report(
-    paths: list[Path], folder: Path, title: str, *, y_axis: str, contact_sheet: str, baseline: str = "",
-    group_by: str = "method", resamples: int = 2000, seed: int = 0,
+    paths: list[Path],
+    folder: Path,
+    title: str,
+    *,
+    y_axis: str,
+    contact_sheet: str,
+    baseline: str = "",
+    group_by: str = "method",
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Report:
     """Read the evaluations in `paths` and write their report into `folder`.
 
@@ -65,6 +73,8 @@ def write(folder: Path, page: str, markdown: str, tables: list[Table], data: Col
             with replacing(folder / name) as temporary:
                 temporary.write_text(content, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise UserError(f"The report could not be written ({brief(error)}). Free space, or close the file where it is "
-                        "open, and queue again.") from error
+        raise UserError(
+            f"The report could not be written ({brief(error)}). Free space, or close the file where it is "
+            "open, and queue again."
+        ) from error
     return folder / "report.html"

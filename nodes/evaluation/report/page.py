@@ -20,23 +20,43 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # what
 
 
 def make_page(
-    title: str, data: Collected, tables: list[Table], charts: list[Callable[[int], Drawing]], widths: tuple[int, int],
+    title: str,
+    data: Collected,
+    tables: list[Table],
+    charts: list[Callable[[int], Drawing]],
+    widths: tuple[int, int],
     sheet: Sheet | None,
 ) -> str:
     """The whole page. charts: each draws itself at a width; widths: for screens and for phones. All texts are escaped."""
     first, *others = [table for table in tables if not table.wide]
     folded = [table for table in tables if table.wide]
     parts = [
-        "<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
+        "<!DOCTYPE html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        '<link rel="icon" href="data:,">', f"<title>{escape(title)}: held-out evaluation</title>", f"<style>{STYLE}</style>",
-        "</head>", "<body>", _header(title, data), "<main>", _warnings(data), _table(first),
+        '<link rel="icon" href="data:,">',
+        f"<title>{escape(title)}: held-out evaluation</title>",
+        f"<style>{STYLE}</style>",
+        "</head>",
+        "<body>",
+        _header(title, data),
+        "<main>",
+        _warnings(data),
+        _table(first),
         '<section class="charts" aria-label="Charts">',
-        *(_chart(draw, widths, f"chart-{i}") for i, draw in enumerate(charts)), "</section>",
-        *(_table(table) for table in others), _sheet(sheet), *(_folded(table) for table in folded), "</main>",
+        *(_chart(draw, widths, f"chart-{i}") for i, draw in enumerate(charts)),
+        "</section>",
+        *(_table(table) for table in others),
+        _sheet(sheet),
+        *(_folded(table) for table in folded),
+        "</main>",
         "<footer><p>Scores are cosines; higher is better. PDST: photos and captions that training never saw, each generated "
-        "image compared with the photo its caption was written for.</p></footer>", "</body>", "</html>",
+        "image compared with the photo its caption was written for.</p></footer>",
+        "</body>",
+        "</html>",
     ]
     return "\n".join(filter(None, parts)) + "\n"
 
@@ -44,14 +64,18 @@ def make_page(
 def _header(title: str, data: Collected) -> str:
     systems = [system for system in data.compared if not system.floor]
     images = sum(len(system.images) for system in data.systems)
-    tiles = [(len(systems), "system" if len(systems) == 1 else "systems"),
-             (len(data.subjects), "subject" if len(data.subjects) == 1 else "subjects"),
-             (f"{images:,}", "images")]
+    tiles = [
+        (len(systems), "system" if len(systems) == 1 else "systems"),
+        (len(data.subjects), "subject" if len(data.subjects) == 1 else "subjects"),
+        (f"{images:,}", "images"),
+    ]
     items = "".join(f"<li><b>{escape(str(value))}</b><span>{escape(label)}</span></li>" for value, label in tiles)
     names = " and ".join(f"{encoder['backbone']} ({_SCORES_OF[name]})" for name, encoder in data.encoders.items())
-    return (f'<header><p class="soft">Held-out evaluation</p><h1>{escape(title)}</h1>'
-            f'<p class="soft">Scored by {escape(names)}.</p>'
-            f'<ul class="tiles" aria-label="At a glance">{items}</ul></header>')
+    return (
+        f'<header><p class="soft">Held-out evaluation</p><h1>{escape(title)}</h1>'
+        f'<p class="soft">Scored by {escape(names)}.</p>'
+        f'<ul class="tiles" aria-label="At a glance">{items}</ul></header>'
+    )
 
 
 def _warnings(data: Collected) -> str:
@@ -79,12 +103,15 @@ def _rows(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
     body = []
     for row in table.rows:
-        cells = "".join(_cell(cell, table.best and cell is not None and cell is best.get(column))
-                        for column, cell in enumerate(row[1:], 1))
+        cells = "".join(
+            _cell(cell, table.best and cell is not None and cell is best.get(column)) for column, cell in enumerate(row[1:], 1)
+        )
         aside = ' class="aside"' if row[0] in table.aside else ""
         body.append(f'<tr{aside}><th scope="row">{_breakable(row[0])}</th>{cells}</tr>')
-    return (f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.title)}, table"><table>'
-            f'<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.title)}, table"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
 
 
 def _breakable(text: str) -> str:
@@ -122,12 +149,18 @@ def _sheet(sheet: Sheet | None) -> str:
     if sheet is None or not sheet.rows:
         return ""
     ranked = any(row.place for row in sheet.rows)
-    how = (f"For each subject the captions with the best, the median and the worst images, by mean {TITLES[sheet.score]} of "
-           "the systems." if ranked else "The first caption of each held-out photo.")
+    how = (
+        f"For each subject the captions with the best, the median and the worst images, by mean {TITLES[sheet.score]} of "
+        "the systems."
+        if ranked
+        else "The first caption of each held-out photo."
+    )
     names = [system.name for system in sheet.columns]
     rows = "".join(_sheet_row(row, names) for row in sheet.rows)
-    return (f'<section id="sheet"><h2>Contact sheet</h2><p class="note">{escape(how)} First the held-out photo, then what each '
-            f"system made of its caption. {escape(sheet.note)}</p>{rows}</section>")
+    return (
+        f'<section id="sheet"><h2>Contact sheet</h2><p class="note">{escape(how)} First the held-out photo, then what each '
+        f"system made of its caption. {escape(sheet.note)}</p>{rows}</section>"
+    )
 
 
 def _sheet_row(row: Row, names: list[str]) -> str:

@@ -60,8 +60,10 @@ def make_sheet(data: Collected, choice: str) -> Sheet | None:
         elif ranked:
             places = {0: "best", len(ranked) // 2: "median", len(ranked) - 1: "worst"}
             rows += [_row(columns, ranked[i], places[i], word) for i in sorted(places)]
-    left_out = [f"{len(systems) - len(columns)} systems" if len(systems) > len(columns) else "",
-                f"{len(rows) - _MOST_ROWS} rows" if len(rows) > _MOST_ROWS else ""]
+    left_out = [
+        f"{len(systems) - len(columns)} systems" if len(systems) > len(columns) else "",
+        f"{len(rows) - _MOST_ROWS} rows" if len(rows) > _MOST_ROWS else "",
+    ]
     note = " and ".join(filter(None, left_out))
     return Sheet(columns, tuple(rows[:_MOST_ROWS]), score, f"{note} are left out." if note else "")
 
@@ -74,8 +76,10 @@ def _ranked(columns: tuple[System, ...], subject: str, score: str) -> list[Key]:
         for key, value in system.values(score, [subject]).items():
             values.setdefault(key, []).append(value)
     most = max(map(len, values.values()), default=0)
-    return sorted((key for key, of_key in values.items() if len(of_key) == most),
-                  key=lambda key: (-sum(values[key]) / len(values[key]), key))
+    return sorted(
+        (key for key, of_key in values.items() if len(of_key) == most),
+        key=lambda key: (-sum(values[key]) / len(values[key]), key),
+    )
 
 
 def _caption(columns: tuple[System, ...], key: Key) -> int:
@@ -119,8 +123,13 @@ def draw_sheet(sheet: Sheet | None, rows: int = 24) -> Picture.Image:
         draw.text((_GAP + i * (_SIDE + _GAP), 18), _fit(name, 14), LIGHT["ink"], _font(14), "lm")
     for number, row in enumerate(shown):
         top = _HEAD + number * tall
-        draw.text((_GAP, top + _LINE // 2), " · ".join(filter(None, [row.subject, row.place, row.caption])), LIGHT["ink"],
-                  _font(13), "lm")
+        draw.text(
+            (_GAP, top + _LINE // 2),
+            " · ".join(filter(None, [row.subject, row.place, row.caption])),
+            LIGHT["ink"],
+            _font(13),
+            "lm",
+        )
         paths = [row.reference, *(image.path if image else None for image in row.images)]
         lines = ["", *(f"{TITLES[sheet.score]} {image.scores[sheet.score]:.3f}" if image else "" for image in row.images)]
         for i, (path, line) in enumerate(zip(paths, lines, strict=True)):

@@ -8,7 +8,10 @@ from ..statistics import CONFIDENCE, Bootstrap, Difference, Estimate, difference
 from .gather import FEW, Collected
 
 TITLES = {
-    "clip_t": "CLIP-T", "clip_i": "CLIP-I", "dino": "DINO", "clip_i_train": "CLIP-I, training photos",
+    "clip_t": "CLIP-T",
+    "clip_i": "CLIP-I",
+    "dino": "DINO",
+    "clip_i_train": "CLIP-I, training photos",
     "dino_train": "DINO, training photos",
 }
 HELD_OUT = ("clip_t", "clip_i", "dino")
@@ -40,18 +43,33 @@ def held_out(data: Collected) -> list[str]:
 
 def make_tables(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> list[Table]:
     """All tables that the results allow, the most wanted first."""
-    tables = [overall(data, bootstrap), gap(data, bootstrap), differences(data, bootstrap, baseline), kinds(data, bootstrap),
-              per_subject(data, bootstrap), definitions(data), settings(data)]
+    tables = [
+        overall(data, bootstrap),
+        gap(data, bootstrap),
+        differences(data, bootstrap, baseline),
+        kinds(data, bootstrap),
+        per_subject(data, bootstrap),
+        definitions(data),
+        settings(data),
+    ]
     return [table for table in tables if table is not None]
 
 
 def overall(data: Collected, bootstrap: Bootstrap) -> Table:
     scores = held_out(data)
-    rows = [(system.name, *(system.estimate(score, bootstrap) for score in scores), len(system.images))
-            for system in data.systems]
+    rows = [
+        (system.name, *(system.estimate(score, bootstrap) for score in scores), len(system.images)) for system in data.systems
+    ]
     rows.append((CEILING, *(ceiling(data, score) for score in scores), None))
-    return Table("overall", "Held-out scores", ("System", *(TITLES[s] for s in scores), "Images"), tuple(rows),
-                 interval_note(data), _aside(data), best=True)
+    return Table(
+        "overall",
+        "Held-out scores",
+        ("System", *(TITLES[s] for s in scores), "Images"),
+        tuple(rows),
+        interval_note(data),
+        _aside(data),
+        best=True,
+    )
 
 
 def _aside(data: Collected) -> frozenset[str]:
@@ -65,8 +83,9 @@ def interval_note(data: Collected) -> str:
     one = estimate(values, Bootstrap(2))
     text = f"Mean over all images; below it the {CONFIDENCE:.0%} bootstrap interval over {one.unit}s ({one.units} of them)"
     if one.unit != "subject":
-        text += (f": there is only one subject, so it says nothing about other subjects, only about other {one.unit}s of "
-                 "this one")
+        text += (
+            f": there is only one subject, so it says nothing about other subjects, only about other {one.unit}s of this one"
+        )
     if 1 < one.units < _FEW:
         text += f". An interval from {one.units} {one.unit}s is a rough guess"
     return text + "."
@@ -99,9 +118,11 @@ def gap(data: Collected, bootstrap: Bootstrap) -> Table | None:
         one, other = ceiling(data, train), ceiling(data, score)
         row += [one, other, None if one is None or other is None else one - other]
     rows.append(tuple(row))
-    note = ("The gap is training minus held-out, image by image. Training photos are the biased measure: a token that overfits "
-            "stays near to them while it loses the held-out photos. A gap that is larger than the floor's is what it learnt of "
-            "its training photos alone.")
+    note = (
+        "The gap is training minus held-out, image by image. Training photos are the biased measure: a token that overfits "
+        "stays near to them while it loses the held-out photos. A gap that is larger than the floor's is what it learnt of "
+        "its training photos alone."
+    )
     return Table("gap", "Training photos against held-out photos", tuple(columns), tuple(rows), note, _aside(data))
 
 
@@ -122,9 +143,11 @@ def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Ta
             rows.append((f"{one.name} − {other.name}", *found, found[0].estimate.images))
     if not rows:
         return None
-    note = ("Mean of the differences between images of the same caption and number, with its interval; below it, on how many "
-            "of the images the first is higher. Where an interval does not hold 0, other subjects (or photos) would most "
-            "likely show the same sign.")
+    note = (
+        "Mean of the differences between images of the same caption and number, with its interval; below it, on how many "
+        "of the images the first is higher. Where an interval does not hold 0, other subjects (or photos) would most "
+        "likely show the same sign."
+    )
     return Table("differences", "Paired differences", ("Systems", *(TITLES[s] for s in scores), "Images"), tuple(rows), note)
 
 
@@ -137,12 +160,22 @@ def kinds(data: Collected, bootstrap: Bootstrap) -> Table | None:
         names = data.of_kind(kind)
         for system in data.systems:
             if system.subjects & set(names):
-                rows.append((f"{kind}: {system.name}", *(system.estimate(s, bootstrap, names) for s in scores),
-                             len(system.subjects & set(names))))
+                rows.append(
+                    (
+                        f"{kind}: {system.name}",
+                        *(system.estimate(s, bootstrap, names) for s in scores),
+                        len(system.subjects & set(names)),
+                    )
+                )
         rows.append((f"{kind}: {CEILING}", *(ceiling(data, score, names) for score in scores), len(names)))
     columns = ("Kind and system", *(TITLES[s] for s in scores), "Subjects")
-    return Table("kinds", "Living and rigid subjects", columns, tuple(rows), aside=frozenset(f"{k}: {n}" for k in present
-                                                                                            for n in _aside(data)))
+    return Table(
+        "kinds",
+        "Living and rigid subjects",
+        columns,
+        tuple(rows),
+        aside=frozenset(f"{k}: {n}" for k in present for n in _aside(data)),
+    )
 
 
 def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
@@ -153,8 +186,15 @@ def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
                 found = [system.estimate(score, bootstrap, [name]) for score in data.scores]
                 images = next((cell.images for cell in found if cell), 0)
                 rows.append((f"{name}: {system.name}", subject["super_category"], subject["kind"], *found, images))
-        rows.append((f"{name}: {CEILING}", subject["super_category"], subject["kind"],
-                     *(ceiling(data, score, [name]) for score in data.scores), None))
+        rows.append(
+            (
+                f"{name}: {CEILING}",
+                subject["super_category"],
+                subject["kind"],
+                *(ceiling(data, score, [name]) for score in data.scores),
+                None,
+            )
+        )
     columns = ("Subject", "Super-category", "Kind", *(TITLES[s] for s in data.scores), "Images")
     return Table("subjects", "Every subject", columns, tuple(rows), "Intervals over the subject's photos.", wide=True)
 
@@ -167,13 +207,25 @@ def definitions(data: Collected) -> Table:
         images = sum(len(system.values(score)) for system in data.systems)
         pixels = "; ".join(encoder[key] for key in ("resize", "crop", "norm"))
         feature = encoder.get("feature", "projected image and text features; text: " + encoder.get("text", ""))
-        rows.append((TITLES[score], DEFINITIONS[score], encoder["backbone"], encoder["weights"], pixels, feature,
-                     encoder["dtype"], images))
+        rows.append(
+            (
+                TITLES[score],
+                DEFINITIONS[score],
+                encoder["backbone"],
+                encoder["weights"],
+                pixels,
+                feature,
+                encoder["dtype"],
+                images,
+            )
+        )
     columns = ("Score", "What it is", "Backbone", "Weights", "Pixels", "Feature", "Precision", "Images")
-    note = (f"{CEILING}: for CLIP-I and DINO the mean over all pairs of different held-out (or training) photos of a subject, "
-            "for CLIP-T held-out photos with their own captions. It is a mark to measure by, and no limit: an image has the "
-            "setting of the photo that it is compared with, and a subject's photos differ in theirs. Floor: the "
-            "super-category's word in place of the token.")
+    note = (
+        f"{CEILING}: for CLIP-I and DINO the mean over all pairs of different held-out (or training) photos of a subject, "
+        "for CLIP-T held-out photos with their own captions. It is a mark to measure by, and no limit: an image has the "
+        "setting of the photo that it is compared with, and a subject's photos differ in theirs. Floor: the "
+        "super-category's word in place of the token."
+    )
     return Table("definitions", "How each score is computed", columns, tuple(rows), note, wide=True)
 
 

@@ -46,7 +46,10 @@ class TestFullSizeSD15(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TestFullSizeSD15", display_name="Full-size SD1.5 (test)", category="attractor/test", inputs=[],
+            node_id="TestFullSizeSD15",
+            display_name="Full-size SD1.5 (test)",
+            category="attractor/test",
+            inputs=[],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 
@@ -61,7 +64,10 @@ class TestToyWorld(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="TestToyWorld", display_name="Toy world SD1.5 (test)", category="attractor/test", inputs=[],
+            node_id="TestToyWorld",
+            display_name="Toy world SD1.5 (test)",
+            category="attractor/test",
+            inputs=[],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 

@@ -8,11 +8,20 @@ import torch
 from .tiny_sd15 import build_model, fill_parameters, sd15_unet_config, tiny_clip
 
 _VAE = {
-    "embed_dim": 4, "ddconfig": {
-        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-        "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+    "embed_dim": 4,
+    "ddconfig": {
+        "double_z": True,
+        "z_channels": 4,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 128,
+        "ch_mult": [1, 2, 4, 4],
+        "num_res_blocks": 2,
+        "attn_resolutions": [],
+        "dropout": 0.0,
     },
-}  # fmt: skip
+}
 
 
 def full_size_model():

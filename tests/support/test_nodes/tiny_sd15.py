@@ -41,28 +41,51 @@ def sd15_unet_config(model_channels, pruned=False):
     """
     blocks = 1 if pruned else 2
     return {
-        "image_size": 32, "in_channels": 4, "out_channels": 4,
-        "model_channels": model_channels, "channel_mult": [1, 1, 1, 1], "num_res_blocks": [blocks] * 4,
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": model_channels,
+        "channel_mult": [1, 1, 1, 1],
+        "num_res_blocks": [blocks] * 4,
         "transformer_depth": [1] * (3 * blocks) + [0] * blocks,
         "transformer_depth_output": [1] * (3 * (blocks + 1)) + [0] * (blocks + 1),
-        "transformer_depth_middle": 1, "context_dim": 768, "num_heads": 8, "num_head_channels": -1,
-        "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False,
-        "use_checkpoint": False, "adm_in_channels": None,
-        "use_temporal_attention": False, "use_temporal_resblock": False,
-    }  # fmt: skip
+        "transformer_depth_middle": 1,
+        "context_dim": 768,
+        "num_heads": 8,
+        "num_head_channels": -1,
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": False,
+        "legacy": False,
+        "use_checkpoint": False,
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+    }
 
 
 def sdxl_unet_config(model_channels):
     """The same for an SDXL of one width, with SDXL's levels and one transformer block where it has ten."""
     return {
-        "image_size": 32, "in_channels": 4, "out_channels": 4,
-        "model_channels": model_channels, "channel_mult": [1, 1, 1], "num_res_blocks": [2] * 3,
-        "transformer_depth": [0, 0, 1, 1, 1, 1], "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
-        "transformer_depth_middle": 1, "context_dim": 2048, "num_head_channels": 64, "num_classes": "sequential",
-        "use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False,
-        "use_checkpoint": False, "adm_in_channels": 2816,
-        "use_temporal_attention": False, "use_temporal_resblock": False,
-    }  # fmt: skip
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": model_channels,
+        "channel_mult": [1, 1, 1],
+        "num_res_blocks": [2] * 3,
+        "transformer_depth": [0, 0, 1, 1, 1, 1],
+        "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
+        "transformer_depth_middle": 1,
+        "context_dim": 2048,
+        "num_head_channels": 64,
+        "num_classes": "sequential",
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": True,
+        "legacy": False,
+        "use_checkpoint": False,
+        "adm_in_channels": 2816,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+    }
 
 
 @torch.no_grad()

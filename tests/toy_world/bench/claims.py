@@ -63,23 +63,42 @@ class Claim:
 def make_claims(table: Table) -> list[Claim]:
     """Every claim of the paper that the toy world can put to the test."""
     return [
-        Claim("TI+ > TI", "Attractors improve Textual Inversion on all metrics",
-              _above(table, "textual_inversion+", "textual_inversion")),
+        Claim(
+            "TI+ > TI",
+            "Attractors improve Textual Inversion on all metrics",
+            _above(table, "textual_inversion+", "textual_inversion"),
+        ),
         Claim("NeTI+ > NeTI", "Attractors improve NeTI on all metrics", _above(table, "neti+", "neti")),
         Claim("NeTI best base", "Of the base methods NeTI is best (here: of two)", _above(table, "neti", "textual_inversion")),
-        Claim("cosine, sigmoid > zero", "A contrast weight that starts low is better than none (cosine, sigmoid)",
-              [*_above(table, "neti+", "schedule zero", "cosine"), *_above(table, "schedule sigmoid", "schedule zero")]),
-        Claim("zero > exponential, one", "A contrast weight that is heavy from the start is worse than none (exponential, one)",
-              [*_above(table, "schedule zero", "schedule exponential"), *_above(table, "schedule zero", "schedule one")]),
-        Claim("Fig. 1", "While NeTI overfits, held-out scores fall and those on the training photos do not",
-              _overfitting(table, "neti")),
-        *(Claim(f"Fig. 9, {method}", f"An attractor ({method}) holds the photos' background and not the subject",
-                _attractors(table, method)) for method in ("neti+", "textual_inversion+")),
-    ]  # fmt: skip
+        Claim(
+            "cosine, sigmoid > zero",
+            "A contrast weight that starts low is better than none (cosine, sigmoid)",
+            [*_above(table, "neti+", "schedule zero", "cosine"), *_above(table, "schedule sigmoid", "schedule zero")],
+        ),
+        Claim(
+            "zero > exponential, one",
+            "A contrast weight that is heavy from the start is worse than none (exponential, one)",
+            [*_above(table, "schedule zero", "schedule exponential"), *_above(table, "schedule zero", "schedule one")],
+        ),
+        Claim(
+            "Fig. 1",
+            "While NeTI overfits, held-out scores fall and those on the training photos do not",
+            _overfitting(table, "neti"),
+        ),
+        *(
+            Claim(
+                f"Fig. 9, {method}",
+                f"An attractor ({method}) holds the photos' background and not the subject",
+                _attractors(table, method),
+            )
+            for method in ("neti+", "textual_inversion+")
+        ),
+    ]
 
 
 def _above(table: Table, one: str, other: str, one_name: str = "") -> list[Part]:
     """The paper's metrics decide; the ground truth's measures stand beside them. Less leak is better."""
+
     def part(measure: str, decides: bool) -> Part:
         pair = table.values(one, measure), table.values(other, measure)
         less = measure in ("leak", ALONE)
@@ -110,10 +129,17 @@ def _overfitting(table: Table, configuration: str) -> list[Part]:
         Part(apart, "dino", difference(changed("dino_train"), changed("dino"))),
         Part(fall, "clip_i", difference(at("clip_i", first), at("clip_i", last)), False),
         Part(apart, "clip_i", difference(changed("clip_i_train"), changed("clip_i")), False),
-        *(Part(f"training photos' change, step {last} - step {first}", measure,
-               difference(at(measure, last), at(measure, first)), False) for measure in ("dino_train", "clip_i_train")),
+        *(
+            Part(
+                f"training photos' change, step {last} - step {first}",
+                measure,
+                difference(at(measure, last), at(measure, first)),
+                False,
+            )
+            for measure in ("dino_train", "clip_i_train")
+        ),
         Part(f"leak rises, step {last} - step {first}", "leak", difference(at("leak", last), at("leak", first)), False),
-    ]  # fmt: skip
+    ]
 
 
 def _attractors(table: Table, configuration: str) -> list[Part]:
@@ -121,7 +147,10 @@ def _attractors(table: Table, configuration: str) -> list[Part]:
         return table.alone(configuration, kind, measure)
 
     return [
-        Part("the photos' setting in A* - in the word 'background'", "confound",
-             difference(of("attractor", "confound"), of("word", "confound"))),
+        Part(
+            "the photos' setting in A* - in the word 'background'",
+            "confound",
+            difference(of("attractor", "confound"), of("word", "confound")),
+        ),
         Part("a subject in v* - in A*", "present", difference(of("subject", "present"), of("attractor", "present"))),
-    ]  # fmt: skip
+    ]

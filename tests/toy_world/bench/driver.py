@@ -94,14 +94,18 @@ class _Pool:
         names = ("clip_t", "clip_i", "dino", "subject", "leak", "scene")
         means = ", ".join(f"{name} {sum(image['values'][name] for image in images) / len(images):.2f}" for name in names)
         minutes = (time.monotonic() - self._started) / self._done * (self._total - self._done) / 60
-        return (f"[{self._done} of {self._total}] {run}: {result['seconds']['all']:.0f} s; {means}; about "
-                f"{int(minutes // 60)}:{int(minutes % 60):02d} h left")
+        return (
+            f"[{self._done} of {self._total}] {run}: {result['seconds']['all']:.0f} s; {means}; about "
+            f"{int(minutes // 60)}:{int(minutes % 60):02d} h left"
+        )
 
 
 def figures(result: dict) -> str:
     """What must be the same when a run is carried out again."""
-    return json.dumps({name: result[name] for name in ("configuration", "subject", "seed", "inputs", "plan", "entries",
-                                                       "alone")}, sort_keys=True)  # fmt: skip
+    return json.dumps(
+        {name: result[name] for name in ("configuration", "subject", "seed", "inputs", "plan", "entries", "alone")},
+        sort_keys=True,
+    )
 
 
 def check_repeat(host: str, base: Path, run: Run, judge: Judge | None = None) -> int:

@@ -9,14 +9,30 @@ LONG = 4  # times as many steps, for the overfitting of Fig. 1: its first checkp
 CHECKPOINTS = 4  # of a run, evenly
 
 BASE = {
-    "placeholder": "<toy>", "method": "neti+", "batch_size": 4, "learning_rate_preset": "auto",
-    "learning_rate": 1e-3, "resolution": 128, "prompts_per_step": "one", "contrast_schedule": "cosine", "text_chunk": 1024,
-    "sample_every": 0, "fixed_loss_every": 10,
-}  # fmt: skip
+    "placeholder": "<toy>",
+    "method": "neti+",
+    "batch_size": 4,
+    "learning_rate_preset": "auto",
+    "learning_rate": 1e-3,
+    "resolution": 128,
+    "prompts_per_step": "one",
+    "contrast_schedule": "cosine",
+    "text_chunk": 1024,
+    "sample_every": 0,
+    "fixed_loss_every": 10,
+}
 EVALUATION = {
-    "images_per_caption": 1, "sampler": "dpmpp_2m", "scheduler": "karras", "steps": 12, "cfg": 4.0, "width": 128, "height": 128,
-    "batch_size": 1, "max_photos": 10, "max_captions": 1,
-}  # fmt: skip
+    "images_per_caption": 1,
+    "sampler": "dpmpp_2m",
+    "scheduler": "karras",
+    "steps": 12,
+    "cfg": 4.0,
+    "width": 128,
+    "height": 128,
+    "batch_size": 1,
+    "max_photos": 10,
+    "max_captions": 1,
+}
 QUICK_STEPS, QUICK_EVALUATION = 4, {**EVALUATION, "steps": 2, "max_photos": 2}  # to see that all works
 
 # The attractors' loss weights, all off: what is left is the subject loss inside the mask.
@@ -55,20 +71,25 @@ def _rate(method: str, rate: float) -> Configuration:
     return Configuration(f"{method} lr {rate:g}", changes, curve=True)
 
 
-CONFIGURATIONS = {c.name: c for c in (
-    Configuration("floor", trained=False),
-    Configuration("neti+", curve=True, attractors=True),
-    Configuration("neti", {"method": "neti"}, curve=True, long=True),
-    Configuration("textual_inversion+", {"method": "textual_inversion+"}, curve=True, attractors=True),
-    Configuration("textual_inversion", {"method": "textual_inversion"}),
-    *(Configuration(f"schedule {name}", {"contrast_schedule": name})
-      for name in ("sigmoid", "linear", "exponential", "zero", "one")),
-    Configuration("mask only", _MASK_ONLY),
-    Configuration("mask + prior", {**_MASK_ONLY, "prior_weight": 1.0}),
-    Configuration("word wrong", super_category="wrong"),
-    Configuration("word neutral", super_category="neutral"),
-    *(_rate(method, rate) for method, rates in RATES.items() for rate in rates),
-)}  # fmt: skip
+CONFIGURATIONS = {
+    c.name: c
+    for c in (
+        Configuration("floor", trained=False),
+        Configuration("neti+", curve=True, attractors=True),
+        Configuration("neti", {"method": "neti"}, curve=True, long=True),
+        Configuration("textual_inversion+", {"method": "textual_inversion+"}, curve=True, attractors=True),
+        Configuration("textual_inversion", {"method": "textual_inversion"}),
+        *(
+            Configuration(f"schedule {name}", {"contrast_schedule": name})
+            for name in ("sigmoid", "linear", "exponential", "zero", "one")
+        ),
+        Configuration("mask only", _MASK_ONLY),
+        Configuration("mask + prior", {**_MASK_ONLY, "prior_weight": 1.0}),
+        Configuration("word wrong", super_category="wrong"),
+        Configuration("word neutral", super_category="neutral"),
+        *(_rate(method, rate) for method, rates in RATES.items() for rate in rates),
+    )
+}
 
 # The groups as they are shown: a configuration may stand in several, and is run once.
 GROUPS = {
@@ -77,14 +98,17 @@ GROUPS = {
     "ladder": ("neti", "mask only", "mask + prior", "schedule zero", "neti+"),
     "words": ("neti+", "word wrong", "word neutral"),
     "overfitting": ("neti",),
-    "rates": ("floor", *(name for method, rates in RATES.items()
-                         for name in (*(f"{method} lr {rate:g}" for rate in rates), method))),
-}  # fmt: skip
+    "rates": (
+        "floor",
+        *(name for method, rates in RATES.items() for name in (*(f"{method} lr {rate:g}" for rate in rates), method)),
+    ),
+}
 SHOWN_AS = {
     "ladder": {"neti": "no mask", "schedule zero": "mask + attractor", "neti+": "mask + attractor + contrast"},
-    "schedules": {"neti+": "schedule cosine"}, "words": {"neti+": "word right"},
+    "schedules": {"neti+": "schedule cosine"},
+    "words": {"neti+": "word right"},
     "rates": {"neti+": "neti+ lr 0.004 (preset neti)", "textual_inversion+": "textual_inversion+ lr 0.002 (its preset)"},
-}  # fmt: skip
+}
 
 
 def chosen(names: list[str]) -> list[Configuration]:
@@ -97,8 +121,10 @@ def chosen(names: list[str]) -> list[Configuration]:
         return list(CONFIGURATIONS.values())
     unknown = [name for name in names if name not in CONFIGURATIONS and name not in GROUPS]
     if unknown:
-        raise ValueError(f"no configuration or group is called {', '.join(unknown)}. Groups: {', '.join(GROUPS)}; "
-                         f"configurations: {', '.join(CONFIGURATIONS)}")
+        raise ValueError(
+            f"no configuration or group is called {', '.join(unknown)}. Groups: {', '.join(GROUPS)}; "
+            f"configurations: {', '.join(CONFIGURATIONS)}"
+        )
     wanted = {own for name in names for own in GROUPS.get(name, (name,))}
     return [configuration for name, configuration in CONFIGURATIONS.items() if name in wanted]
 

@@ -7,9 +7,9 @@ MEASURES = ("subject", "leak", "scene")
 DEFINITIONS = {
     "subject": "share of the subject's category, colour, pattern, shape and part that the judge sees; 0 where it sees none",
     "leak": "1 where the judge sees the place or the colour of the training photos' setting, which no caption names (lower is "
-            "better)",
+    "better)",
     "scene": "share of the caption's place, colour and, where one is named, gear that the judge sees",
-}  # fmt: skip
+}
 _SUBJECT = ("category", "colour", "pattern", "shape", "part")
 
 

@@ -26,8 +26,20 @@ def write(folder: Path, wanted: list[Run], out: Path) -> str:
     claims = make_claims(table)
     out.mkdir(parents=True, exist_ok=True)
     sheets = write_sheets(folder, table, wanted, out)
-    text = "\n\n".join([_head(table, wanted), *_tables(table), *_rate_tables(table), _claims(claims), _ladder(table),
-                        _definitions(), *(f"![{path.stem}]({path.name})" for path in sheets)]) + "\n"
+    text = (
+        "\n\n".join(
+            [
+                _head(table, wanted),
+                *_tables(table),
+                *_rate_tables(table),
+                _claims(claims),
+                _ladder(table),
+                _definitions(),
+                *(f"![{path.stem}]({path.name})" for path in sheets),
+            ]
+        )
+        + "\n"
+    )
     (out / "report.md").write_text(text, encoding="utf-8")
     (out / "report.json").write_text(json.dumps(_as_json(table, claims), indent=1), encoding="utf-8")
     return text
@@ -49,16 +61,20 @@ def _head(table: Table, wanted: list[Run]) -> str:
     hours = sum(result["seconds"]["all"] for result in runs) / 3600
     subjects = sorted({result["subject"] for result in runs})
     seeds = sorted({result["seed"] for result in runs})
-    return "\n".join([
-        "# Toy world benchmark", "",
-        f"{len(runs)} of {len(wanted)} runs ({hours:.1f} h of one core): {len(subjects)} subjects ({', '.join(subjects)}), "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Compared at step {first['plan']['steps']}; batch "
-        f"{grid.BASE['batch_size']}, prompts_per_step {grid.BASE['prompts_per_step']}. "
-        f"Made with version {', '.join(sorted({result['version'] for result in runs}))}.", "",
-        "Means over images, of the subjects and seeds that all rows of a table have; differences are image by image on the "
-        "same prompts and noise; intervals are 95 %, by bootstrap over subjects. With few subjects they are too narrow rather "
-        "than too wide.",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "# Toy world benchmark",
+            "",
+            f"{len(runs)} of {len(wanted)} runs ({hours:.1f} h of one core): {len(subjects)} subjects ({', '.join(subjects)}), "
+            f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Compared at step {first['plan']['steps']}; batch "
+            f"{grid.BASE['batch_size']}, prompts_per_step {grid.BASE['prompts_per_step']}. "
+            f"Made with version {', '.join(sorted({result['version'] for result in runs}))}.",
+            "",
+            "Means over images, of the subjects and seeds that all rows of a table have; differences are image by image on the "
+            "same prompts and noise; intervals are 95 %, by bootstrap over subjects. With few subjects they are too narrow "
+            "rather than too wide.",
+        ]
+    )
 
 
 def _tables(table: Table) -> list[str]:
@@ -69,8 +85,10 @@ def _tables(table: Table) -> list[str]:
             continue
         own = table.shared(rows)
         lines = [f"## {group.capitalize()}", "", _row("", *COLUMNS, "runs"), _rule(len(COLUMNS) + 2)]
-        lines += [_row(grid.SHOWN_AS.get(group, {}).get(name, name), *(_number(own.mean(name, c)) for c in COLUMNS),
-                       own.runs(name)) for name in rows]
+        lines += [
+            _row(grid.SHOWN_AS.get(group, {}).get(name, name), *(_number(own.mean(name, c)) for c in COLUMNS), own.runs(name))
+            for name in rows
+        ]
         found.append("\n".join(lines))
     if len(steps := table.steps("neti")) > 1:
         lines = ["## Overfitting of NeTI (Fig. 1)", "", _row("step", *COLUMNS), _rule(len(COLUMNS) + 1)]
@@ -83,14 +101,24 @@ def _rate_tables(table: Table) -> list[str]:
     found = []
     for method, rates in rates_of(table).items():
         steps = rates["steps"]
-        lines = [f"## Learning rates of {method}", "",
-                 f"{rates['runs']} runs each. Held-out score: geometric mean of CLIP-T, CLIP-I and DINO. Plain word "
-                 f"{rates['floor']:.4f}, best {rates['best']:.4f}; timed to {rates['target']:.4f}, {SHARE:.0%} of the way.", "",
-                 _row("rate", *(f"step {step}" for step in steps), "steps to it"), _rule(len(steps) + 2)]  # fmt: skip
+        lines = [
+            f"## Learning rates of {method}",
+            "",
+            f"{rates['runs']} runs each. Held-out score: geometric mean of CLIP-T, CLIP-I and DINO. Plain word "
+            f"{rates['floor']:.4f}, best {rates['best']:.4f}; timed to {rates['target']:.4f}, {SHARE:.0%} of the way.",
+            "",
+            _row("rate", *(f"step {step}" for step in steps), "steps to it"),
+            _rule(len(steps) + 2),
+        ]
         for name, curve in rates["curves"].items():
             reached = steps_to(curve, rates["target"])
-            lines.append(_row(grid.SHOWN_AS["rates"].get(name, name), *(f"{value:.4f}" for _, value in curve),
-                              reached or f"not in {steps[-1]}"))
+            lines.append(
+                _row(
+                    grid.SHOWN_AS["rates"].get(name, name),
+                    *(f"{value:.4f}" for _, value in curve),
+                    reached or f"not in {steps[-1]}",
+                )
+            )
         found.append("\n".join(lines))
     return found
 
@@ -105,16 +133,27 @@ def rates_of(table: Table) -> dict:
             continue
         curves = {name: [(step, overall_score(own, name, step)) for step in own.steps(name)] for name in run}
         floor, best = overall_score(own, "floor"), max(value for curve in curves.values() for _, value in curve)
-        found[method] = {"floor": floor, "best": best, "target": floor + SHARE * (best - floor), "curves": curves,
-                         "steps": [step for step, _ in next(iter(curves.values()))], "runs": own.runs("floor")}
+        found[method] = {
+            "floor": floor,
+            "best": best,
+            "target": floor + SHARE * (best - floor),
+            "curves": curves,
+            "steps": [step for step, _ in next(iter(curves.values()))],
+            "runs": own.runs("floor"),
+        }
     return found
 
 
 def _claims(claims: list[Claim]) -> str:
-    lines = ["## The paper's claims", "",
-             "A difference holds where its interval lies above 0, does not hold where it lies below 0, and else is undecided. "
-             "A claim holds where all its differences do. Those in brackets stand beside it and do not count.", "",
-             _row("claim", "difference", "measure", "mean", "95 % interval", "verdict"), _rule(6)]  # fmt: skip
+    lines = [
+        "## The paper's claims",
+        "",
+        "A difference holds where its interval lies above 0, does not hold where it lies below 0, and else is undecided. "
+        "A claim holds where all its differences do. Those in brackets stand beside it and do not count.",
+        "",
+        _row("claim", "difference", "measure", "mean", "95 % interval", "verdict"),
+        _rule(6),
+    ]
     for claim in claims:
         lines.append(_row(f"**{claim.name}**", "", "", "", "", f"**{claim.verdict}**"))
         for part in claim.parts:
@@ -137,26 +176,58 @@ def _ladder(table: Table) -> str:
 
 def _definitions() -> str:
     lines = [f"- **{name}**: {text}." for name, text in measures.DEFINITIONS.items()]
-    lines.append(f"- **{ALONE}**: how much of the training photos' setting \"a photo of <token>\" shows, which asks for none: "
-                 "its place and its colour count half each (lower is better).")
-    return "\n".join(["## What is measured", "",
-                      "- **clip_t, clip_i, dino** are the product's scores with encoders that were trained on the toy world: "
-                      "cosines, and no numbers to compare with any other model's.",
-                      "- **clip_i_train, dino_train**: the same against the training photos.", *lines])  # fmt: skip
+    lines.append(
+        f'- **{ALONE}**: how much of the training photos\' setting "a photo of <token>" shows, which asks for none: '
+        "its place and its colour count half each (lower is better)."
+    )
+    return "\n".join(
+        [
+            "## What is measured",
+            "",
+            "- **clip_t, clip_i, dino** are the product's scores with encoders that were trained on the toy world: "
+            "cosines, and no numbers to compare with any other model's.",
+            "- **clip_i_train, dino_train**: the same against the training photos.",
+            *lines,
+        ]
+    )
 
 
 def _as_json(table: Table, claims: list[Claim]) -> dict:
-    means = {name: {str(step): {column: asdict(estimate) for column in COLUMNS
-                                if (estimate := table.mean(name, column, step)) is not None} for step in table.steps(name)}
-             for name in table.configurations}  # fmt: skip
+    means = {
+        name: {
+            str(step): {
+                column: asdict(estimate) for column in COLUMNS if (estimate := table.mean(name, column, step)) is not None
+            }
+            for step in table.steps(name)
+        }
+        for name in table.configurations
+    }
     return {
-        "runs": [{key: result[key] for key in ("configuration", "subject", "seed", "inputs", "seconds", "version")}
-                 for result in table.results],
-        "means": means, "rates": rates_of(table),
-        "claims": [{"name": claim.name, "verdict": claim.verdict, "sentence": claim.sentence(), "parts": [
-            {"what": part.what, "measure": part.measure, "decides": part.decides, "verdict": part.verdict,
-             "estimate": part.estimate and asdict(part.estimate)} for part in claim.parts]} for claim in claims],
-    }  # fmt: skip
+        "runs": [
+            {key: result[key] for key in ("configuration", "subject", "seed", "inputs", "seconds", "version")}
+            for result in table.results
+        ],
+        "means": means,
+        "rates": rates_of(table),
+        "claims": [
+            {
+                "name": claim.name,
+                "verdict": claim.verdict,
+                "sentence": claim.sentence(),
+                "parts": [
+                    {
+                        "what": part.what,
+                        "measure": part.measure,
+                        "decides": part.decides,
+                        "verdict": part.verdict,
+                        "estimate": part.estimate and asdict(part.estimate),
+                    }
+                    for part in claim.parts
+                ],
+            }
+            for claim in claims
+        ],
+    }
 
 
 def _row(*cells) -> str:

@@ -88,13 +88,20 @@ def carry_out(run: Run, comfy, root: Path, judge: Judge) -> dict:
     comfy.run(_evaluation(run), timeout=6 * _HOURS)
     evaluated = time.monotonic()
     result = {
-        "configuration": run.configuration.name, "subject": run.toy.name, "seed": run.seed, "inputs": run.inputs,
-        "plan": asdict(run.plan), "entries": _entries(run, root / "output" / "pdst" / run.key, judge),
+        "configuration": run.configuration.name,
+        "subject": run.toy.name,
+        "seed": run.seed,
+        "inputs": run.inputs,
+        "plan": asdict(run.plan),
+        "entries": _entries(run, root / "output" / "pdst" / run.key, judge),
         "alone": _alone(run, comfy, judge),
-        "seconds": {"training": round(trained - started, 1), "evaluation": round(evaluated - trained, 1),
-                    "all": round(time.monotonic() - started, 1)},
+        "seconds": {
+            "training": round(trained - started, 1),
+            "evaluation": round(evaluated - trained, 1),
+            "all": round(time.monotonic() - started, 1),
+        },
         "version": _version(),
-    }  # fmt: skip
+    }
     path = result_path(root, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -111,8 +118,9 @@ def _training(run: Run) -> Graph:
     loader = graph.add("TestToyWorld")
     wired = {"model": loader[0], "clip": loader[1], "vae": loader[2]}
     if run.configuration.masked:
-        photos = graph.add("AttractorLoadSubjectImages", folder=run.toy.name, alpha="opaque is the subject",
-                           unreadable_files="stop")
+        photos = graph.add(
+            "AttractorLoadSubjectImages", folder=run.toy.name, alpha="opaque is the subject", unreadable_files="stop"
+        )
         wired |= {"images": photos[0], "masks": photos[1]}
     else:
         wired["images"] = add_toy_dataset(graph, run.toy.name)[1]
@@ -128,8 +136,16 @@ def _evaluation(run: Run) -> Graph:
         tokens["tokens"] = graph.add("AttractorLoadTokenCheckpoints", run=run.key, steps="")[0]
     elif run.configuration.trained:
         tokens["tokens"] = _token(graph, run)
-    add_toy_evaluation(graph, loader, run.toy.name, name=run.key, seed=run.seed, include_floor=not tokens, **tokens,
-                       **dict(run.plan.evaluation))
+    add_toy_evaluation(
+        graph,
+        loader,
+        run.toy.name,
+        name=run.key,
+        seed=run.seed,
+        include_floor=not tokens,
+        **tokens,
+        **dict(run.plan.evaluation),
+    )
     return graph
 
 
@@ -148,11 +164,16 @@ def _entries(run: Run, folder: Path, judge: Judge) -> list[dict]:
         header, *lines = map(json.loads, path.read_text().splitlines())
         looks = judge.look(torch.stack([_pixels(Image.open(folder / line["image"])) for line in lines]))
         images = [
-            {"photo": line["photo"], "caption": line["caption"], "index": line["index"], "prompt": line["prompt"],
-             "image": f"{folder.name}/{line['image']}",
-             "values": {**line["scores"], **measure(seen, run.toy, run.toy.test[int(Path(line["photo"]).stem) - 1])}}
+            {
+                "photo": line["photo"],
+                "caption": line["caption"],
+                "index": line["index"],
+                "prompt": line["prompt"],
+                "image": f"{folder.name}/{line['image']}",
+                "values": {**line["scores"], **measure(seen, run.toy, run.toy.test[int(Path(line["photo"]).stem) - 1])},
+            }
             for line, seen in zip(lines, looks, strict=True)
-        ]  # fmt: skip
+        ]
         found.append({"step": header["step"] or 0, "images": images})
     return sorted(found, key=lambda entry: entry["step"])
 
@@ -174,9 +195,19 @@ def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
             model, clip, prompt = applied[0], applied[1], f"a photo of {grid.BASE['placeholder']}"
         positive, negative = (graph.add("CLIPTextEncode", clip=clip, text=text)[0] for text in (prompt, ""))
         latent = graph.add("EmptyLatentImage", width=sampling["width"], height=sampling["height"], batch_size=_ALONE_IMAGES)
-        sampled = graph.add("KSampler", model=model, positive=positive, negative=negative, latent_image=latent[0],
-                            seed=run.seed, steps=sampling["steps"], cfg=sampling["cfg"], sampler_name=sampling["sampler"],
-                            scheduler=sampling["scheduler"], denoise=1.0)
+        sampled = graph.add(
+            "KSampler",
+            model=model,
+            positive=positive,
+            negative=negative,
+            latent_image=latent[0],
+            seed=run.seed,
+            steps=sampling["steps"],
+            cfg=sampling["cfg"],
+            sampler_name=sampling["sampler"],
+            scheduler=sampling["scheduler"],
+            denoise=1.0,
+        )
         decoded = graph.add("VAEDecode", samples=sampled[0], vae=loader[2])
         saved[number] = graph.add("SaveImage", images=decoded[0], filename_prefix=f"alone/{run.key}/A{number}")
     entry = comfy.run(graph, timeout=_HOURS)
@@ -185,9 +216,16 @@ def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
         kind = {-1: "word", 0: "subject"}.get(number, "attractor")
         looks = judge.look(torch.stack([_pixels(image) for image in comfy.images(entry, node)]))
         for index, (seen, file) in enumerate(zip(looks, entry["outputs"][node.id]["images"], strict=True)):
-            found.append({"kind": kind, "attractor": max(number, 0), "index": index,
-                          "image": f"{file['subfolder']}/{file['filename']}",
-                          "present": float(seen["presence"] == "yes"), "confound": confound_share(seen, run.toy)})
+            found.append(
+                {
+                    "kind": kind,
+                    "attractor": max(number, 0),
+                    "index": index,
+                    "image": f"{file['subfolder']}/{file['filename']}",
+                    "present": float(seen["presence"] == "yes"),
+                    "confound": confound_share(seen, run.toy),
+                }
+            )
     return found
 
 

@@ -25,9 +25,13 @@ def write_sheets(folder: Path, table: Table, wanted: list[Run], out: Path) -> li
             rows = [row for toy in toys for row in _rows(folder, table, toy, list(columns.values()))]
             written.append(_write(out / f"sheet-{group}.jpg", titles, rows))
     names = [toy.name for toy in toys]
-    attractors = [_attractor_row(folder, result) for result in table.results
-                  if result["subject"] in names and result["seed"] == wanted[0].seed
-                  and any(image["kind"] == "attractor" for image in result["alone"])]  # fmt: skip
+    attractors = [
+        _attractor_row(folder, result)
+        for result in table.results
+        if result["subject"] in names
+        and result["seed"] == wanted[0].seed
+        and any(image["kind"] == "attractor" for image in result["alone"])
+    ]
     if attractors:
         titles = ["two training photos", "", "the word", "v*", *(f"A*{i}" for i in range(1, len(toys[0].train) + 1))]
         written.append(_write(out / "sheet-attractors.jpg", titles, attractors))
@@ -49,20 +53,32 @@ def _rows(folder: Path, table: Table, toy, columns: list[tuple[str, int | None]]
     for number in range(1, _PROMPTS + 1):
         photo, prompt, tiles = f"{number:02d}.png", "", []
         for name, step in columns:
-            images = [image for result in table.results if (result["configuration"], result["subject"]) == (name, toy.name)
-                      for entry in result["entries"] if entry["step"] == step for image in entry["images"]
-                      if image["photo"] == photo]  # fmt: skip
+            images = [
+                image
+                for result in table.results
+                if (result["configuration"], result["subject"]) == (name, toy.name)
+                for entry in result["entries"]
+                if entry["step"] == step
+                for image in entry["images"]
+                if image["photo"] == photo
+            ]
             prompt = prompt or (images[0]["prompt"] if images else "")
             tiles.append(folder / "output" / "pdst" / images[0]["image"] if images else None)
-        found.append((f"{toy.name}: {prompt}", [*_photos(folder, toy.name),
-                                                folder / "models" / "pdst" / DATASET / toy.name / "test" / photo, *tiles]))
+        found.append(
+            (
+                f"{toy.name}: {prompt}",
+                [*_photos(folder, toy.name), folder / "models" / "pdst" / DATASET / toy.name / "test" / photo, *tiles],
+            )
+        )
     return found
 
 
 def _attractor_row(folder: Path, result: dict) -> tuple[str, list]:
     first = [image for image in result["alone"] if image["index"] == 0]
-    return (f"{result['subject']}, {result['configuration']}: a photo of ...",
-            [*_photos(folder, result["subject"]), *(folder / "output" / image["image"] for image in first)])
+    return (
+        f"{result['subject']}, {result['configuration']}: a photo of ...",
+        [*_photos(folder, result["subject"]), *(folder / "output" / image["image"] for image in first)],
+    )
 
 
 def _photos(folder: Path, subject: str) -> list[Path]:

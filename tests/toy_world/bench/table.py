@@ -55,11 +55,15 @@ class Table:
             return self.alone(configuration, "subject", "confound") if step in (None, self.compared_at(configuration)) else {}
         step = self.compared_at(configuration) if step is None else step
         return {
-            (result["subject"], image["photo"], str(image["caption"]), image["index"] + result["seed"] * _SEEDS_APART):
-                image["values"][measure]
-            for result in self._of(configuration) for entry in result["entries"] if entry["step"] == step
-            for image in entry["images"] if measure in image["values"]
-        }  # fmt: skip
+            (result["subject"], image["photo"], str(image["caption"]), image["index"] + result["seed"] * _SEEDS_APART): image[
+                "values"
+            ][measure]
+            for result in self._of(configuration)
+            for entry in result["entries"]
+            if entry["step"] == step
+            for image in entry["images"]
+            if measure in image["values"]
+        }
 
     def alone(self, configuration: str, kind: str, measure: str) -> dict:
         """The same of the images without a setting in their prompt. kind: attractor, subject or word, by subject and noise."""
