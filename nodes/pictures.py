@@ -1,4 +1,4 @@
-"""Picture files as IMAGE and MASK tensors: upright, in colour, whatever the file's mode."""
+"""Pictures in their three forms: a file, a PIL image, and the host's IMAGE and MASK tensors."""
 
 import re
 from pathlib import Path
@@ -38,3 +38,34 @@ def read_picture(path: Path) -> tuple[Tensor, Tensor | None, str]:
 def natural_order(name: str) -> list:
     """Sort key under which `photo-2` comes before `photo-10`."""
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
+
+
+def as_list(values: list[Tensor] | None) -> list[Tensor] | None:
+    """Every image (or mask) of a list of batches as a plain float32 CPU tensor of its own.
+
+    What upstream nodes give are inference tensors, which cannot meet autograd.
+    """
+    if values is None:
+        return None
+    return [item.to("cpu", torch.float32).clone() for batch in values if batch is not None for item in batch]
+
+
+def beside(chart: Image.Image, sample: Image.Image | None) -> Image.Image:
+    """The chart, with the latest sample at its right if there is one."""
+    if sample is None:
+        return chart
+    scaled = sample.resize((round(sample.width * chart.height / sample.height), chart.height))
+    both = Image.new("RGB", (chart.width + scaled.width, chart.height), "white")
+    both.paste(chart, (0, 0))
+    both.paste(scaled, (chart.width, 0))
+    return both
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """IMAGE (1, H, W, 3) in 0..1 of a picture."""
+    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)[None]
+
+
+def to_picture(images: Tensor) -> Image.Image:
+    """The first of an IMAGE batch (B, H, W, 3) in 0..1 as a picture."""
+    return Image.fromarray((images[0, ..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy())

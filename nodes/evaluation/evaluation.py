@@ -13,8 +13,7 @@ from ...trainer.storage import replacing
 from ..errors import UserError
 from ..host.folders import free_bytes
 from ..host.progress import Progress, is_out_of_memory
-from ..pictures import read_picture
-from ..training.charts import beside, to_picture
+from ..pictures import beside, read_picture, to_picture
 from .encoders import EvaluationEncoders
 from .entries import Entry
 from .metrics import References, mean_scores, references, score

@@ -14,7 +14,7 @@ from ..host.progress import Progress
 from ..host.sampling import SAMPLERS, SCHEDULERS, Sampling, evaluation_maker
 from ..host.text_encoder import HostTextEncoder
 from ..link_types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, PersonalizedTokenType
-from ..training.charts import to_tensor
+from ..pictures import to_tensor
 from .entries import Entry, make_entries, misfits
 from .evaluation import Evaluation, Options, disk_problems
 from .nodes_dataset import CATEGORY

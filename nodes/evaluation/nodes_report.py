@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..errors import UserError
 from ..host import folders
 from ..link_types import PdstResultsType
-from ..training.charts import to_tensor
+from ..pictures import to_tensor
 from .report import GROUPINGS, SHEETS
 from .results import result_stamps
 

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
+from ..pictures import to_picture
 
 CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -42,7 +43,7 @@ class Preprocessing:
 
     def __call__(self, image: Tensor) -> Tensor:
         """image: (H, W, 3) in 0..1, of any size. Returns (3, crop, crop) float32."""
-        picture = Image.fromarray((image[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy())
+        picture = to_picture(image[None])
         picture = picture.resize(self._resized(*picture.size), Image.Resampling.BICUBIC)
         left, top = ((side - self.crop) // 2 for side in picture.size)
         picture = picture.crop((left, top, left + self.crop, top + self.crop))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..pictures import read_picture
+from ..pictures import read_picture, to_picture
 
 _SIDE = 8
 _SAME_SHAPE = 0.04  # of the aspect ratio: a resized photo's sides are rounded
@@ -36,7 +36,7 @@ def look_at(path: Path) -> Look:
     with Image.open(path) as file:
         if file.mode.startswith("I"):  # 16 bits, which Pillow would clip
             pixels, _, _ = read_picture(path)
-            picture = Image.fromarray((pixels.numpy() * 255).round().astype(np.uint8))
+            picture = to_picture(pixels[None])
         else:
             file.draft("RGB", (32 * _SIDE, 32 * _SIDE))  # JPEG only, and much quicker: decodes to no more than is needed
             picture = ImageOps.exif_transpose(file).convert("RGB")

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..host.managed import DTYPES, Managed, resolve_dtype
 from ..link_types import Florence2Type
+from ..pictures import to_picture
 from ..pretrained.model_files import FLORENCE2, choices, find, native_classes, problem, read_weights, reading, runs_own_code
-from ..training.charts import to_picture
 from .boxes import Box, Detection, clip
 
 # Gives every instance of a phrase. The other candidate, open vocabulary detection, answers with polygons at times.

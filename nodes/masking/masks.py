@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host.progress import Interrupted, is_out_of_memory
-from ..training.charts import to_picture
+from ..pictures import to_picture
 from .boxes import Detection, choose, clip, to_bounding_box, whole_pixels
 from .cleaning import clean
 from .overlay import draw_overlay

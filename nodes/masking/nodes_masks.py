@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from ..errors import UserError
 from ..host.progress import Progress
 from ..link_types import Florence2Type, Sam2Type
-from ..training.charts import to_tensor
+from ..pictures import to_tensor
 from .boxes import CHOICES, Detection, parse_boxes, read_boxes
 from .masks import NOTHING_FOUND, Choices, mask_images
 from .recent import ask, digest

@@ -9,8 +9,7 @@ from PIL import Image
 from ..errors import UserError
 from ..host import folders
 from ..host.progress import Progress
-from ..pictures import natural_order, read_picture
-from ..training.photos import as_list
+from ..pictures import as_list, natural_order, read_picture
 from .cropping import WHERE, crop, empty_mask, square_around, subject_box
 
 _OPAQUE, _TRANSPARENT, _IGNORED = "opaque is the subject", "transparent is the subject", "ignored"

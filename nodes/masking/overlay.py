@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..training.charts import to_picture, to_tensor
+from ..pictures import to_picture, to_tensor
 from .boxes import Detection
 
 TINT = (255, 40, 90)

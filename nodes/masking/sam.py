@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..host.managed import DTYPES, Managed, resolve_dtype
 from ..link_types import Sam2Type
+from ..pictures import to_picture
 from ..pretrained.model_files import SAM2, choices, find, native_classes, problem, read_weights, reading
-from ..training.charts import to_picture
 from .boxes import Box
 from .sam_checkpoint import read_checkpoint
 

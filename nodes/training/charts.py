@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 _COLOURS = {
@@ -90,24 +89,3 @@ def _points(curve: list[float], smooth: bool) -> list[tuple[int, float]]:
     middle = [step for step, _ in points[window // 2 :]]
     stride = max(1, len(values) // 400)
     return list(zip(middle, values.tolist(), strict=False))[::stride]
-
-
-def beside(chart: Image.Image, sample: Image.Image | None) -> Image.Image:
-    """The chart, with the latest sample at its right if there is one."""
-    if sample is None:
-        return chart
-    scaled = sample.resize((round(sample.width * chart.height / sample.height), chart.height))
-    both = Image.new("RGB", (chart.width + scaled.width, chart.height), _PAPER)
-    both.paste(chart, (0, 0))
-    both.paste(scaled, (chart.width, 0))
-    return both
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """IMAGE (1, H, W, 3) in 0..1 of a picture."""
-    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)[None]
-
-
-def to_picture(images: torch.Tensor) -> Image.Image:
-    """The first of an IMAGE batch (B, H, W, 3) in 0..1 as a picture."""
-    return Image.fromarray((images[0, ..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy())

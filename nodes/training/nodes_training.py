@@ -25,9 +25,9 @@ from ..host.progress import Progress
 from ..host.sampling import Sampling, training_maker
 from ..host.text_encoder import HostTextEncoder
 from ..link_types import EvaluationEncodersType, PdstDatasetType, PersonalizedTokenType
-from .charts import to_picture, to_tensor
+from ..pictures import as_list, to_picture, to_tensor
 from .held_out import HeldOut, held_out_problems
-from .photos import as_list, photo_problems, resize_photos
+from .photos import photo_problems, resize_photos
 from .run import Run, Schedule
 
 _FREE_DISK = 200 * 1024**2  # bytes; a NeTI+ run of five photos writes about 60 MB and 14 MB a checkpoint

@@ -11,16 +11,6 @@ from ...trainer.dataset import mask_problems
 _STEP = 64  # the U-Net halves latents three times: sides are multiples of 8 latents
 
 
-def as_list(values: list[Tensor] | None) -> list[Tensor] | None:
-    """Every image (or mask) of a list of batches as a plain float32 CPU tensor of its own.
-
-    What upstream nodes give are inference tensors, which cannot meet autograd.
-    """
-    if values is None:
-        return None
-    return [item.to("cpu", torch.float32).clone() for batch in values if batch is not None for item in batch]
-
-
 def photo_problems(images: list[Tensor], masks: list[Tensor] | None, needs_masks: bool) -> list[str]:
     """What is wrong with photos (H, W, C) and masks (H, W) of a run; empty if nothing is."""
     if not needs_masks:

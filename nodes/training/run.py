@@ -14,7 +14,8 @@ from ...trainer.storage import replacing
 from ...trainer.token_file import save_token
 from ..errors import UserError
 from ..host.progress import Interrupted, Progress, is_out_of_memory
-from .charts import beside, draw_chart
+from ..pictures import beside
+from .charts import draw_chart
 from .held_out import ScoreLog
 
 STATE_FILE = "resume.state"

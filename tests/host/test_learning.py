@@ -6,7 +6,7 @@ import torch
 from photographs import cat_photos
 
 from attractor.nodes.host.private_models import private_models
-from attractor.nodes.training.charts import to_tensor
+from attractor.nodes.pictures import to_tensor
 from attractor.trainer.dataset import cache_photos, draw_batch, step_generator
 from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings

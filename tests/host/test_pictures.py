@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from attractor.nodes.training.charts import beside, draw_chart, to_picture, to_tensor
-from attractor.nodes.training.photos import as_list, photo_problems, resize_photos, training_size
+from attractor.nodes.pictures import as_list, beside, to_picture, to_tensor
+from attractor.nodes.training.charts import draw_chart
+from attractor.nodes.training.photos import photo_problems, resize_photos, training_size
 
 BLUE, RED = (20, 90, 200), (200, 50, 60)
 

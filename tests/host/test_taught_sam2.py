@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from attractor.nodes.masking.boxes import Box, Detection
 from attractor.nodes.masking.overlay import draw_overlay
 from attractor.nodes.masking.sam import load_sam2
-from attractor.nodes.training.charts import to_picture
+from attractor.nodes.pictures import to_picture
 from rendered_scenes import render
 
 FORMATS = ["taught.pt", "taught.safetensors", "taught"]
