@@ -20,7 +20,8 @@ from ...trainer.token_file import load_token
 from ..errors import UserError
 from ..host import folders
 from ..host.checks import clip_problems, model_problems, vae_problems
-from ..host.private_models import load_for_training, plan_memory, private_models, shrink
+from ..host.memory import load_for_training, plan_memory, shrink
+from ..host.private_models import private_models
 from ..host.progress import Progress
 from ..host.sampling import Sampling, training_maker
 from ..host.text_encoder import HostTextEncoder

@@ -9,8 +9,8 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 
 from attractor.nodes.host.injection import BLOCKS
-from attractor.nodes.host.private_models import HostUNet
 from attractor.nodes.host.text_encoder import HostTextEncoder
+from attractor.nodes.host.unet import HostUNet
 from attractor.trainer.concept import LAYERS, Embedding
 from attractor.trainer.dataset import Photos, draw_batch, step_generator
 from attractor.trainer.loop import SUBJECT, attractor_name, build_trainer
