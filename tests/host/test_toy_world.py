@@ -50,7 +50,7 @@ def run(code, *arguments):
         cwd=TESTS,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "support")])},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
