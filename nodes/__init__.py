@@ -6,7 +6,7 @@ from .evaluation import NODES as EVALUATION
 from .host import folders
 from .masking import NODES as MASKING
 from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
-from .training.nodes_training import TrainAttractorEmbedding
+from .training import NODES as TRAINING
 
 
 class AttractorExtension(ComfyExtension):
@@ -17,7 +17,7 @@ class AttractorExtension(ComfyExtension):
 
     async def get_node_list(self):
         return [
-            TrainAttractorEmbedding,
+            *TRAINING,
             LoadNeTIMapper,
             ApplyPersonalizedToken,
             SavePersonalizedToken,

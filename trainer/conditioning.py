@@ -1,77 +1,18 @@
 """From prompts with learnable tokens to the U-Net's per-layer contexts (NeTI: 16 layers in one batched pass)."""
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .concept import Representation, represent
+from .interfaces import TextEncoder
+from .mapper import NeTIMapper, draw_nested_dropout
+from .pools import Prompt
+
 BYPASS_SCALE = 0.2  # alpha of NeTI's text encoder (neti_clip_text_encoder.py)
-
-
-class TextEncoder(Protocol):
-    """The frozen CLIP text model, opened where NeTI needs it. Everything differentiable with respect to inputs."""
-
-    width: int
-    bos: int
-    eos: int
-    length: int  # positions of a sequence, 77
-
-    def tokenize(self, text: str) -> list[int]:
-        """Vocabulary ids of a piece of text, without start and end tokens."""
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """(N, S) ids -> (N, S, width) token embeddings, positions not yet added."""
-
-    def hidden_states(self, embeddings: Tensor) -> Tensor:
-        """(N, S, width) token embeddings -> (N, S, width) states before the final LayerNorm."""
-
-    def final_layer_norm(self, hidden: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A hole in a template that a learnable token fills, by the token's name."""
-
-    token: str
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A tokenised prompt: `ids` (S,) with the end token at each slot, and the position of each token."""
-
-    ids: tuple[int, ...]
-    positions: dict[str, int]
-
-
-def build_prompt(text: TextEncoder, template: str, *fillings: str | Slot) -> Prompt:
-    """Tokenise a template with `{}` holes; pieces around a slot are tokenised apart, as the host does.
-
-    Raises:
-        ValueError: the prompt does not fit the text encoder's sequence.
-    """
-    # A word is put in before tokenising, so that it merges with its neighbours as in any prompt.
-    words = iter(fillings)
-    pieces: list[str | Slot] = [""]
-    for i, part in enumerate(template.split("{}")):
-        if i:
-            filling = next(words)
-            pieces += [filling, ""] if isinstance(filling, Slot) else []
-            if isinstance(filling, str):
-                pieces[-1] += filling
-        pieces[-1] += part
-    ids, positions = [text.bos], {}
-    for piece in pieces:
-        if isinstance(piece, Slot):
-            positions[piece.token] = len(ids)
-            ids.append(text.eos)
-        elif piece:
-            ids += text.tokenize(piece)
-    if len(ids) >= text.length:
-        raise ValueError(f"The prompt {template!r} takes {len(ids) + 1} tokens; the text encoder holds {text.length}.")
-    return Prompt(tuple(ids + [text.eos] * (text.length - len(ids))), positions)
 
 
 class TokenRows(NamedTuple):
@@ -90,6 +31,55 @@ class TokenRows(NamedTuple):
         return self._replace(
             rows=self.rows[here] - start, positions=self.positions[here], vectors=self.vectors[here], bypass=bypass
         )
+
+
+def draw_truncations(
+    concepts: Mapping[str, Representation],
+    prompts: Sequence[Prompt],
+    layers: int,
+    probability: float,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Nested dropout of a step (NeTI: one gate per mapper call, that is per layer; one index per row).
+
+    Returns, by the name of each mapper that is in use, the hidden units kept (layers, prompts that hold it).
+    """
+    kept = {}
+    for name, concept in concepts.items():
+        count = sum(name in prompt.positions for prompt in prompts)
+        if count and isinstance(concept, NeTIMapper) and probability > 0:
+            kept[name] = draw_nested_dropout(count, layers, generator, probability, concept.hidden)
+    return kept
+
+
+def place_tokens(
+    concepts: Mapping[str, Representation],
+    prompts: Sequence[Prompt],
+    times: Tensor,
+    layers: int,
+    truncations: Mapping[str, Tensor],
+    device: torch.device,
+) -> list[TokenRows]:
+    """Every learnable token's vectors at its places in the flattened (layer, prompt) rows.
+
+    Args:
+        times: (N,) denoising time of each prompt.
+        truncations: as of `draw_truncations`; a mapper that is not in it keeps all its hidden units.
+    """
+    count = len(prompts)
+    every_layer, every_time = torch.arange(layers).repeat_interleave(count), times.repeat(layers)
+    placed = []
+    for name, concept in concepts.items():
+        index = [n for n, prompt in enumerate(prompts) if name in prompt.positions]
+        if not index:
+            continue
+        rows = (torch.arange(layers)[:, None] * count + torch.tensor(index)).flatten()
+        positions = torch.tensor([prompts[n].positions[name] for n in index]).repeat(layers)
+        truncation = truncations[name].flatten().to(device) if name in truncations else None
+        moments = every_time[rows].float().to(device), every_layer[rows].float().to(device)
+        vectors, bypass = represent(concept, *moments, truncation)
+        placed.append(TokenRows(rows.to(device), positions.to(device), vectors[:, 0], bypass))
+    return placed
 
 
 def add_bypass(hidden: Tensor, tokens: TokenRows) -> Tensor:

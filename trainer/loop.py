@@ -1,40 +1,42 @@
-"""The training loop: one step of Eq. 6 with exact micro-batching, and nothing that knows ComfyUI.
+"""The training loop: plain torch, nothing that knows ComfyUI. One step minimises Eq. 6,
 
-A step costs one batched text-encoder pass over every (prompt, layer), the U-Net over (pool, sample) rows in
-micro-batches, and one backward pass through text encoder and mappers.
+    L = w_s L_sub + w_b L_bg + w_i L_joint + w_c(step) L_InfoNCE
+
+    1  batch       B photos, t ~ U{0..999}, eps ~ N(0, I), z_t                       dataset.py
+    2  rows        a subject, a background and a joint prompt for each sample        pools.py
+    3  contexts    C_l = text(prompt with v*(t, l), A*(t, l)), all layers l at once  conditioning.py
+    4  U-Net       L_sub, L_bg, L_joint (Eq. 4) on detached C, micro-batch by        denoising.py
+                   micro-batch: gathers dL/dC
+    5  contrast    L_InfoNCE (Eq. 5) on C at the places of v* and A*                 losses.py
+    6  backward    dL/dC and w_c L_InfoNCE through text encoder and mappers, once
+    7  AdamW
+
+Micro-batches are exact: the U-Net is frozen, so its gradients end at C and add up there. The reference, the same equations
+written out plainly (a text pass for each prompt and layer, a U-Net call for each row, one graph), is `slow_total_loss` in
+tests/host/test_training_step.py; gradients agree to 1e-5.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .concept import LAYERS, Embedding, PersonalizedToken, random_like, represent
-from .conditioning import Prompt, Slot, TextEncoder, TokenRows, build_prompt, encode_layers
+from .concept import LAYERS, PersonalizedToken
+from .conditioning import draw_truncations, encode_layers, place_tokens
 from .dataset import Batch, Photos, draw_batch, fixed_batch, step_generator
-from .losses import info_nce, masked_loss
-from .mapper import NeTIMapper, draw_nested_dropout
-from .pools import ONE_SLOT, TWO_SLOTS
+from .denoising import denoising_losses, predict, prior_losses
+from .initial import initial_concepts
+from .interfaces import TextEncoder, UNet
+from .losses import info_nce
+from .methods import SUBJECT
+from .pools import Prompt, PromptRow, attractor_name, draw_prompt_rows, pool_prompt
 from .schedules import contrast_weight
-from .settings import TrainingSettings, fingerprint
+from .settings import TrainingSettings
+from .storage import fingerprint
 
-SUBJECT = "subject"
-
-
-class UNet(Protocol):
-    """The frozen noise predictor, with gradients into its contexts."""
-
-    device: torch.device
-    loss_scale: float  # above 1 where half precision would lose small gradients
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """z_t of (B, 4, h, w) latents."""
-
-    def predict_noise(self, noisy: Tensor, timesteps: Tensor, context_k: Tensor, context_v: Tensor) -> Tensor:
-        """eps of (B, 4, h, w); contexts (layers, B, S, width), one layer standing for all."""
+Contexts = tuple[Tensor, Tensor]  # K and V, each (layers, prompts, S, width), on the text encoder's device
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -47,27 +49,12 @@ class GradientOverflow(NonFiniteLoss):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did. `losses` by name, unweighted; `fixed_loss` where it was evaluated this step."""
+    """What a step did. `losses` by name, unweighted; `contrast_weight` is w_c; `fixed_loss` where it was evaluated."""
 
     step: int  # steps done, this one included
     losses: dict[str, float]
     contrast_weight: float
     fixed_loss: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """The U-Net rows of a step: which sample, template and prompt each has, and its weights in the total loss.
-
-    priors: weights of the prior loss, 0 but on subject prompts.
-    """
-
-    pools: list[str]
-    samples: list[int]
-    templates: list[int]
-    prompts: list[int]
-    weights: list[float]
-    priors: list[float]
 
 
 class Trainer:
@@ -79,19 +66,14 @@ class Trainer:
         photos: Photos,
         text: TextEncoder,
         unet: UNet,
-        subject: nn.Module,
-        attractors: list[nn.Module],
+        concepts: nn.ModuleDict,
         held_out: Photos | None = None,
     ):
-        """held_out: photos that are not trained on, for the fixed-batch loss; without them it is the training photos'."""
+        """concepts: the learnable tokens by name. held_out: photos that are not trained on, for the fixed-batch loss; without
+        them it is the training photos'."""
         self.settings, self.photos, self.text, self.unet = settings, photos, text, unet
-        self.held_out = held_out
-        self.concepts = nn.ModuleDict({SUBJECT: subject})
-        for i, attractor in enumerate(attractors):
-            self.concepts[attractor_name(i)] = attractor
-        self.optimizer = torch.optim.AdamW(
-            self.concepts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.held_out, self.concepts = held_out, concepts
+        self.optimizer = torch.optim.AdamW(concepts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.layers = LAYERS if settings.kind == "neti" else 1
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
         self.step_count = 0
@@ -101,199 +83,7 @@ class Trainer:
             size = max(size, min(held_out.count, 16))
         self._fixed = fixed_batch(held_out or photos, size, settings.seed)
 
-    # -- what a step is made of ------------------------------------------------------------------------
-
-    def _prompt(self, pool: str, template_index: int, photo: int) -> Prompt:
-        """Paper's pools: subject "a photo of a {v*}", background "{S} in the {A*}", joint "{v*} in the {A*}"."""
-        if pool == "subject":
-            return build_prompt(self.text, ONE_SLOT[template_index], Slot(SUBJECT))
-        attractor = Slot(attractor_name(photo))
-        first = self.settings.super_category if pool == "background" else Slot(SUBJECT)
-        return build_prompt(self.text, TWO_SLOTS[template_index], first, attractor)
-
-    def _draw_rows(self, batch: Batch, generator: torch.Generator) -> tuple[_Rows, list[Prompt], list[int]]:
-        """Prompts of a step and the U-Net rows that see them.
-
-        Returns rows, prompts, and for each prompt the sample it belongs to. Joint prompts come first, as the
-        InfoNCE loss reads the tokens' contextual embeddings there, whether or not the U-Net sees them.
-        """
-        settings, size = self.settings, len(batch.photos)
-        weights = settings.loss_weights
-        templates = torch.randint(len(ONE_SLOT), (3, size), generator=generator).tolist()
-        choice = torch.rand(size, generator=generator).tolist()
-        total = sum(weights.values())
-        rows, prompts, owners = _Rows([], [], [], [], [], []), [], []
-        prior = settings.prior_weight / settings.subject_weight if settings.uses_prior else 0.0
-        for pool, indices in zip(("joint", "subject", "background"), templates, strict=True):
-            in_loss = pool in weights
-            for_contrast = pool == "joint" and settings.uses_contrast
-            if not (in_loss or for_contrast):
-                continue
-            for sample, photo in enumerate(batch.photos):
-                seen, weight = in_loss, weights.get(pool, 0.0)
-                if settings.prompts_per_step == "one":
-                    # One pool a sample, in the weights' proportion: an unbiased estimate of the weighted sum.
-                    seen, weight = in_loss and _pick(weights, choice[sample] * total) == pool, total
-                if not (seen or for_contrast):
-                    continue
-                if seen:
-                    rows.pools.append(pool)
-                    rows.samples.append(sample)
-                    rows.templates.append(indices[sample])
-                    rows.prompts.append(len(prompts))
-                    rows.weights.append(weight / size)
-                    rows.priors.append(prior * weight / size if pool == SUBJECT else 0.0)
-                prompts.append(self._prompt(pool, indices[sample], photo))
-                owners.append(sample)
-        return rows, prompts, owners
-
-    def _truncations(self, prompts: list[Prompt], generator: torch.Generator | None) -> dict:
-        """Nested dropout of a step (NeTI: one gate per mapper call, that is per layer; one index per row).
-
-        Returns, by token name, the prompts that hold it and the hidden units kept (layers, prompts) or None.
-        """
-        drawn = {}
-        for name, concept in self.concepts.items():
-            index = [n for n, prompt in enumerate(prompts) if name in prompt.positions]
-            if not index:
-                continue
-            kept = None
-            if generator is not None and isinstance(concept, NeTIMapper) and self.settings.nested_dropout > 0:
-                kept = draw_nested_dropout(len(index), self.layers, generator, self.settings.nested_dropout, concept.hidden)
-            drawn[name] = index, kept
-        return drawn
-
-    def _token_rows(
-        self, prompts: list[Prompt], owners: list[int], timesteps: Tensor, generator: torch.Generator | None
-    ) -> list[TokenRows]:
-        """Every learnable token's vectors at its places in the flattened (layer, prompt) rows.
-
-        With a generator, mappers get nested dropout.
-        """
-        device, count = self.text.device, len(prompts)
-        layers = torch.arange(self.layers).repeat_interleave(count)
-        times = timesteps[owners].repeat(self.layers)
-        found = []
-        for name, (index, kept) in self._truncations(prompts, generator).items():
-            rows = (torch.arange(self.layers)[:, None] * count + torch.tensor(index)).flatten()
-            positions = torch.tensor([prompts[n].positions[name] for n in index]).repeat(self.layers)
-            truncation = None if kept is None else kept.flatten().to(device)
-            moments = times[rows].float().to(device), layers[rows].float().to(device)
-            vectors, bypass = represent(self.concepts[name], *moments, truncation)
-            found.append(TokenRows(rows.to(device), positions.to(device), vectors[:, 0], bypass))
-        return found
-
-    def _contexts(self, prompts: list[Prompt], tokens: list[TokenRows]) -> tuple[Tensor, Tensor]:
-        """K and V contexts (layers, prompts, S, width) on the text encoder's device."""
-        ids = torch.tensor([p.ids for p in prompts], device=self.text.device)
-        with torch.no_grad():
-            embeddings = self.text.embed(ids)
-        return encode_layers(self.text, embeddings, self.layers, tokens, self.settings.text_chunk)
-
-    def _contrast(self, context_k: Tensor, prompts: list[Prompt], size: int, photos: list[int]) -> Tensor:
-        """Eq. 5 on the contextual embeddings of the joint prompts, which come first. Scalar."""
-        sample = torch.arange(size, device=context_k.device)
-        subject_at = torch.tensor([p.positions[SUBJECT] for p in prompts[:size]], device=context_k.device)
-        attractor_at = torch.tensor(
-            [p.positions[attractor_name(photo)] for p, photo in zip(prompts, photos, strict=False)],
-            device=context_k.device,
-        )
-        settings = self.settings
-        return info_nce(
-            context_k[:, sample, subject_at],
-            context_k[:, sample, attractor_at],
-            settings.tau,
-            settings.normalize_contrast,
-        )
-
-    def _predict(self, batch: Batch, samples: list[int], k: Tensor, v: Tensor) -> Tensor:
-        """The noise (rows, 4, h, w) that the U-Net sees in samples of the batch."""
-        device = self.unet.device
-        latents, noise = batch.latents[samples].to(device), batch.noise[samples].to(device)
-        timesteps = batch.timesteps[samples].to(device)
-        return self.unet.predict_noise(self.unet.add_noise(latents, noise, timesteps), timesteps, k, v)
-
-    def _row_losses(self, batch: Batch, pools: list[str], samples: list[int], predicted: Tensor) -> Tensor:
-        """Eq. 4 for U-Net rows: (rows,) masked losses; joint prompts, and methods without attractor, unmasked."""
-        device = self.unet.device
-        subject_mask = batch.masks[samples].to(device)
-        mask = torch.stack([self._mask(pool, subject_mask[i]) for i, pool in enumerate(pools)])
-        return masked_loss(predicted, batch.noise[samples].to(device), mask, self.settings.loss_mean)
-
-    def _prior_losses(self, batch: Batch, samples: list[int], templates: list[int], predicted: Tensor) -> Tensor:
-        """(rows,) losses of subject prompts against what the model predicts for the super-category's plain word in their
-        place, outside the mask. The idea is masked prior preservation's: without a reason to, leave alone what is not the
-        subject.
-        """
-        device = self.unet.device
-        plain = [build_prompt(self.text, ONE_SLOT[template], self.settings.super_category) for template in templates]
-        with torch.no_grad():
-            ids = torch.tensor([prompt.ids for prompt in plain], device=self.text.device)
-            k, v = encode_layers(self.text, self.text.embed(ids), 1, [], self.settings.text_chunk)
-            target = self._predict(batch, samples, k.to(device), v.to(device))
-        return masked_loss(predicted, target, 1 - batch.masks[samples].to(device), self.settings.loss_mean)
-
-    def _mask(self, pool: str, subject_mask: Tensor) -> Tensor:
-        if not self.settings.uses_attractor or pool == "joint":
-            return torch.ones_like(subject_mask)
-        return subject_mask if pool == "subject" else 1 - subject_mask
-
     # -- the step --------------------------------------------------------------------------------------
-
-    def backward(self, batch: Batch, generator: torch.Generator) -> tuple[dict[str, float], float]:
-        """Gradients of Eq. 6 into the parameters' `.grad`, micro-batch by micro-batch.
-
-        The U-Net's gradients are gathered on detached contexts; one backward pass then takes them through
-        text encoder and mappers. The result does not depend on the micro-batch beyond rounding.
-
-        Returns:
-            the unweighted losses by name, and w_c of this step.
-        """
-        settings, unet = self.settings, self.unet
-        rows, prompts, owners = self._draw_rows(batch, generator)
-        tokens = self._token_rows(prompts, owners, batch.timesteps, generator)
-        context_k, context_v = self._contexts(prompts, tokens)
-
-        weights, priors = (torch.tensor(values, device=unet.device) for values in (rows.weights, rows.priors))
-        row_losses, prior_losses, grads_k, grads_v = [], [], [], []
-        for start in range(0, len(rows.pools), self.micro_batch):
-            part = slice(start, start + self.micro_batch)
-            k = context_k.detach()[:, rows.prompts[part]].to(unet.device).requires_grad_()
-            v = context_v.detach()[:, rows.prompts[part]].to(unet.device).requires_grad_()
-            predicted = self._predict(batch, rows.samples[part], k, v)
-            losses = self._row_losses(batch, rows.pools[part], rows.samples[part], predicted)
-            total = (losses * weights[part]).sum()
-            row_losses.append(losses.detach())
-            with_prior = priors[part].nonzero().flatten().tolist()
-            if with_prior:
-                samples, templates = ([values[part][i] for i in with_prior] for values in (rows.samples, rows.templates))
-                losses = self._prior_losses(batch, samples, templates, predicted[with_prior])
-                total = total + (losses * priors[part][with_prior]).sum()
-                prior_losses.append(losses.detach())
-            total.mul(unet.loss_scale).backward()
-            grads_k.append(k.grad / unet.loss_scale)
-            grads_v.append(v.grad / unet.loss_scale)
-        losses = self._mean_by_pool(torch.cat(row_losses).tolist(), rows.pools)
-        if prior_losses:
-            losses["prior"] = torch.cat(prior_losses).mean().item()
-
-        seen = context_k[:, rows.prompts], context_v[:, rows.prompts]
-        roots = list(seen)
-        grads = [torch.cat(part, dim=1).to(context_k.device) for part in (grads_k, grads_v)]
-        peak = 0.0
-        if settings.uses_contrast:
-            contrast = self._contrast(context_k, prompts, len(batch.photos), batch.photos)
-            peak = settings.contrast_weight * contrast_weight(settings.contrast_schedule, self.step_count, settings.steps)
-            losses["contrast"] = contrast.item()
-            roots.append(contrast)
-            grads.append(torch.full_like(contrast, peak))
-        _check_finite(losses, grads, self.step_count + 1)
-        torch.autograd.backward(roots, grads)
-        return losses, peak
-
-    def _mean_by_pool(self, values: list[float], pools: list[str]) -> dict[str, float]:
-        by_pool = {pool: [v for v, p in zip(values, pools, strict=True) if p == pool] for pool in sorted(set(pools))}
-        return {pool: sum(found) / len(found) for pool, found in by_pool.items()}
 
     def step(self) -> StepResult:
         """One optimiser step.
@@ -306,7 +96,7 @@ class Trainer:
             generator = step_generator(self.settings.seed, self.step_count)
             batch = draw_batch(self.photos, self.settings.batch_size, generator)
             try:
-                losses, weight = self.backward(batch, generator)
+                losses, w_c = self.backward(batch, generator)
                 break
             except GradientOverflow:
                 if self.unet.loss_scale <= 1:
@@ -317,13 +107,120 @@ class Trainer:
         fixed = None
         if self.step_count % self.settings.fixed_loss_every == 0 or self.step_count in (1, self.settings.steps):
             fixed = self.fixed_loss()
-        self._record(losses, weight, fixed)
-        return StepResult(self.step_count, losses, weight, fixed)
+        self._record(losses, w_c, fixed)
+        return StepResult(self.step_count, losses, w_c, fixed)
 
-    def _record(self, losses: dict[str, float], weight: float, fixed: float | None) -> None:
+    def backward(self, batch: Batch, generator: torch.Generator) -> tuple[dict[str, float], float]:
+        """Gradients of Eq. 6 into the parameters' `.grad`; the same whatever the micro-batch is, beyond rounding.
+
+        Returns:
+            the unweighted losses by name, and w_c of this step.
+        """
+        rows = draw_prompt_rows(self.settings, self.text, batch.photos, generator)
+        contexts = self._contexts([row.prompt for row in rows], batch.timesteps[[row.sample for row in rows]], generator)
+        losses, context_grads = self._denoise(batch, rows, contexts)
+        contrast, w_c = self._contrast(contexts[0], rows, batch.photos)
+        if contrast is not None:
+            losses["contrast"] = contrast.item()
+        _check_finite(losses, context_grads, self.step_count + 1)
+        self._backward_through_text(rows, contexts, context_grads, contrast, w_c)
+        return losses, w_c
+
+    def _contexts(self, prompts: list[Prompt], times: Tensor, generator: torch.Generator | None) -> Contexts:
+        """Stage 3: contexts of prompts at their denoising times (N,), with a graph back to the tokens.
+
+        With a generator, mappers get nested dropout.
+        """
+        device, truncations = self.text.device, {}
+        if generator is not None:
+            probability = self.settings.nested_dropout
+            truncations = draw_truncations(self.concepts, prompts, self.layers, probability, generator)
+        tokens = place_tokens(self.concepts, prompts, times, self.layers, truncations, device)
+        with torch.no_grad():
+            embeddings = self.text.embed(torch.tensor([prompt.ids for prompt in prompts], device=device))
+        return encode_layers(self.text, embeddings, self.layers, tokens, self.settings.text_chunk)
+
+    def _denoise(
+        self, batch: Batch, rows: list[PromptRow], contexts: Contexts
+    ) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
+        """Stage 4: the denoising losses by pool, and the gradients of their weighted sum for the K and V contexts of the rows
+        that the U-Net sees."""
+        scale, seen = self.unet.loss_scale, [n for n, row in enumerate(rows) if row.seen]
+        values: list[Tensor] = []
+        priors: list[Tensor] = []
+        grads: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for start in range(0, len(seen), self.micro_batch):
+            part = seen[start : start + self.micro_batch]
+            leaves = [context.detach()[:, part].to(self.unet.device).requires_grad_() for context in contexts]
+            total, losses, prior = self._micro_batch(batch, [rows[n] for n in part], *leaves)
+            total.mul(scale).backward()
+            values.append(losses.detach())
+            priors += [prior.detach()] if prior is not None else []
+            for gathered, leaf in zip(grads, leaves, strict=True):
+                gathered.append(leaf.grad / scale)
+        found = _mean_by_pool(torch.cat(values).tolist(), [rows[n].pool for n in seen])
+        if priors:
+            found["prior"] = torch.cat(priors).mean().item()
+        grad_k, grad_v = (torch.cat(gathered, dim=1).to(self.text.device) for gathered in grads)
+        return found, (grad_k, grad_v)
+
+    def _micro_batch(
+        self, batch: Batch, rows: list[PromptRow], context_k: Tensor, context_v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of some rows: the weighted sum of their losses, each row's own, and the prior losses of those that have one."""
+        samples = [row.sample for row in rows]
+        predicted = predict(self.unet, batch, samples, context_k, context_v)
+        losses = denoising_losses(self.settings, batch, [row.pool for row in rows], samples, predicted)
+        total = (losses * torch.tensor([row.weight for row in rows], device=losses.device)).sum()
+        held = [n for n, row in enumerate(rows) if row.prior]
+        if not held:
+            return total, losses, None
+        with_prior = [rows[n] for n in held]
+        priors = prior_losses(self.settings, self.text, self.unet, batch, with_prior, predicted[held])
+        weights = torch.tensor([row.prior for row in with_prior], device=losses.device)
+        return total + (priors * weights).sum(), losses, priors
+
+    def _contrast(self, context_k: Tensor, rows: list[PromptRow], photos: list[int]) -> tuple[Tensor | None, float]:
+        """Stage 5: L_InfoNCE on the contextual embeddings of the joint prompts, which come first, and w_c; or None and 0."""
+        settings = self.settings
+        if not settings.uses_contrast:
+            return None, 0.0
+        joint = [row.prompt for row in rows[: len(photos)]]
+        sample = torch.arange(len(photos), device=context_k.device)
+        subject_at, attractor_at = (
+            torch.tensor([prompt.positions[name] for prompt, name in zip(joint, names, strict=True)], device=context_k.device)
+            for names in ([SUBJECT] * len(photos), [attractor_name(photo) for photo in photos])
+        )
+        loss = info_nce(
+            context_k[:, sample, subject_at],
+            context_k[:, sample, attractor_at],
+            settings.tau,
+            settings.normalize_contrast,
+        )
+        return loss, settings.contrast_weight * contrast_weight(settings.contrast_schedule, self.step_count, settings.steps)
+
+    def _backward_through_text(
+        self,
+        rows: list[PromptRow],
+        contexts: Contexts,
+        context_grads: tuple[Tensor, Tensor],
+        contrast: Tensor | None,
+        w_c: float,
+    ) -> None:
+        """Stage 6: one backward pass from contexts and contrast to the learnable tokens."""
+        seen = [n for n, row in enumerate(rows) if row.seen]
+        roots, grads = [context[:, seen] for context in contexts], list(context_grads)
+        if contrast is not None:
+            roots.append(contrast)
+            grads.append(torch.full_like(contrast, w_c))
+        torch.autograd.backward(roots, grads)
+
+    # -- what is watched -------------------------------------------------------------------------------
+
+    def _record(self, losses: dict[str, float], w_c: float, fixed: float | None) -> None:
         """Append to the curves; a value that a step does not have is NaN, so that all have one length."""
         pools = [*self.settings.loss_weights, *(["contrast"] if self.settings.uses_contrast else [])]
-        values = {**dict.fromkeys(pools, math.nan), **losses, "contrast_weight": weight}
+        values = {**dict.fromkeys(pools, math.nan), **losses, "contrast_weight": w_c}
         values["fixed"] = math.nan if fixed is None else fixed
         for name, value in values.items():
             self.curves.setdefault(name, []).append(value)
@@ -336,21 +233,21 @@ class Trainer:
     def fixed_loss(self) -> float:
         """The subject loss on a batch, noise and timesteps that never change, with "a photo of a {v*}".
 
-        Of held-out photos, which come without masks, it is the loss on the whole picture. Unlike the losses a step
+        Of held-out photos, which come without masks, it is the loss on the whole picture. Unlike the losses that a step
         minimises it can be compared between steps (DVAR, arXiv 2302.04841).
         """
         batch = self._fixed
-        size = len(batch.photos)
-        prompts = [self._prompt("subject", 0, photo) for photo in batch.photos]
-        tokens = self._token_rows(prompts, list(range(size)), batch.timesteps, None)
-        k, v = self._contexts(prompts, tokens)
+        prompts = [pool_prompt(self.text, SUBJECT, 0, photo, self.settings.super_category) for photo in batch.photos]
+        contexts = self._contexts(prompts, batch.timesteps, None)
         values = []
-        for start in range(0, size, self.micro_batch):
-            samples = list(range(start, min(start + self.micro_batch, size)))
-            part_k, part_v = k[:, samples].to(self.unet.device), v[:, samples].to(self.unet.device)
-            predicted = self._predict(batch, samples, part_k, part_v)
-            values.append(self._row_losses(batch, [SUBJECT] * len(samples), samples, predicted))
+        for start in range(0, len(prompts), self.micro_batch):
+            samples = list(range(start, min(start + self.micro_batch, len(prompts))))
+            k, v = (context[:, samples].to(self.unet.device) for context in contexts)
+            predicted = predict(self.unet, batch, samples, k, v)
+            values.append(denoising_losses(self.settings, batch, [SUBJECT] * len(samples), samples, predicted))
         return torch.cat(values).mean().item()
+
+    # -- the run ---------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[StepResult]:
         """Steps until `settings.steps` are done; stop by leaving the iteration."""
@@ -366,70 +263,29 @@ class Trainer:
             kind=settings.kind,
             width=self.text.width,
             subject=self.concepts[SUBJECT],
-            attractors=tuple(c for name, c in self.concepts.items() if name != SUBJECT),
+            attractors=tuple(concept for name, concept in self.concepts.items() if name != SUBJECT),
             record={**(record or {}), "step": self.step_count, "settings": settings.to_dict()},
         )
 
 
-def attractor_name(photo: int) -> str:
-    """Name of a photo's attractor A*_i among the learnable tokens."""
-    return f"attractor_{photo}"
+def _mean_by_pool(values: list[float], pools: list[str]) -> dict[str, float]:
+    by_pool = {pool: [v for v, p in zip(values, pools, strict=True) if p == pool] for pool in sorted(set(pools))}
+    return {pool: sum(found) / len(found) for pool, found in by_pool.items()}
 
 
-def _pick(weights: dict[str, float], point: float) -> str:
-    """The pool in which `point`, uniform on [0, sum of weights), falls."""
-    for pool, weight in weights.items():
-        point -= weight
-        if point < 0:
-            return pool
-    return pool
-
-
-def _check_finite(losses: dict[str, float], grads: list[Tensor], step: int) -> None:
+def _check_finite(losses: dict[str, float], grads: tuple[Tensor, Tensor], step: int) -> None:
     bad = [name for name, value in losses.items() if not math.isfinite(value)]
     if bad:
         raise NonFiniteLoss(f"step {step}: the {' and '.join(bad)} loss is not a finite number")
-    if not all(torch.isfinite(g).all() for g in grads):
+    if not all(torch.isfinite(grad).all() for grad in grads):
         raise GradientOverflow(f"step {step}: the gradient of the denoising losses is not finite")
-
-
-def word_embedding(text: TextEncoder, words: str, name: str) -> Tensor:
-    """Mean token embedding (width,) of a word or phrase.
-
-    Raises:
-        ValueError: no token in `words`; `name` is the input that is to blame.
-    """
-    ids = text.tokenize(words)
-    if not ids:
-        raise ValueError(f"{name} is empty: give a word.")
-    with torch.no_grad():
-        return text.embed(torch.tensor([ids], device=text.device))[0].mean(0).float().cpu()
 
 
 def build_trainer(
     settings: TrainingSettings, photos: Photos, text: TextEncoder, unet: UNet, held_out: Photos | None = None
 ) -> Trainer:
-    """Initial representations: v* from the super-category's word, A*_i from a word plus noise of its own.
-
-    Under NeTI a mapper's output has the norm of the word's embedding (NeTI: target_norm).
-    """
-    subject_word = word_embedding(text, settings.subject_init or settings.super_category, "super_category")
-    attractor_word = word_embedding(text, settings.attractor_init, "attractor_init")
-
-    def learnable(word: Tensor, index: int, mapper: bool) -> nn.Module:
-        generator = step_generator(settings.seed, f"init {index}")
-        if mapper:
-            seed = int(torch.randint(2**31, (), generator=generator))
-            return NeTIMapper(text.width, norm_scale=word.norm().item(), seed=seed, nested_dropout=settings.nested_dropout)
-        noise = 0.0 if index < 0 else random_like(word, settings.attractor_noise, generator)
-        return Embedding((word + noise)[None])
-
-    neti = settings.kind == "neti"
-    subject = learnable(subject_word, -1, neti)
-    attractors = []
-    if settings.uses_attractor:
-        as_mapper = neti and settings.attractor_kind == "mapper"
-        attractors = [learnable(attractor_word, i, as_mapper) for i in range(photos.count)]
-    trainer = Trainer(settings, photos, text, unet, subject, attractors, held_out)
-    trainer.concepts.to(text.device)
+    """A trainer at step 0, its tokens at their initial values (`initial.py`) on the text encoder's device."""
+    concepts = initial_concepts(settings, photos.count, text)
+    trainer = Trainer(settings, photos, text, unet, concepts, held_out)
+    concepts.to(text.device)
     return trainer

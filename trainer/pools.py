@@ -1,5 +1,14 @@
-"""The paper's 30 training templates; `{}` is a slot."""
+"""The prompt pools: which sample of a batch sees which prompt, with which weight in the loss (paper, section 3.2)."""
 
+from dataclasses import dataclass
+
+import torch
+
+from .interfaces import TextEncoder
+from .methods import BACKGROUND, JOINT, SUBJECT
+from .settings import TrainingSettings
+
+# The paper's 30 training templates; `{}` is a slot.
 ONE_SLOT = (
     "a photo of a {}",
     "a rendering of a {}",
@@ -34,3 +43,120 @@ TWO_SLOTS = (
     "a cropped photo of a {} in the {}",
     "a photo of one {} in the {}",
 )
+
+
+def attractor_name(photo: int) -> str:
+    """Name of a photo's attractor A*_i among the learnable tokens; the subject's v* is called `subject`."""
+    return f"attractor_{photo}"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A hole in a template that a learnable token fills, by the token's name."""
+
+    token: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt: `ids` (S,) with the end token at each slot, and the position of each token."""
+
+    ids: tuple[int, ...]
+    positions: dict[str, int]
+
+
+def build_prompt(text: TextEncoder, template: str, *fillings: str | Slot) -> Prompt:
+    """Tokenise a template with `{}` holes; pieces around a slot are tokenised apart, as the host does.
+
+    Raises:
+        ValueError: the prompt does not fit the text encoder's sequence.
+    """
+    # A word is put in before tokenising, so that it merges with its neighbours as in any prompt.
+    words = iter(fillings)
+    pieces: list[str | Slot] = [""]
+    for i, part in enumerate(template.split("{}")):
+        if i:
+            filling = next(words)
+            pieces += [filling, ""] if isinstance(filling, Slot) else []
+            if isinstance(filling, str):
+                pieces[-1] += filling
+        pieces[-1] += part
+    ids, positions = [text.bos], {}
+    for piece in pieces:
+        if isinstance(piece, Slot):
+            positions[piece.token] = len(ids)
+            ids.append(text.eos)
+        elif piece:
+            ids += text.tokenize(piece)
+    if len(ids) >= text.length:
+        raise ValueError(f"The prompt {template!r} takes {len(ids) + 1} tokens; the text encoder holds {text.length}.")
+    return Prompt(tuple(ids + [text.eos] * (text.length - len(ids))), positions)
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt of a step and what becomes of it.
+
+    pool, template: where the prompt is from. sample: of the batch. seen: whether the U-Net gets it; a joint prompt may be
+    there for InfoNCE alone. weight: of its denoising loss in the total. prior: of its prior loss, 0 except on subject prompts.
+    """
+
+    pool: str
+    sample: int
+    template: int
+    prompt: Prompt
+    seen: bool = True
+    weight: float = 0.0
+    prior: float = 0.0
+
+
+def pool_prompt(text: TextEncoder, pool: str, template: int, photo: int, super_category: str) -> Prompt:
+    """The prompt of a pool: subject "a photo of a {v*}", background "a {S} in the {A*}", joint "a {v*} in the {A*}"."""
+    if pool == SUBJECT:
+        return build_prompt(text, ONE_SLOT[template], Slot(SUBJECT))
+    first = super_category if pool == BACKGROUND else Slot(SUBJECT)
+    return build_prompt(text, TWO_SLOTS[template], first, Slot(attractor_name(photo)))
+
+
+def draw_prompt_rows(
+    settings: TrainingSettings, text: TextEncoder, photos: list[int], generator: torch.Generator
+) -> list[PromptRow]:
+    """The prompts of a step.
+
+    Joint prompts come first, one a sample: the InfoNCE loss reads the tokens' contextual embeddings there, whether or not
+    the U-Net sees them.
+
+    Args:
+        photos: of each sample of the batch.
+        generator: the same amount of random numbers is drawn whatever the settings are.
+    """
+    size, weights = len(photos), settings.loss_weights
+    templates = torch.randint(len(ONE_SLOT), (3, size), generator=generator).tolist()
+    choice = torch.rand(size, generator=generator).tolist()
+    total = sum(weights.values())
+    prior_ratio = settings.prior_weight / settings.subject_weight if settings.uses_prior else 0.0
+    rows = []
+    for pool, indices in zip((JOINT, SUBJECT, BACKGROUND), templates, strict=True):
+        for sample, (photo, template) in enumerate(zip(photos, indices, strict=True)):
+            seen, weight = pool in weights, weights.get(pool, 0.0)
+            if seen and settings.prompts_per_step == "one":
+                # One pool a sample, in the weights' proportion: an unbiased estimate of the weighted sum.
+                seen, weight = _pick(weights, choice[sample] * total) == pool, total
+            if not seen and not (pool == JOINT and settings.uses_contrast):
+                continue
+            prompt = pool_prompt(text, pool, template, photo, settings.super_category)
+            if seen:
+                prior_weight = prior_ratio * weight / size if pool == SUBJECT else 0.0
+                rows.append(PromptRow(pool, sample, template, prompt, True, weight / size, prior_weight))
+            else:
+                rows.append(PromptRow(pool, sample, template, prompt, False))
+    return rows
+
+
+def _pick(weights: dict[str, float], point: float) -> str:
+    """The pool in which `point`, uniform on [0, sum of weights), falls."""
+    for pool, weight in weights.items():
+        point -= weight
+        if point < 0:
+            return pool
+    return pool

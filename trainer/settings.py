@@ -1,103 +1,278 @@
-"""Every choice of a training run in one frozen record, validated once, before any work starts."""
+"""Every choice of a training run in one frozen record: a row a setting, validated once, before any work starts.
 
-import hashlib
-import json
-import math
-from dataclasses import asdict, dataclass
+A row says all that is known of a setting: default, documentation, limits, choices, the group it is shown in, and whether a
+resumed run may change it. Checks, resume, the nodes' widgets and the help page's table are loops over the rows, so a new
+setting is a new field here and nothing else. Widgets stand in the order of the fields: add at the end of the class.
+"""
 
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .methods import BACKGROUND, JOINT, LEARNING_RATE_PRESETS, METHODS, SUBJECT, Method, resolve_learning_rate
+from .rows import Row, setting
 from .schedules import SCHEDULES
-
-METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")
-LEARNING_RATE_PRESETS = ("auto", "paper", "neti", "textual_inversion", "custom")
-
-CHOICES = {
-    "method": METHODS,
-    "contrast_schedule": SCHEDULES,
-    "prompts_per_step": ("all", "one"),
-    "loss_mean": ("mask", "all"),
-    "mask_resize": ("area", "nearest"),
-    "attractor_kind": ("mapper", "embedding"),
-}
-
-# A resumed run may differ in these: they do not change what a step computes. But for `steps`: a run may be lengthened
-# at the price that the rest of w_c's schedule is stretched.
-_FREE_ON_RESUME = frozenset({"steps", "micro_batch", "gradient_checkpointing", "text_chunk", "fixed_loss_every"})
-_ADDED_LATER = {"prior_weight": 0.0}  # what runs had that were saved before there was such a setting
-
-
-def resolve_learning_rate(preset: str, method: str, batch_size: int, custom: float) -> float:
-    """The learning rate a preset stands for.
-
-    `paper`: 1e-5 (paper, experiments). `neti`: 1e-3 scaled by the batch, 8e-3 at the official effective
-    batch of 8 (NeTI coach.py, scale_lr). `textual_inversion`: 5e-4 scaled by the batch (Textual Inversion's
-    scale_lr). `auto`: `neti` or `textual_inversion`, by the method. `custom`: the number given.
-    """
-    if preset == "auto":
-        preset = "neti" if method.startswith("neti") else "textual_inversion"
-    rates = {"paper": 1e-5, "neti": 1e-3 * batch_size, "textual_inversion": 5e-4 * batch_size, "custom": custom}
-    if preset not in rates:
-        raise ValueError(f"learning_rate_preset is {preset!r}: choose one of {', '.join(LEARNING_RATE_PRESETS)}.")
-    return rates[preset]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What decides a run's result. Defaults follow the paper; where it is silent, the project's choices."""
+    """A run's settings. Defaults follow the paper; where it is silent, they are this project's choice."""
 
-    method: str = "neti+"
-    placeholder: str = "<my-subject>"
-    super_category: str = "dog"
-    steps: int = 500
-    batch_size: int = 8
-    seed: int = 0
-
-    # AdamW (paper: AdamW, constant rate). Weight decay as torch and NeTI have it.
-    learning_rate: float = 8e-3
-    weight_decay: float = 1e-2
+    super_category: str = setting(
+        "dog",
+        "What the subject is, as one word of the vocabulary. Learning starts from it, and it stands for the subject in the "
+        "background prompts: a wrong word costs a lot of quality.",
+    )
+    placeholder: str = setting("<my-subject>", "The word that will mean the subject in prompts, such as <my-dog>.")
+    method: str = setting(
+        "neti+",
+        "neti+ and textual_inversion+ learn the backgrounds apart, in attractors (the paper's method). Without + it is plain "
+        "NeTI or Textual Inversion.",
+        choices=tuple(METHODS),
+    )
+    steps: int = setting(
+        500,
+        "Optimiser steps. Held-out scores tell when it was enough. A finished run can be continued with more steps; that "
+        "stretches the rest of the contrast schedule.",
+        minimum=1,
+        maximum=100_000,
+        free=True,
+    )
+    batch_size: int = setting(
+        8,
+        "Samples per step (paper: 8). It affects the result; to save memory lower micro_batch instead (Training Options).",
+        minimum=1,
+        maximum=64,
+    )
+    learning_rate_preset: str = setting(
+        "auto",
+        "auto: by the method. paper: 1e-5. neti: 1e-3 x batch. textual_inversion: 5e-4 x batch. custom: the number below.",
+        choices=LEARNING_RATE_PRESETS,
+        free=True,  # what counts is the rate
+    )
+    learning_rate: float = setting(8e-3, "Of AdamW, constant. Used with the preset 'custom' only.", above=0, step=1e-6)
+    resolution: int = setting(
+        512,
+        "The photos are scaled to about resolution x resolution pixels.",
+        minimum=64,
+        maximum=1024,
+        step=64,
+        free=True,  # the photos' hash tells
+    )
+    seed: int = setting(
+        0,
+        "The same seed and inputs give the same result on the same machine.",
+        minimum=0,
+        maximum=2**63 - 1,
+        random=True,
+    )
+    sample_prompt: str = setting(
+        "a photo of a {} on the beach",
+        "Prompt of the sample images. {} or the placeholder stands for the subject.",
+        free=True,
+    )
+    sample_every: int = setting(100, "Steps between sample images; 0: none.", minimum=0, maximum=100_000, free=True)
 
     # Eq. 6: w_s L_sub + w_b L_bg + w_i L_joint + w_c(step) L_InfoNCE
-    subject_weight: float = 1.0
-    background_weight: float = 1.0
-    joint_weight: float = 1.0
-    contrast_weight: float = 0.1  # peak of w_c
-    contrast_schedule: str = "cosine"
-    tau: float = 0.07
-    normalize_contrast: bool = True
-    prior_weight: float = 0.0  # not the paper's: the frozen model's own prediction as the target outside the mask
+    subject_weight: float = setting(
+        1.0,
+        "w_s of Eq. 6: subject prompts, masked to the subject. The paper gives no number.",
+        "losses",
+        minimum=0,
+        maximum=100,
+        step=0.01,
+    )
+    background_weight: float = setting(
+        1.0,
+        "w_b of Eq. 6: background prompts, masked to the rest of the photo. The paper gives no number.",
+        "losses",
+        minimum=0,
+        maximum=100,
+        step=0.01,
+    )
+    joint_weight: float = setting(
+        1.0,
+        "w_i of Eq. 6: prompts with both tokens, not masked. The paper gives no number.",
+        "losses",
+        minimum=0,
+        maximum=100,
+        step=0.01,
+    )
+    contrast_weight: float = setting(
+        0.1,
+        "Peak of w_c of Eq. 6, the weight of the InfoNCE loss; 0: off. The paper gives no number.",
+        "losses",
+        minimum=0,
+        maximum=100,
+        step=0.01,
+    )
+    contrast_schedule: str = setting(
+        "cosine", "How w_c grows over the run (paper, Fig. 7: cosine and sigmoid are best).", "losses", choices=SCHEDULES
+    )
+    tau: float = setting(
+        0.07, "Temperature of InfoNCE (Eq. 5). The paper gives no number.", "losses", above=0, maximum=100, step=0.001
+    )
+    normalize_contrast: bool = setting(
+        True, "Compare directions only; raw products of 768 numbers overflow at a small tau.", "losses"
+    )
+    prompts_per_step: str = setting(
+        "all",
+        "all: each sample sees all three prompts on the same noise. one: a single prompt, drawn by weight; three times "
+        "cheaper, unbiased, noisier.",
+        "losses",
+        choices=("all", "one"),
+    )
+    loss_mean: str = setting(
+        "mask",
+        "mask: mean over the masked area, so that the subject's size does not matter. all: mean over everything, Eq. 4 to the "
+        "letter.",
+        "losses",
+        choices=("mask", "all"),
+    )
+    mask_resize: str = setting(
+        "area",
+        "How masks are scaled to the latents' size; area keeps soft edges.",
+        "losses",
+        choices=("area", "nearest"),
+    )
+    mask_dilation: int = setting(
+        0, "Pixels of the training image by which masks are grown first.", "losses", minimum=0, maximum=64
+    )
+    flip: bool = setting(
+        True, "Also train on mirrored photos. Turn it off for text and for subjects whose sides differ.", "losses"
+    )
+    prior_weight: float = setting(
+        0.0,
+        "Not from the paper; 0: off. With masks, keeps subject prompts outside the mask at what the model makes of the plain "
+        "super-category: for comparison with attractors.",
+        "losses",
+        minimum=0,
+        maximum=100,
+        step=0.01,
+        before=0.0,
+    )
+    weight_decay: float = setting(1e-2, "Of AdamW.", "losses", minimum=0, maximum=1, step=0.001)
 
-    prompts_per_step: str = "all"  # "all": the three pools on the same noise; "one": one pool a sample
-    loss_mean: str = "mask"  # "mask": mean over masked elements; "all": Eq. 4 to the letter
-    mask_resize: str = "area"
-    mask_dilation: int = 0  # pixels of the training image
-    flip: bool = True
+    attractor_kind: str = setting(
+        "mapper",
+        "With neti+: a NeTI mapper per photo, or a plain embedding per photo.",
+        "attractor",
+        choices=("mapper", "embedding"),
+    )
+    subject_init: str = setting("", "Words whose embedding the subject starts from. Empty: the super-category.", "attractor")
+    attractor_init: str = setting(
+        "background", "Words whose embedding, with a little noise, the attractors start from.", "attractor"
+    )
+    attractor_noise: float = setting(
+        0.1,
+        "Standard deviation of that noise, relative to the word's own.",
+        "attractor",
+        minimum=0,
+        maximum=10,
+        step=0.01,
+    )
+    nested_dropout: float = setting(
+        0.5,
+        "NeTI's chance to train on a truncated mapper. At 0, truncation in Apply Personalized Token has no effect.",
+        "attractor",
+        minimum=0,
+        maximum=1,
+        step=0.05,
+    )
 
-    attractor_kind: str = "mapper"  # under NeTI: a mapper per image, or one plain embedding per image
-    subject_init: str = ""  # empty: the super-category's word
-    attractor_init: str = "background"
-    attractor_noise: float = 0.1  # standard deviation, as a share of the word's own
-    nested_dropout: float = 0.5
+    micro_batch: int = setting(
+        0, "Images in the U-Net at once; 0: as many as fit into memory.", "memory", minimum=0, maximum=256, free=True
+    )
+    gradient_checkpointing: str = setting(
+        "auto",
+        "Recompute parts of the U-Net in the backward pass: less memory, about a third more time.",
+        "memory",
+        choices=("auto", "on", "off"),
+        free=True,
+    )
+    text_chunk: int = setting(
+        32,
+        "Text-encoder sequences at once; fewer need less memory.",
+        "memory",
+        minimum=1,
+        maximum=1024,
+        free=True,
+    )
 
-    # How a step is carried out; the result does not depend on these beyond rounding.
-    micro_batch: int = 0  # U-Net rows at once; 0: as many as memory allows
-    gradient_checkpointing: bool = False
-    text_chunk: int = 32  # text-encoder sequences at once, recomputed in the backward pass
-    fixed_loss_every: int = 10
+    score_every: int = setting(
+        100,
+        "Steps between held-out scores, with dataset and encoders wired; 0: none.",
+        "scoring",
+        minimum=0,
+        maximum=100_000,
+        free=True,
+    )
+    score_images: int = setting(
+        10,
+        "Images sampled for a score, spread over the test photos: always the same prompts and seeds.",
+        "scoring",
+        minimum=1,
+        maximum=1000,
+        free=True,
+    )
+    checkpoint_every: int = setting(
+        100,
+        "Steps between saved checkpoints; 0: only at the end or on Cancel.",
+        "scoring",
+        minimum=0,
+        maximum=100_000,
+        free=True,
+    )
+    fixed_loss_every: int = setting(
+        10, "Steps between points of the chart's main curve.", "scoring", minimum=1, maximum=1000, free=True
+    )
+    sample_steps: int = setting(
+        20,
+        "Sampling steps of sample images and of images that are scored.",
+        "scoring",
+        minimum=1,
+        maximum=100,
+        free=True,
+    )
+    sample_cfg: float = setting(
+        7.0,
+        "CFG scale of sample images and of images that are scored.",
+        "scoring",
+        minimum=1,
+        maximum=30,
+        step=0.5,
+        free=True,
+    )
+
+    @classmethod
+    def of(cls, **values: Any) -> "TrainingSettings":
+        """Settings from what a person chose, where `learning_rate` counts with the preset `custom` only.
+
+        Raises:
+            ValueError: unknown preset.
+        """
+        chosen = cls(**values)
+        rate = resolve_learning_rate(chosen.learning_rate_preset, chosen.method, chosen.batch_size, chosen.learning_rate)
+        return cls(**{**values, "learning_rate": rate})
+
+    @property
+    def _method(self) -> Method:
+        return METHODS[self.method]
 
     @property
     def uses_attractor(self) -> bool:
-        return self.method.endswith("+")
+        return self._method.attractor
 
     @property
     def kind(self) -> str:
         """`neti` or `textual_inversion`: what represents the subject."""
-        return self.method.removesuffix("+")
+        return self._method.kind
 
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weight of each denoising loss, by prompt pool. Without attractor: the plain subject loss alone."""
         if not self.uses_attractor:
-            return {"subject": 1.0}
-        pools = {"subject": self.subject_weight, "background": self.background_weight, "joint": self.joint_weight}
+            return {SUBJECT: 1.0}
+        pools = {SUBJECT: self.subject_weight, BACKGROUND: self.background_weight, JOINT: self.joint_weight}
         return {pool: weight for pool, weight in pools.items() if weight > 0}
 
     @property
@@ -110,32 +285,9 @@ class TrainingSettings:
 
     def problems(self) -> list[str]:
         """Every setting that cannot work, each named with its remedy; empty if all is well."""
-        found = [
-            f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}."
-            for name, allowed in CHOICES.items()
-            if getattr(self, name) not in allowed
-        ]
-        for name in ("steps", "batch_size", "text_chunk", "fixed_loss_every"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} is {getattr(self, name)}: use 1 or more.")
-        for name in ("learning_rate", "tau"):
-            if not 0 < getattr(self, name) < math.inf:  # false for NaN, too
-                found.append(f"{name} is {getattr(self, name)}: use a number above 0.")
-        for name in (
-            "subject_weight",
-            "background_weight",
-            "joint_weight",
-            "contrast_weight",
-            "prior_weight",
-            "weight_decay",
-            "attractor_noise",
-            "mask_dilation",
-            "micro_batch",
-        ):
-            if not 0 <= getattr(self, name) < math.inf:
-                found.append(f"{name} is {getattr(self, name)}: use a number, 0 or more.")
-        if not 0 <= self.nested_dropout <= 1:
-            found.append(f"nested_dropout is {self.nested_dropout}: use 0 to 1.")
+        found = [text for name, row in ROWS.items() if (text := row.problem(name, getattr(self, name)))]
+        if self.method not in METHODS:
+            return found
         if self.uses_attractor and not self.loss_weights:
             found.append("subject_weight, background_weight and joint_weight are all 0: raise at least one.")
         if self.uses_prior and self.subject_weight == 0:
@@ -147,27 +299,15 @@ class TrainingSettings:
             )
         return found
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-able values."""
         return asdict(self)
 
-    def differences(self, other: dict) -> list[str]:
+    def differences(self, other: dict[str, Any]) -> list[str]:
         """What of `other` (a saved `to_dict`) would make a resumed run compute something else, in words."""
-        mine, other = self.to_dict(), {**_ADDED_LATER, **other}
-        return [
-            f"{name} was {other.get(name)!r}, is {mine[name]!r}"
-            for name in mine
-            if name not in _FREE_ON_RESUME and other.get(name) != mine[name]
-        ]
+        mine = self.to_dict()
+        saved = {name: other.get(name, row.before) for name, row in ROWS.items() if not row.free}
+        return [f"{name} was {value!r}, is {mine[name]!r}" for name, value in saved.items() if value != mine[name]]
 
 
-def fingerprint(*parts) -> str:
-    """A short, stable hash of JSON-able values and tensors, to notice changed data or models on resume."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if hasattr(part, "detach"):
-            digest.update(str((tuple(part.shape), str(part.dtype))).encode())
-            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
-        else:
-            digest.update(json.dumps(part, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
+ROWS: dict[str, Row] = {part.name: part.metadata["row"] for part in fields(TrainingSettings)}

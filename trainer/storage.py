@@ -1,9 +1,12 @@
-"""Files that are whole or absent: write to a temporary name in the same folder, then rename."""
+"""Files that are whole or absent, and the short hashes that tell what is in them apart."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -21,3 +24,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short, stable hash of JSON-able values and tensors, to notice changed data or models on resume."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if hasattr(part, "detach"):
+            digest.update(str((tuple(part.shape), str(part.dtype))).encode())
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

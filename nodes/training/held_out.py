@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ...trainer.dataset import Photos
-from ...trainer.settings import fingerprint
-from ...trainer.storage import replacing
+from ...trainer.storage import fingerprint, replacing
 from ..errors import UserError
 from ..evaluation.encoders import EvaluationEncoders
 from ..evaluation.metrics import References, references

@@ -2,13 +2,14 @@
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from ...trainer.checkpoint import CannotResume, load_state, save_state
+from ...trainer.concept import PersonalizedToken
 from ...trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ...trainer.storage import replacing
 from ...trainer.token_file import save_token
@@ -19,16 +20,9 @@ from .charts import draw_chart
 from .held_out import ScoreLog
 
 STATE_FILE = "resume.state"
+MakeSample = Callable[[PersonalizedToken], Image.Image]
+Score = Callable[[PersonalizedToken, Callable[[int], None]], dict[str, float]]
 PREVIEW_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What a run does every so many steps; 0 is never."""
-
-    checkpoint_every: int
-    sample_every: int
-    score_every: int = 0
 
 
 class Run:
@@ -47,6 +41,7 @@ class Run:
         self._stale = self._earlier()
         self.score_log = ScoreLog(folder / "scores.json", scored_with)
         self.notes: list[str] = []  # for the user, shown before the status
+        self._shown = 0.0  # when the last preview was
         self._curve: Image.Image | None = None  # as of the last score; previews come far more often
 
     @property
@@ -79,34 +74,30 @@ class Run:
             self.notes.append(note)
         return self.trainer.step_count
 
-    def train(self, progress: Progress, schedule: Schedule, sample=None, score=None) -> None:
-        """Run the remaining steps. `sample(token) -> Image` makes a sample picture, `score(token) -> dict` held-out scores.
+    def train(self, progress: Progress, sample: MakeSample, score: Score | None = None) -> None:
+        """Run the remaining steps.
+
+        sample(token) makes a sample picture. score(token, report) gives held-out scores and reports each image; without it
+        nothing is scored.
 
         Raises:
             Interrupted: the user cancelled; the partial result is saved.
             UserError: a loss is not finite, or a file could not be written.
         """
-        started, first = time.monotonic(), self.trainer.step_count
-        last_preview = 0.0
+        settings, pace = self.trainer.settings, _Pace(self.trainer.step_count)
         try:
-            self._score_if_due(schedule, score)  # cancelled while it was scored, or done before a data set was wired
-            while self.trainer.step_count < self.trainer.settings.steps:
+            self._score_if_due(progress, score)  # cancelled while it was scored, or done before a data set was wired
+            while self.trainer.step_count < settings.steps:
                 result = self._step()
-                scored = self._score_if_due(schedule, score)
-                if schedule.checkpoint_every and result.step % schedule.checkpoint_every == 0:
+                scored = self._score_if_due(progress, score)
+                if _due(result.step, settings.checkpoint_every):
                     self.save(snapshot=True)
-                sampled = sample and schedule.sample_every and result.step % schedule.sample_every == 0
+                sampled = _due(result.step, settings.sample_every)
                 if sampled:
                     self._sample = sample(self.token())
                     self._save_sample(result.step)
-                pace = (result.step - first) / (time.monotonic() - started)
-                progress.text(" · ".join([*self.notes, _status(result, self.trainer.settings.steps, pace)]))
-                due = time.monotonic() - last_preview > PREVIEW_SECONDS
-                if sampled or scored or due or result.step == self.trainer.settings.steps:
-                    last_preview = time.monotonic()
-                    progress.update(result.step, self._preview())
-                else:
-                    progress.update(result.step)
+                progress.text(" · ".join([*self.notes, _status(result, settings.steps, pace.of(result.step))]))
+                self._show(progress, result.step, sampled or scored or result.step == settings.steps)
         except Interrupted:
             self.save()
             raise
@@ -118,14 +109,22 @@ class Run:
             ) from error
         self.save()
 
-    def _score_if_due(self, schedule: Schedule, score) -> bool:
+    def _show(self, progress: Progress, step: int, at_once: bool) -> None:
+        """Move the bar, with a new preview where there is something new or the last one is old."""
+        if at_once or time.monotonic() - self._shown > PREVIEW_SECONDS:
+            self._shown = time.monotonic()
+            progress.update(step, self._preview())
+        else:
+            progress.update(step)
+
+    def _score_if_due(self, progress: Progress, score: Score | None) -> bool:
         """Score the token as it is, if this step is to be scored and is not yet; keep it if it is the best so far."""
-        step = self.trainer.step_count
-        due = schedule.score_every and step and (step % schedule.score_every == 0 or step == self.trainer.settings.steps)
-        if not (score and due) or self.score_log.of_step(step):
+        step, settings = self.trainer.step_count, self.trainer.settings
+        due = settings.score_every and step and (_due(step, settings.score_every) or step == settings.steps)
+        if score is None or not due or self.score_log.of_step(step):
             return False
         self.save()  # nothing is lost if scoring fails, and no score is ever of a later step than the state
-        self.score_log.add(step, score(self.token()))
+        self.score_log.add(step, score(self.token(), lambda made: progress.text(f"step {step}: scoring image {made}")))
         self._curve = None
         with self._writing():
             if self.score_log.best()["step"] == step:
@@ -231,6 +230,21 @@ class Run:
     def _save_picture(picture: Image.Image, path: Path) -> None:
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG")
+
+
+class _Pace:
+    """Steps a second since a run went on."""
+
+    def __init__(self, first: int):
+        self._first, self._started = first, time.monotonic()
+
+    def of(self, step: int) -> float:
+        return (step - self._first) / (time.monotonic() - self._started)
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether something is to be done at a step that is done every so many steps; 0 is never."""
+    return every > 0 and step % every == 0
 
 
 def _status(result: StepResult, steps: int, pace: float) -> str:

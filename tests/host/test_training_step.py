@@ -12,13 +12,14 @@ from attractor.nodes.host.injection import BLOCKS
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.host.unet import HostUNet
 from attractor.trainer.concept import LAYERS, Embedding
+from attractor.trainer.conditioning import draw_truncations
 from attractor.trainer.dataset import Photos, draw_batch, step_generator
-from attractor.trainer.loop import SUBJECT, attractor_name, build_trainer
+from attractor.trainer.loop import build_trainer
+from attractor.trainer.methods import METHODS, SUBJECT
+from attractor.trainer.pools import attractor_name, draw_prompt_rows
 from attractor.trainer.schedules import contrast_weight
 from attractor.trainer.settings import TrainingSettings
 from test_nodes.tiny_sd15 import tiny_clip, tiny_model
-
-METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ def slow_total_loss(trainer):
     settings, text, unet = trainer.settings, trainer.text, trainer.unet
     generator = step_generator(settings.seed, 0)
     batch = draw_batch(trainer.photos, settings.batch_size, generator)
-    rows, prompts, owners = trainer._draw_rows(batch, generator)
+    rows = draw_prompt_rows(settings, text, batch.photos, generator)
+    prompts = [row.prompt for row in rows]
     cuts = nested_dropout_cuts(trainer, prompts, generator)
     layers = LAYERS if settings.kind == "neti" else 1
 
@@ -97,7 +99,7 @@ def slow_total_loss(trainer):
                 if isinstance(concept, Embedding):
                     embeddings[0, position] = concept.vectors[0]
                 else:
-                    time = batch.timesteps[owners[n]].float()[None]
+                    time = batch.timesteps[rows[n].sample].float()[None]
                     vector, bypass = concept(time, torch.tensor([float(layer)]), cuts[name][layer][n])
                     embeddings[0, position] = vector[0]
                     bypasses[position] = bypass[0]
@@ -113,7 +115,10 @@ def slow_total_loss(trainer):
     attentions = [m.attn2 for m in modules_in_running_order(unet.model.diffusion_model)]
     all_contexts = [contexts(n) for n in range(len(prompts))]
     total = 0.0
-    for pool, sample, prompt, _ in zip(rows.pools, rows.samples, rows.prompts, rows.weights, strict=True):
+    for prompt, row in enumerate(rows):
+        if not row.seen:
+            continue
+        pool, sample = row.pool, row.sample
         originals = [a.forward for a in attentions]
         for attention, (k, v), forward in zip(attentions, all_contexts[prompt], originals, strict=True):
             attention.forward = lambda x, f=forward, k=k, v=v, **_: f(x, context=k, value=v)
@@ -168,13 +173,13 @@ def slow_info_nce(settings, batch, prompts, all_contexts, layers):
 def nested_dropout_cuts(trainer, prompts, generator):
     """The same draws as the step's, laid out as cuts[name][layer][prompt]."""
     cuts = {}
-    tokens_of = trainer._truncations(prompts, generator)
-    for name, (index, truncation) in tokens_of.items():
-        table = [{} for _ in range(trainer.layers)]
-        for layer in range(trainer.layers):
-            for place, prompt in enumerate(index):
-                table[layer][prompt] = None if truncation is None else truncation[layer, place].item()
-        cuts[name] = table
+    drawn = draw_truncations(trainer.concepts, prompts, trainer.layers, trainer.settings.nested_dropout, generator)
+    for name in trainer.concepts:
+        holders = [n for n, prompt in enumerate(prompts) if name in prompt.positions]
+        cuts[name] = [
+            {prompt: drawn[name][layer, place].item() if name in drawn else None for place, prompt in enumerate(holders)}
+            for layer in range(trainer.layers)
+        ]
     return cuts
 
 
@@ -303,11 +308,11 @@ def test_one_prompt_a_sample_is_an_unbiased_estimate_of_all_three(models, photos
     for step in range(400):
         generator = step_generator(0, step)
         batch = draw_batch(photos, 3, generator)
-        rows, *_ = one._draw_rows(batch, generator)
-        assert sorted(rows.samples) == [0, 1, 2]
-        for pool, weight in zip(rows.pools, rows.weights, strict=True):
-            totals[pool] += weight / 400
-        prior += sum(rows.priors) / 400
+        rows = [row for row in draw_prompt_rows(one.settings, one.text, batch.photos, generator) if row.seen]
+        assert sorted(row.sample for row in rows) == [0, 1, 2]
+        for row in rows:
+            totals[row.pool] += row.weight / 400
+            prior += row.prior / 400
     assert prior == pytest.approx(0.5, rel=0.15)
     for pool, weight in trainer.settings.loss_weights.items():
         assert totals[pool] == pytest.approx(weight, rel=0.15)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import add_batch, add_tiny, add_training
+from graphs import add_batch, add_tiny, add_training, wire_options
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
@@ -369,7 +369,7 @@ def with_small_models(name, folder):
         "AttractorLoadFlorence2": {"model": "florence2/tiny"},
         "AttractorLoadSAM2": {"model": "sam2/tiny"},
         "AttractorLoadEvaluationEncoders": {"clip": "evaluation/clip-tiny", "dino": "evaluation/dino-tiny"},
-        "AttractorTrain": {"name": name, "score_every": 2, "score_images": 1, "sample_steps": 1},
+        "AttractorTrain": {"name": name},
     }
     small = {"steps": 2, "sample_every": 0, "batch_size": 2, "resolution": 128, "width": 128, "height": 128}
     for node in prompt.values():
@@ -378,6 +378,7 @@ def with_small_models(name, folder):
         else:
             node["inputs"].update({key: value for key, value in small.items() if key in node["inputs"]})
             node["inputs"].update(loaders.get(node["class_type"], {}))
+    wire_options(prompt, score_every=2, score_images=1, sample_steps=1)
     return prompt
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from graphs import wire_options
 from photographs import cat_photos
 from PIL import Image, ImageOps
 
@@ -50,9 +51,7 @@ def made_small(prompt):
     """The same graph on the test loader's model, with few steps and pixels."""
     small = {
         "steps": 2,
-        "checkpoint_every": 1,
         "sample_every": 2,
-        "sample_steps": 1,
         "batch_size": 2,
         "resolution": 128,
         "captions_per_photo": 2,
@@ -74,6 +73,7 @@ def made_small(prompt):
                     if key in node["inputs"] and not isinstance(node["inputs"][key], list)
                 }
             )
+    wire_options(prompt, checkpoint_every=1, sample_steps=1)
     return prompt
 
 

@@ -27,6 +27,30 @@ def add_photos(graph, comfy, count=3, size=128):
     return images, graph.add("ImageToMask", image=masks, channel="red")[0]
 
 
+ON_TRAINING_NODE = {
+    *("model", "clip", "vae", "images", "masks", "dataset", "encoders", "name", "resume", "super_category", "placeholder"),
+    *("method", "steps", "batch_size", "learning_rate_preset", "learning_rate", "resolution", "seed", "sample_prompt"),
+    "sample_every",
+}
+
+
+def add_trainer(graph, **inputs):
+    """Train Attractor Embedding, with a Training Options node for whatever belongs there."""
+    own = {name: value for name, value in inputs.items() if name in ON_TRAINING_NODE}
+    options = {name: value for name, value in inputs.items() if name not in own}
+    if options:
+        own["options"] = graph.add("AttractorTrainingOptions", **options)[0]
+    return graph.add("AttractorTrain", **own)
+
+
+def wire_options(prompt, **options):
+    """Wire a Training Options node to the training nodes of a graph in API format."""
+    for node_id, node in list(prompt.items()):
+        if node["class_type"] == "AttractorTrain":
+            prompt[f"{node_id}-options"] = {"class_type": "AttractorTrainingOptions", "inputs": options}
+            node["inputs"]["options"] = [f"{node_id}-options", 0]
+
+
 def add_training(graph, loader, images, masks=None, **changes):
     """Train Attractor Embedding with small, quick settings."""
     inputs = {
@@ -51,7 +75,7 @@ def add_training(graph, loader, images, masks=None, **changes):
     }
     if masks is not None:
         inputs["masks"] = masks
-    return graph.add("AttractorTrain", **{**inputs, **changes})
+    return add_trainer(graph, **{**inputs, **changes})
 
 
 def add_tiny(graph, text_layers=1, **changes):

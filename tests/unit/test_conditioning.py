@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from attractor.trainer.conditioning import Slot, TokenRows, add_bypass, build_prompt, encode_layers, encode_rows
+from attractor.trainer.conditioning import TokenRows, add_bypass, encode_layers, encode_rows
+from attractor.trainer.pools import Slot, build_prompt
 
 
 class ToyText:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from attractor.trainer.conditioning import Slot, build_prompt
-from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS
+from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS, Slot, build_prompt
 
 
 class WordText:

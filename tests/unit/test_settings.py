@@ -1,29 +1,22 @@
 """The settings of a run: what is refused, what a resume may change, and what the presets stand for."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from attractor.trainer.settings import (
-    CHOICES,
-    LEARNING_RATE_PRESETS,
-    TrainingSettings,
-    fingerprint,
-    resolve_learning_rate,
-)
+from attractor.trainer.methods import LEARNING_RATE_PRESETS, resolve_learning_rate
+from attractor.trainer.rows import GROUPS
+from attractor.trainer.settings import ROWS, TrainingSettings
+from attractor.trainer.storage import fingerprint
 
-NOT_NEGATIVE = (
-    "subject_weight",
-    "background_weight",
-    "joint_weight",
-    "contrast_weight",
-    "prior_weight",
-    "weight_decay",
-    "attractor_noise",
-    "mask_dilation",
-    "micro_batch",
-)
+PAGES = Path(__file__).resolve().parents[2] / "scripts" / "settings_pages.py"
+NAN, INF = float("nan"), float("inf")
+CHOSEN = [name for name, row in ROWS.items() if row.choices]
+NUMBERS = [name for name in ROWS if type(getattr(TrainingSettings(), name)) in (int, float)]
 
 
 def test_the_defaults_are_fine():
@@ -33,11 +26,12 @@ def test_the_defaults_are_fine():
 @pytest.mark.parametrize(
     "changes, word",
     [
-        *[({name: "nonsense"}, name) for name in CHOICES],
-        *[({name: 0}, name) for name in ("steps", "batch_size", "text_chunk", "fixed_loss_every", "learning_rate", "tau")],
-        *[({name: value}, name) for name in NOT_NEGATIVE for value in (-1.0, float("nan"), float("inf"))],
-        *[({name: value}, name) for name in ("learning_rate", "tau") for value in (-1.0, float("nan"), float("inf"))],
-        *[({"nested_dropout": value}, "nested_dropout") for value in (-0.1, 1.1, float("nan"))],
+        *[({name: "nonsense"}, f"{name} is 'nonsense': choose one of") for name in CHOSEN],
+        *[({name: value}, f"{name} is {value}: use") for name in NUMBERS for value in (NAN, INF, -INF, -1)],
+        *[({name: 0}, f"{name} is 0: use 1 ") for name in ("steps", "batch_size", "text_chunk", "fixed_loss_every")],
+        *[({name: 0}, f"{name} is 0: use a number above 0") for name in ("learning_rate", "tau")],
+        ({"nested_dropout": 1.1}, "nested_dropout is 1.1: use 0 to 1."),
+        ({"mask_dilation": 65}, "mask_dilation is 65: use 0 to 64."),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"subject_weight": 0.0, "background_weight": 0.0, "joint_weight": 0.0}, "all 0"),
         ({"subject_weight": 0.0, "prior_weight": 1.0}, "prior_weight is for subject prompts"),
@@ -50,7 +44,7 @@ def test_each_bad_setting_is_named(changes, word):
 
 def test_all_bad_settings_are_named_at_once():
     problems = TrainingSettings(method="x", steps=0, tau=-1.0, joint_weight=-1.0).problems()
-    assert [problem.split()[0] for problem in problems] == ["method", "steps", "tau", "joint_weight"]
+    assert [problem.split()[0] for problem in problems] == ["method", "steps", "joint_weight", "tau"]
 
 
 def test_a_batch_of_one_is_fine_without_contrast():
@@ -67,7 +61,7 @@ def test_methods_without_attractor_have_the_plain_loss_alone():
 
 def test_a_resume_may_change_only_what_changes_no_result():
     saved = TrainingSettings().to_dict()
-    free = TrainingSettings(steps=900, micro_batch=2, gradient_checkpointing=True, text_chunk=4, fixed_loss_every=3)
+    free = TrainingSettings(steps=900, micro_batch=2, gradient_checkpointing="on", text_chunk=4, fixed_loss_every=3)
     assert free.differences(saved) == []
     assert TrainingSettings(tau=0.1, seed=4).differences(saved) == ["seed was 0, is 4", "tau was 0.07, is 0.1"]
     del saved["tau"]
@@ -90,6 +84,23 @@ def test_presets_are_the_published_learning_rates():
     assert len(LEARNING_RATE_PRESETS) == 5
     with pytest.raises(ValueError, match="learning_rate_preset is 'fast'"):
         rate("fast")
+
+
+def test_a_preset_decides_the_rate_and_custom_leaves_it_to_the_number():
+    assert TrainingSettings.of(learning_rate=0.5).learning_rate == 8e-3
+    assert TrainingSettings.of(learning_rate=0.5, learning_rate_preset="custom").learning_rate == 0.5
+    assert TrainingSettings.of(learning_rate=0.0, learning_rate_preset="paper").problems() == []
+
+
+def test_every_setting_says_what_it_is():
+    assert all(len(row.doc) > 5 and row.group in GROUPS for row in ROWS.values())
+    bare = [name for name in NUMBERS if not ROWS[name].limits()]
+    assert not bare, "a number without limits"
+
+
+def test_the_help_pages_have_the_present_settings():
+    done = subprocess.run([sys.executable, str(PAGES), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_fingerprints_tell_tensors_apart():

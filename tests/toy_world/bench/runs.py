@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from graphs import add_toy_dataset, add_toy_evaluation
+from graphs import add_toy_dataset, add_toy_evaluation, add_trainer
 from PIL import Image
 
 from comfy_client import Graph
@@ -124,7 +124,7 @@ def _training(run: Run) -> Graph:
         wired |= {"images": photos[0], "masks": photos[1]}
     else:
         wired["images"] = add_toy_dataset(graph, run.toy.name)[1]
-    graph.add("AttractorTrain", name=run.key, resume=True, sample_prompt="a photo of a {}", **wired, **run.inputs)
+    add_trainer(graph, name=run.key, resume=True, sample_prompt="a photo of a {}", **wired, **run.inputs)
     return graph
 
 

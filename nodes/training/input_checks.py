@@ -1,0 +1,82 @@
+"""Everything that can be wrong with the training node's inputs, found before anything is loaded."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...trainer.concept import placeholder_problem
+from ...trainer.settings import TrainingSettings
+from ..errors import UserError
+from ..evaluation.encoders import EvaluationEncoders
+from ..evaluation.pdst import Dataset
+from ..host import folders
+from ..host.checks import clip_problems, model_problems, vae_problems
+from ..host.text_encoder import HostTextEncoder
+from .held_out import held_out_problems
+from .photos import photo_problems
+
+_FREE_DISK = 200 * 1024**2  # bytes; a NeTI+ run of five photos writes about 60 MB and 14 MB a checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Wired:
+    """What is wired to the training node. images: (H, W, C) each, masks: (H, W) each, float32 on the CPU."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    images: list[Tensor]
+    masks: list[Tensor] | None
+    dataset: Dataset | None
+    encoders: EvaluationEncoders | None
+
+
+def check_inputs(wired: Wired, settings: TrainingSettings, name: str) -> None:
+    """name: of the run.
+
+    Raises:
+        UserError: every problem at once, each with its input and remedy.
+    """
+    problems = settings.problems() + model_problems(wired.model, training=True) + vae_problems(wired.vae)
+    problems += folders.name_problems(name)
+    problems += photo_problems(wired.images, wired.masks, settings.uses_attractor)
+    problems += held_out_problems(wired.dataset, wired.encoders, wired.images)
+    problems += clip_problems(wired.clip) or _text_problems(settings, HostTextEncoder(wired.clip))
+    if settings.sample_every and "{}" not in settings.sample_prompt and settings.placeholder not in settings.sample_prompt:
+        problems.append(
+            f"sample_prompt does not mention the subject: write {{}} or {settings.placeholder} where it goes, or set "
+            "sample_every to 0."
+        )
+    if problems:
+        raise UserError.of(problems)
+    free = folders.free_bytes(folders.output_path(name))
+    if free < _FREE_DISK:
+        raise UserError(
+            f"The output folder's disk has {free // 1024**2} MB left, and a run writes up to {_FREE_DISK // 1024**2} MB. "
+            "Free some space first."
+        )
+
+
+def _text_problems(settings: TrainingSettings, text: HostTextEncoder) -> list[str]:
+    """What is wrong with the words of the settings."""
+    problem = placeholder_problem(settings.placeholder, text.is_word)
+    problems = [problem] if problem else []
+    problems += _word_problems("super_category", settings.super_category, text)
+    if settings.subject_init:
+        problems += _word_problems("subject_init", settings.subject_init, text, one_token=False)
+    if settings.uses_attractor:
+        problems += _word_problems("attractor_init", settings.attractor_init, text, one_token=False)
+    return problems
+
+
+def _word_problems(field: str, words: str, text: HostTextEncoder, one_token: bool = True) -> list[str]:
+    count = len(text.tokenize(words))
+    if count == 0:
+        return [f"{field} is empty: give a word for what it is, such as dog."]
+    if one_token and count > 1:
+        return [
+            f"{field} {words!r} takes {count} tokens of the vocabulary and must be one: use a simpler word for the kind of "
+            "thing, such as dog, toy or cup."
+        ]
+    return []

@@ -1,0 +1,27 @@
+"""Training Options: every setting that most people leave as it is."""
+
+from comfy_api.latest import io
+
+from ..link_types import TrainingOptionsType
+from .widgets import settings_of, widget
+
+
+class TrainingOptions(io.ComfyNode):
+    """The settings beyond those on Train Attractor Embedding, as one wire."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorTrainingOptions",
+            display_name="Training Options",
+            category="attractor",
+            description="More settings for Train Attractor Embedding: losses, attractors and mapper, memory, held-out scores, "
+            "samples and checkpoints. Left unwired, the training node uses the values that this node starts with.",
+            search_aliases=["textual inversion settings", "loss weights", "contrast schedule", "micro batch", "memory"],
+            inputs=[widget(name, optional=True) for name in settings_of(main=False)],
+            outputs=[TrainingOptionsType.Output("options", tooltip="Wire to Train Attractor Embedding.")],
+        )
+
+    @classmethod
+    def execute(cls, **settings) -> io.NodeOutput:
+        return io.NodeOutput(settings)

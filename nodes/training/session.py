@@ -1,0 +1,123 @@
+"""One training, from wired inputs to a finished run: latents, private models, trainer, samples and scores."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...trainer.concept import PersonalizedToken
+from ...trainer.dataset import Photos, cache_photos
+from ...trainer.loop import Trainer, build_trainer
+from ...trainer.settings import TrainingSettings
+from ...trainer.storage import fingerprint
+from ..host import folders
+from ..host.memory import load_for_training, plan_memory, shrink
+from ..host.private_models import private_models
+from ..host.progress import Progress
+from ..host.sampling import ImageMaker, Sampling, training_maker
+from ..host.text_encoder import HostTextEncoder
+from ..host.unet import HostUNet
+from ..pictures import to_picture
+from .held_out import HeldOut
+from .input_checks import Wired
+from .photos import resize_photos
+from .run import Run
+
+
+def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, node_id: str) -> Run:
+    """Carry out a run, or the rest of it. Must be called under `torch.inference_mode(False)` with gradients on.
+
+    Raises:
+        Interrupted: the user has cancelled; what was learnt is saved.
+        UserError: it cannot be resumed, or as `Run.train`.
+    """
+    photos, held_out = _encode_photos(wired, settings)
+    with private_models(wired.model, wired.clip) as (unet, text):
+        trainer = build_trainer(settings, photos, text, unet, held_out and held_out.photos)
+        _fit_into_memory(trainer, unet)
+        identity = {
+            "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
+            "photos": fingerprint(photos.latents, photos.masks),
+        }
+        studio = Studio(wired, settings, unet, text, held_out, photos.latents.shape[-2:])
+        run = Run(trainer, folders.output_path(name), identity, {"images": photos.count}, shrink, studio.scored_with)
+        if resume:
+            run.resume()
+        run.train(Progress(settings.steps, node_id), studio.sample, studio.score if studio.scored_with else None)
+        trainer.concepts.to("cpu").requires_grad_(False)
+    return run
+
+
+def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:
+    """The photos as latents and masks, and the held-out ones if a data set is wired."""
+    images, masks = resize_photos(wired.images, wired.masks, settings.resolution)
+
+    def encode(pixels: Tensor) -> Tensor:
+        return wired.model.model.process_latent_in(wired.vae.encode(pixels).clone())
+
+    with torch.no_grad():
+        photos = cache_photos(images, masks if settings.uses_attractor else None, encode, settings)
+        if wired.dataset is None:
+            return photos, None
+        return photos, HeldOut.of(wired.dataset, wired.encoders, tuple(images.shape[1:3]), encode)
+
+
+def _fit_into_memory(trainer: Trainer, unet: HostUNet) -> None:
+    """Set what the settings leave to the machine."""
+    settings = trainer.settings
+    rows = settings.batch_size * len(settings.loss_weights)
+    planned, checkpointing = plan_memory(unet, rows, tuple(trainer.photos.latents.shape[-2:]))
+    trainer.micro_batch = settings.micro_batch or planned
+    if settings.gradient_checkpointing == "on" or (settings.gradient_checkpointing == "auto" and checkpointing):
+        unet.enable_gradient_checkpointing()
+
+
+class Studio:
+    """Makes pictures with the token in training, by the very copies in training: no second model takes memory."""
+
+    def __init__(
+        self,
+        wired: Wired,
+        settings: TrainingSettings,
+        unet: HostUNet,
+        text: HostTextEncoder,
+        held_out: HeldOut | None,
+        latent_size: tuple[int, int],
+    ):
+        """latent_size: (height, width) of the training photos' latents."""
+        self._wired, self._settings, self._unet, self._text, self._held_out = wired, settings, unet, text, held_out
+        height, width = (8 * side for side in latent_size)
+        self._sampling = Sampling(steps=settings.sample_steps, cfg=settings.sample_cfg, width=width, height=height)
+
+    @property
+    def scored_with(self) -> dict | None:
+        """What held-out scores depend on beside the token; None if there are none."""
+        if self._held_out is None:
+            return None
+        settings = self._settings
+        return self._held_out.scored_with(sampling=self._sampling.to_dict(), images=settings.score_images, seed=settings.seed)
+
+    def sample(self, token: PersonalizedToken) -> Image.Image:
+        """The sample prompt's picture with a token."""
+        prompt = self._settings.sample_prompt.replace("{}", self._settings.placeholder)
+        pictures = self._maker(token)([prompt], [self._settings.seed])
+        load_for_training(self._unet, self._text)
+        return to_picture(pictures)
+
+    def score(self, token: PersonalizedToken, report: Callable[[int], None]) -> dict[str, float]:
+        """Mean held-out scores of a token. report: called with the number of each image before it is made."""
+        maker, made, settings = self._maker(token), itertools.count(1), self._settings
+
+        def make_images(prompts: list[str], seeds: list[int]) -> Tensor:
+            report(next(made))
+            return maker(prompts, seeds)
+
+        assert self._held_out is not None, "there are no held-out photos to score on"
+        scores = self._held_out.scores(make_images, settings.placeholder, settings.score_images, settings.seed)
+        load_for_training(self._unet, self._text)
+        return scores
+
+    def _maker(self, token: PersonalizedToken) -> ImageMaker:
+        return training_maker(self._unet, self._text.patcher, self._wired.clip, self._wired.vae, token, self._sampling)

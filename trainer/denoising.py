@@ -1,0 +1,52 @@
+"""The U-Net's part of a step: noise predictions for prompt rows, and their losses (Eq. 4)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .conditioning import encode_layers
+from .dataset import Batch
+from .interfaces import TextEncoder, UNet
+from .losses import masked_loss
+from .methods import JOINT, SUBJECT
+from .pools import ONE_SLOT, PromptRow, build_prompt
+from .settings import TrainingSettings
+
+
+def predict(unet: UNet, batch: Batch, samples: list[int], context_k: Tensor, context_v: Tensor) -> Tensor:
+    """The noise (rows, 4, h, w) that the U-Net sees in samples of the batch."""
+    latents, noise = batch.latents[samples].to(unet.device), batch.noise[samples].to(unet.device)
+    timesteps = batch.timesteps[samples].to(unet.device)
+    return unet.predict_noise(unet.add_noise(latents, noise, timesteps), timesteps, context_k, context_v)
+
+
+def denoising_losses(
+    settings: TrainingSettings, batch: Batch, pools: Sequence[str], samples: list[int], predicted: Tensor
+) -> Tensor:
+    """Eq. 4: (rows,) masked losses of predictions (rows, 4, h, w), one row for each of `pools` and `samples`."""
+    subject_masks = batch.masks[samples].to(predicted.device)
+    masks = torch.stack([pool_mask(settings, pool, mask) for pool, mask in zip(pools, subject_masks, strict=True)])
+    return masked_loss(predicted, batch.noise[samples].to(predicted.device), masks, settings.loss_mean)
+
+
+def pool_mask(settings: TrainingSettings, pool: str, subject_mask: Tensor) -> Tensor:
+    """M_s on subject prompts, M_b = 1 - M_s on background prompts; joint prompts, and methods without attractor, unmasked."""
+    if not settings.uses_attractor or pool == JOINT:
+        return torch.ones_like(subject_mask)
+    return subject_mask if pool == SUBJECT else 1 - subject_mask
+
+
+def prior_losses(
+    settings: TrainingSettings, text: TextEncoder, unet: UNet, batch: Batch, rows: Sequence[PromptRow], predicted: Tensor
+) -> Tensor:
+    """(rows,) losses of subject prompts against what the model predicts for the plain super-category in their place, outside
+    the mask. The idea is masked prior preservation's: what is not the subject is left alone unless there is a reason.
+    """
+    samples = [row.sample for row in rows]
+    plain = [build_prompt(text, ONE_SLOT[row.template], settings.super_category) for row in rows]
+    with torch.no_grad():
+        ids = torch.tensor([prompt.ids for prompt in plain], device=text.device)
+        k, v = encode_layers(text, text.embed(ids), 1, [], settings.text_chunk)
+        target = predict(unet, batch, samples, k.to(unet.device), v.to(unet.device))
+    return masked_loss(predicted, target, 1 - batch.masks[samples].to(predicted.device), settings.loss_mean)

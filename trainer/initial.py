@@ -1,0 +1,54 @@
+"""What the tokens start from: v* from the super-category's word, each A*_i from a word plus noise of its own."""
+
+from torch import Tensor, nn, no_grad, randint, tensor
+
+from .concept import Embedding, random_like
+from .dataset import step_generator
+from .interfaces import TextEncoder
+from .mapper import NeTIMapper
+from .methods import SUBJECT
+from .pools import attractor_name
+from .settings import TrainingSettings
+
+
+def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder) -> nn.ModuleDict:
+    """The learnable tokens of a run by name: the subject, and an attractor for each of so many `photos` if the method has any.
+
+    Under NeTI a mapper's output has the norm of the word's embedding (NeTI: target_norm).
+
+    Raises:
+        ValueError: a setting that should name a word is empty.
+    """
+    neti = settings.kind == "neti"
+    word = word_embedding(text, settings.subject_init or settings.super_category, "super_category")
+    concepts: dict[str, nn.Module] = {SUBJECT: _mapper(settings, word, -1) if neti else Embedding(word[None])}
+    if settings.uses_attractor:
+        word = word_embedding(text, settings.attractor_init, "attractor_init")
+        for photo in range(photos):
+            as_mapper = neti and settings.attractor_kind == "mapper"
+            concepts[attractor_name(photo)] = (_mapper if as_mapper else _noisy_embedding)(settings, word, photo)
+    return nn.ModuleDict(concepts)
+
+
+def word_embedding(text: TextEncoder, words: str, name: str) -> Tensor:
+    """Mean token embedding (width,) of a word or phrase, on the CPU.
+
+    Raises:
+        ValueError: no token in `words`; `name` is the input that is to blame.
+    """
+    ids = text.tokenize(words)
+    if not ids:
+        raise ValueError(f"{name} is empty: give a word.")
+    with no_grad():
+        return text.embed(tensor([ids], device=text.device))[0].mean(0).float().cpu()
+
+
+def _mapper(settings: TrainingSettings, word: Tensor, index: int) -> NeTIMapper:
+    seed = int(randint(2**31, (), generator=step_generator(settings.seed, f"init {index}")))
+    scale = word.norm().item()
+    return NeTIMapper(len(word), norm_scale=scale, seed=seed, nested_dropout=settings.nested_dropout)
+
+
+def _noisy_embedding(settings: TrainingSettings, word: Tensor, index: int) -> Embedding:
+    generator = step_generator(settings.seed, f"init {index}")
+    return Embedding((word + random_like(word, settings.attractor_noise, generator))[None])
