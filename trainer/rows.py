@@ -6,7 +6,7 @@ from typing import Any
 
 GROUPS = {
     "main": "On the training node",
-    "losses": "Losses",
+    "losses": "Photos, losses and optimiser",
     "attractor": "Attractors and mapper",
     "memory": "Memory: the result does not depend on these beyond rounding",
     "scoring": "Scores, samples and checkpoints",
@@ -18,7 +18,7 @@ class Row:
     """What is known of a setting beside its type and default.
 
     minimum, maximum: limits, inclusive. above: exclusive lower limit. step: of a widget's arrows. choices: of a text.
-    random: a seed. free: a resumed run may change it, as it changes no result of a step. before: what runs had that were
+    free: a resumed run may change it, as it changes no result of a step. before: what runs had that were
     saved when the setting did not exist.
     """
 
@@ -29,7 +29,6 @@ class Row:
     above: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
-    random: bool = False
     free: bool = False
     before: Any = None
 
@@ -53,7 +52,7 @@ class Row:
             most = f", at most {self.maximum:g}" if self.maximum < math.inf else ""
             return f"a number above {self.above:g}{most}"
         if self.maximum < math.inf:
-            return f"{self.minimum:g} or more" if self.random else f"{self.minimum:g} to {self.maximum:g}"
+            return f"{self.minimum:g} to {self.maximum:g}"
         return f"{self.minimum:g} or more" if self.minimum > -math.inf else ""
 
 

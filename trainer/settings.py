@@ -45,14 +45,18 @@ class TrainingSettings:
     )
     learning_rate_preset: str = setting(
         "auto",
-        "auto: by the method. paper: 1e-5. neti: 1e-3 x batch. textual_inversion: 5e-4 x batch. custom: the number below.",
+        "auto: by the method. paper: 1e-5. neti: 1e-3 x batch. textual_inversion: 5e-4 x batch. custom: learning_rate in "
+        "Training Options.",
         choices=LEARNING_RATE_PRESETS,
         free=True,  # what counts is the rate
     )
-    learning_rate: float = setting(8e-3, "Of AdamW, constant. Used with the preset 'custom' only.", above=0, step=1e-6)
+    learning_rate: float = setting(
+        8e-3, "Of AdamW, constant. Used with learning_rate_preset 'custom' only.", "losses", above=0, step=1e-6
+    )
     resolution: int = setting(
         512,
         "The photos are scaled to about resolution x resolution pixels.",
+        "losses",
         minimum=64,
         maximum=1024,
         step=64,
@@ -62,8 +66,7 @@ class TrainingSettings:
         0,
         "The same seed and inputs give the same result on the same machine.",
         minimum=0,
-        maximum=2**63 - 1,
-        random=True,
+        maximum=2**53 - 1,  # what a web page can hold
     )
     sample_prompt: str = setting(
         "a photo of a {} on the beach",

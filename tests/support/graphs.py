@@ -28,9 +28,8 @@ def add_photos(graph, comfy, count=3, size=128):
 
 
 ON_TRAINING_NODE = {
-    *("model", "clip", "vae", "images", "masks", "dataset", "encoders", "name", "resume", "super_category", "placeholder"),
-    *("method", "steps", "batch_size", "learning_rate_preset", "learning_rate", "resolution", "seed", "sample_prompt"),
-    "sample_every",
+    *("model", "clip", "vae", "images", "masks", "name", "resume", "super_category", "placeholder", "method", "steps"),
+    *("batch_size", "learning_rate_preset", "seed", "sample_prompt", "sample_every"),
 }
 
 
@@ -44,11 +43,11 @@ def add_trainer(graph, **inputs):
 
 
 def wire_options(prompt, **options):
-    """Wire a Training Options node to the training nodes of a graph in API format."""
+    """Set values of Training Options for the training nodes of a graph in API format, which may have no such node yet."""
     for node_id, node in list(prompt.items()):
         if node["class_type"] == "AttractorTrain":
-            prompt[f"{node_id}-options"] = {"class_type": "AttractorTrainingOptions", "inputs": options}
-            node["inputs"]["options"] = [f"{node_id}-options", 0]
+            wired, _ = node["inputs"].setdefault("options", [f"{node_id}-options", 0])
+            prompt.setdefault(wired, {"class_type": "AttractorTrainingOptions", "inputs": {}})["inputs"].update(options)
 
 
 def add_training(graph, loader, images, masks=None, **changes):
