@@ -1,22 +1,27 @@
-"""The loss chart, drawn with Pillow: no plotting library to install or to wait for at start."""
+"""The loss chart."""
 
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from PIL import Image
+
+from .. import plotting
+from ..plotting import SERIES, Chart, styled
 
 _COLOURS = {
-    "fixed": (20, 90, 200),
-    "subject": (230, 130, 20),
-    "background": (60, 160, 80),
-    "joint": (150, 90, 190),
-    "prior": (110, 110, 110),
-    "contrast": (200, 50, 60),
+    "fixed": SERIES[0],
+    "subject": SERIES[1],
+    "background": SERIES[2],
+    "joint": SERIES[3],
+    "prior": SERIES[7],
+    "contrast": SERIES[4],
 }
-_GREY, _INK, _PAPER = (225, 225, 225), (60, 60, 60), (255, 255, 255)
-_LEFT, _RIGHT = 64, 16
+_TOP, _LEFT, _RIGHT, _FOOT = 54, 66, 8, 40  # pixels: title and legend, labels of the losses, half a label, labels of the steps
+_STRIP, _GAP = 78, 14  # pixels: the height of the contrast's own axes, and what is between them and the others
 
 
+@styled()
 def draw_chart(
     curves: dict[str, list[float]],
     steps: int,
@@ -24,59 +29,50 @@ def draw_chart(
     size: tuple[int, int] = (640, 400),
     watched: str = "training photos",
 ) -> Image.Image:
-    """Losses over steps. The fixed-batch loss is the bold main curve; the step's own losses lie thin behind it,
-    and the contrast loss, of another size, in a strip of its own.
+    """Losses over steps. The fixed-batch loss is the bold main curve; the losses of the steps themselves are thin and behind
+    it. The contrast loss, which is of another size, has axes of its own.
 
-    curves: as `trainer.loop.Trainer.curves`, NaN where a step has no value. steps: length of the axis. watched: whose loss the
-    fixed-batch loss is.
+    Import this module where a chart is drawn and no earlier, as matplotlib comes with it.
+
+    curves: as `trainer.loop.Trainer.curves`, NaN where a step has no value. steps: length of the axis. watched: which photos
+    the fixed-batch loss is computed on.
     """
-    image = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(13)
-    shown = {name: _points(curves.get(name, []), smooth=name != "fixed") for name in _COLOURS}
-    shown = {name: points for name, points in shown.items() if points}
-    contrast = {name: shown.pop(name) for name in ("contrast",) if name in shown}
-
-    draw.text((_LEFT, 4), title, fill=_INK, font=font)
-    left = _LEFT
-    for name in (*shown, *contrast):
-        label = f"fixed batch ({watched})" if name == "fixed" else name
-        draw.rectangle([left, 26, left + 10, 34], fill=_COLOURS[name])
-        draw.text((left + 14, 22), label, fill=_INK, font=font)
-        left += 28 + draw.textlength(label, font=font)
-    floor = size[1] - 28
-    divide = floor - 90 if contrast else floor
-    _panel(draw, font, shown, steps, (_LEFT, 50, size[0] - _RIGHT, divide), rows=5)
+    points = {name: _points(curves.get(name, []), smooth=name != "fixed") for name in _COLOURS}
+    points = {name: found for name, found in points.items() if found}
+    contrast = points.pop("contrast", None)
+    width, height = (side - 2 * plotting.MARGIN for side in size)
+    figure = plotting.blank(width, height)
+    plotting.heading(figure, title)
+    if points:
+        names = {"fixed": f"fixed batch ({watched})"}
+        plotting.key(figure, 26, [(names.get(name, name), _look(name)) for name in points])
+    bottom = height - _FOOT
+    divide = bottom - _STRIP - _GAP if contrast else bottom
+    axes = plotting.panel(figure, _LEFT, _TOP, width - _RIGHT, divide)
+    _draw(axes, "loss", points, steps)
     if contrast:
-        _panel(draw, font, contrast, steps, (_LEFT, divide + 26, size[0] - _RIGHT, floor), rows=2)
-    draw.text((_LEFT, floor + 6), "step 1", fill=_INK, font=font)
-    draw.text((size[0] - _RIGHT, floor + 6), str(steps), fill=_INK, font=font, anchor="ra")
-    return image
+        axes.tick_params(labelbottom=False)
+        axes = plotting.panel(figure, _LEFT, divide + _GAP, width - _RIGHT, bottom)
+        _draw(axes, "contrast", {"contrast": contrast}, steps)
+    axes.set_xlabel("step")
+    return Chart(figure, title).picture(scale=1)
 
 
-def _panel(draw, font, shown: dict[str, list], steps: int, box: tuple[int, int, int, int], rows: int) -> None:
-    """Curves of (step, value) points in a box (left, top, right, bottom) with `rows` labelled lines."""
-    left, top, right, bottom = box
-    values = [value for points in shown.values() for _, value in points] or [0.0, 1.0]
-    low, high = min(values), max(values)
-    if high - low < 1e-12:
-        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+def _draw(axes: Axes, label: str, points: dict[str, list[tuple[int, float]]], steps: int) -> None:
+    """Curves of (step, value) points, the first on top."""
+    axes.set_ylabel(label)
+    axes.yaxis.set_label_coords(-54 / (plotting.pixels(axes.figure)[0] - _LEFT - _RIGHT), 0.5)
+    axes.set_xlim(1 - 0.01 * steps, max(steps, 2) + 0.01 * steps)
+    axes.set_ylim(plotting.span([value for curve in points.values() for _, value in curve] or [0.0, 1.0], 0.05))
+    plotting.few_ticks(axes.xaxis, 8, integer=True)
+    plotting.few_ticks(axes.yaxis, 3 if label == "contrast" else 6)
+    for name, curve in reversed(points.items()):
+        marked = {"marker": "o", "markersize": 4} if len(curve) < 20 else {}
+        axes.plot(*zip(*curve, strict=True), **_look(name), **marked)
 
-    def place(step: float, value: float) -> tuple[float, float]:
-        x = left + (right - left) * (step - 1) / max(steps - 1, 1)
-        return x, bottom - (bottom - top) * (value - low) / (high - low)
 
-    for i in range(rows):
-        value = low + (high - low) * i / (rows - 1)
-        y = place(1, value)[1]
-        draw.line([(left, y), (right, y)], fill=_GREY)
-        draw.text((left - 8, y), f"{value:.3g}", fill=_INK, font=font, anchor="rm")
-    for name, points in reversed(shown.items()):
-        path = [place(*point) for point in points]
-        if len(path) > 1:
-            draw.line(path, fill=_COLOURS[name], width=3 if name == "fixed" else 1, joint="curve")
-        else:
-            draw.circle(path[0], 3, fill=_COLOURS[name])
+def _look(name: str) -> dict:
+    return {"color": _COLOURS[name], "linewidth": 3 if name == "fixed" else 1.2}
 
 
 def _points(curve: list[float], smooth: bool) -> list[tuple[int, float]]:

@@ -1,298 +1,209 @@
-"""The report's charts: the paper's Fig. 5 (systems as discs), Fig. 1 (scores over checkpoints), scores with intervals."""
+"""The report's figures: scores with intervals, and the paper's Fig. 1 (scores over training steps). Fig. 5 is in `bubble`."""
 
-import math
-from collections.abc import Callable
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from ..statistics import Bootstrap, Estimate
-from .drawing import Drawing, series_colour, text_width
-from .gather import Collected
+from ... import plotting
+from ...plotting import DASHED, INK, PAPER, SERIES, SOFT, Chart, styled
+from ..statistics import CONFIDENCE, Bootstrap, Estimate
+from .gather import Collected, System
 from .tables import TITLES, ceiling, held_out
 
-PICTURE, WIDE, NARROW = 760, 1080, 372  # pixels of width: in the graph, in the page on a screen, on a phone
-_ROW = 26
+WIDE, NARROW = 760, 372  # pixels of width: in the graph and in the page on a screen, on a phone
+_LEFT, _RIGHT, _TOP = 50, 20, 28  # pixels: for labels at the axes' left, half a label at their right, the heading
 
 
-def _ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """At most `most` + 1 round numbers from `low` to `high`, and how they are written: all to the same decimal."""
-    rough = max(high - low, 1e-6) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    ticks = [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
-    return [(tick, f"{tick + 0.0:.{decimals}f}".replace("-", "−")) for tick in ticks]
-
-
-def _span(values: list[float], margin: float = 0.12) -> tuple[float, float]:
-    """A range with room around the values."""
-    low, high = min(values), max(values)
-    room = max((high - low) * margin, 0.004)
-    return low - room, high + room
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    if high == low:
-        return lambda value: (start + end) / 2
-    return lambda value: start + (end - start) * (value - low) / (high - low)
-
-
-def _shorten(text: str, width: float, size: int) -> str:
-    """A text that fits into `width` pixels."""
-    if text_width(text, size) <= width:
-        return text
-    while text and text_width(text + "…", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
-def empty(title: str, text: str, width: int = PICTURE) -> Drawing:
+@styled()
+def empty(title: str, text: str, width: int = WIDE) -> Chart:
     """A chart of nothing that says why."""
-    drawing = Drawing(width, 120, title, text)
-    drawing.words(0, 18, title, bold=True, size=15)
-    drawing.words(0, 58, text, "soft")
-    return drawing
+    figure = plotting.blank(width, 72)
+    plotting.heading(figure, title)
+    plotting.words(figure, 0, 48, plotting.shorten(text, width, 12), color=SOFT)
+    return Chart(figure, title, text)
 
 
-def bubble(data: Collected, y_score: str, width: int = PICTURE) -> Drawing:
-    """Fig. 5: each system a disc; CLIP-T to the right, `y_score` up, the third score its size."""
-    scores = held_out(data)
-    if len(scores) < 3:
-        return empty("Systems by all three scores", "Needs CLIP-T, CLIP-I and DINO: evaluate with both encoders.", width)
-    size_score = "clip_i" if y_score == "dino" else "dino"
-    systems = [s for s in data.compared if s.images]
-    means = {s: {score: s.mean(score) for score in scores} for s in systems}
-    narrow = width < 500
-    height, left, right, top, bottom = (400 if narrow else 480), 62, 2, 62, 52
-    drawing = Drawing(
-        width,
-        height,
-        f"CLIP-T, {TITLES[y_score]} and {TITLES[size_score]} of each system",
-        "; ".join(f"{s.name}: " + ", ".join(f"{TITLES[score]} {means[s][score]:.3f}" for score in scores) for s in systems),
+# --- scores with intervals ------------------------------------------------------------------------------------------
+
+
+@styled()
+def intervals(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Chart:
+    """Each held-out score with its interval, a row a system; the ceiling as a line."""
+    systems, scores = [system for system in data.compared if system.images], held_out(data)
+    entries = _interval_key(data)
+    top = _TOP + plotting.key_height(entries, width)
+    row = 38 if width == NARROW else 26
+    tall = row * len(systems) + 60
+    figure = plotting.blank(width, top + tall * len(scores))
+    plotting.heading(figure, "Held-out scores with intervals")
+    plotting.key(figure, _TOP, entries)
+    left = 20 if width == NARROW else min(280.0, 14 + max(plotting.text_width(system.name, 13) for system in systems))
+    for number, score in enumerate(scores):
+        start = top + number * tall + 32
+        plotting.words(figure, 0, start - 14, TITLES[score], size=13, weight="bold")
+        axes = plotting.panel(figure, left, start, width - _RIGHT, start + row * len(systems))
+        estimates = [system.estimate(score, bootstrap) for system in systems]
+        _draw_intervals(axes, systems, estimates, ceiling(data, score))
+        plotting.few_ticks(axes.xaxis, 5 if width == NARROW else 7)
+        for i, system in enumerate(systems):
+            if width == NARROW:
+                plotting.words(figure, 0, start + row * i + 11, plotting.shorten(system.name, width, 12))
+            else:
+                name = plotting.shorten(system.name, left - 14, 13)
+                plotting.words(figure, left - 12, start + row * (i + 0.5), name, size=13, ha="right")
+    spoken = (f"{TITLES[k]}: " + ", ".join(f"{s.name} {s.mean(k):.3f}" for s in systems) for k in scores)
+    caption = (
+        "How to read it: the dot is a system's mean score. The bar shows where the mean might lie if other subjects or photos "
+        "had been used. Further right is better. Where two bars overlap, see the paired differences below before you call one "
+        "system better."
     )
-    drawing.words(0, 18, f"CLIP-T and {TITLES[y_score]}", bold=True, size=15)
-    drawing.words(0, 40, f"disc: {TITLES[size_score]} · up and right is better", "soft", 12)
-    x_low, x_high = _span([means[s]["clip_t"] for s in systems], 0.3)
-    y_low, y_high = _span([means[s][y_score] for s in systems], 0.25)
-    x = _scale(x_low, x_high, left, width - right)
-    y = _scale(y_low, y_high, height - bottom, top)
-    for tick, label in _ticks(x_low, x_high, 4 if narrow else 7):
-        drawing.line([(x(tick), top), (x(tick), height - bottom)], "grid")
-        drawing.words(x(tick), height - bottom + 14, label, "soft", 12, "middle")
-    for tick, label in _ticks(y_low, y_high, 6):
-        drawing.line([(left, y(tick)), (width - right, y(tick))], "grid")
-        drawing.words(left - 8, y(tick), label, "soft", 12, "end")
-    drawing.words((left + width - right) / 2, height - 14, "CLIP-T (follows the caption)", "soft", 12, "middle")
-    drawing.words(
-        13,
-        (top + height - bottom) / 2,
-        f"{TITLES[y_score]} (looks like the held-out photo)",
-        "soft",
-        12,
-        "middle",
-        upright=False,
-    )
-    sizes = [means[s][size_score] for s in systems]
-    low, high = min(sizes), max(sizes)
-    radius = {s: 9 + 15 * ((means[s][size_score] - low) / (high - low) if high > low else 0.5) for s in systems}
-    discs = {s: (x(means[s]["clip_t"]), y(means[s][y_score]), radius[s]) for s in systems}
-    for i, system in sorted(enumerate(systems), key=lambda pair: -radius[pair[1]]):
-        drawing.disc(*discs[system], "soft" if system.floor else series_colour(i), 0.35, hollow=system.floor)
-    taken = [(cx - r, cy - r, cx + r, cy + r) for cx, cy, r in discs.values()]
-    for system in systems:
-        text = _shorten(system.name, width - left - right - 12, 13)
-        box = _place(discs[system], text_width(text, 13), (left, top, width - right, height - bottom), taken)
-        taken.append(box)
-        drawing.words(box[0], (box[1] + box[3]) / 2, text)
-        drawing.words(box[0], (box[1] + box[3]) / 2 + 14, f"{means[system][size_score]:.3f}", "soft", 11)
-    return drawing
+    return Chart(figure, "Held-out scores with intervals", "; ".join(spoken), caption)
 
 
-def _place(disc, width: float, frame, taken: list) -> tuple[float, float, float, float]:
-    """Where a label of two lines beside a disc covers the least of others, and stays in the frame."""
-    cx, cy, r = disc
-    height = 32
-    beyond, before, middle = cx + r, cx - r - width, cx - width / 2
-    spots = [
-        (beyond + 5, cy - 9),
-        (before - 5, cy - 9),
-        (middle, cy + r + 5),
-        (middle, cy - r - 5 - height),
-        (beyond, cy + r * 0.7),
-        (beyond, cy - r - height),
-        (before, cy + r * 0.7),
-        (before, cy - r - height),
-    ]
-    best, least = None, math.inf
-    for order, (left, top) in enumerate(spots):
-        left = min(max(left, frame[0] + 2), frame[2] - width)
-        top = min(max(top, frame[1]), frame[3] - height)
-        box = (left, top, left + width, top + height)
-        cover = sum(
-            max(0.0, min(box[2], o[2]) - max(box[0], o[0])) * max(0.0, min(box[3], o[3]) - max(box[1], o[1])) for o in taken
-        )
-        if cover + order * 1e-3 < least:
-            best, least = box, cover + order * 1e-3
-    return best
+def _interval_key(data: Collected) -> plotting.Key:
+    entries = [(f"mean and {CONFIDENCE:.0%} interval", {"color": INK, "linewidth": 3, "marker": "o", "markersize": 9})]
+    if any(system.floor for system in data.compared):
+        hollow = {"color": SOFT, "marker": "o", "markersize": 9, "markerfacecolor": PAPER, "linestyle": "none"}
+        entries.append(("floor", hollow))
+    if any(ceiling(data, score) is not None for score in held_out(data)):
+        entries.append(("ceiling", {"color": SOFT, "linewidth": 1.5, "linestyle": DASHED}))
+    return entries
 
 
-def curves(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawing:
+def _draw_intervals(axes: Axes, systems: list[System], estimates: list[Estimate], real: float | None) -> None:
+    narrow = plotting.pixels(axes.figure)[0] == NARROW  # names stand above the marks, not at their left
+    ends = [value for e in estimates for value in (e.mean, e.low, e.high, real) if value is not None]
+    axes.set_xlim(plotting.span(ends, 0.05))
+    axes.set_ylim(len(systems) - 0.5, -0.5)
+    axes.set_yticks([])
+    if real is not None:
+        axes.axvline(real, color=SOFT, linewidth=1.5, linestyle=DASHED)
+    for i, (system, e) in enumerate(zip(systems, estimates, strict=True)):
+        colour, y = SOFT if system.floor else SERIES[i % len(SERIES)], i + (0.2 if narrow else 0)
+        if e.low is not None:
+            axes.plot([e.low, e.high], [y, y], color=colour, linewidth=3)
+        axes.plot(e.mean, y, "o", color=colour, markersize=9, markerfacecolor=PAPER if system.floor else colour)
+
+
+# --- scores over training steps -------------------------------------------------------------------------------------
+
+Lines = dict[tuple[str, str], list[tuple[int, Estimate]]]  # {(series, score): [(step, its estimate)]}
+_CURVE_CAPTION = (
+    "How to read it: solid lines compare the images with photos that training never saw, dashed lines with the training photos. "
+    "While a token learns, both rise. Where the dashed line stays up and the solid one falls, the token overfits: it repeats "
+    "its training photos. The best step was chosen on these very photos, so its score is a little too good."
+)
+
+
+@styled()
+def curves(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Chart:
     """Fig. 1: scores over checkpoints, against held-out photos (solid) and against training photos (dashed)."""
-    title = "Scores over checkpoints"
+    title = "Fig. 1: scores over training steps"
     if not data.series:
         return empty(title, "Evaluate several checkpoints of a run to see them over steps.", width)
-    panels = [(score, [score, *([f"{score}_train"] if f"{score}_train" in data.scores else [])]) for score in held_out(data)]
-    panels.sort(key=lambda panel: ("dino", "clip_i", "clip_t").index(panel[0]))
-    series = list(data.series.items())
-    colours = {name: series_colour(data.compared.index(systems[-1])) for name, systems in series}
-    steps = [system.step for _, systems in series for system in systems]
-    legend, left, right, tall = 84 + 20 * len(series), 46, 8, 190
-    height = legend + len(panels) * (tall + 34) + 22
-    drawing = Drawing(width, height, title, _spoken(series, panels))
-    drawing.words(0, 18, title, bold=True, size=15)
-    both = any(len(names) > 1 for _, names in panels)
-    _legend(drawing, colours, width, both)
-    x = _scale(min(steps), max(steps), left + 8, width - right - 8)
-    for number, (score, names) in enumerate(panels):
-        top = legend + number * (tall + 34) + 24
-        found = {
-            (name, measure): [(s.step, s.estimate(measure, bootstrap)) for s in systems]
-            for name, systems in series
-            for measure in names
+    panels = {
+        score: {
+            (name, measure): [(system.step, system.estimate(measure, bootstrap)) for system in systems]
+            for name, systems in data.series.items()
+            for measure in (score, f"{score}_train")
+            if measure in data.scores
         }
-        _panel(drawing, found, TITLES[score], x, (left, top, width - right, top + tall - 8), colours)
-    for step in sorted(set(_at_most(sorted(set(steps)), 4 if width < 500 else 8))):
-        drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
-    drawing.words(left - 8, height - 14, "step", "soft", 12, "end")
-    return drawing
-
-
-def _at_most(values: list[int], count: int) -> list[int]:
-    """So many of the values, evenly, the first and last among them."""
-    if len(values) <= count:
-        return values
-    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
-
-
-def _legend(drawing: Drawing, colours: dict[str, str], width: int, both: bool) -> None:
-    left = 0
-    for i, (name, colour) in enumerate(colours.items()):
-        y = 42 + 20 * i
-        drawing.line([(left, y), (left + 22, y)], colour, 2.5)
-        drawing.words(left + 28, y, _shorten(name, width - left - 40, 13))
-    y = 42 + 20 * len(colours)
-    if both:
-        drawing.line([(left, y), (left + 22, y)], "ink", 2)
-        drawing.words(left + 28, y, "held-out", "soft", 12)
-        drawing.line([(left + 96, y), (left + 118, y)], "ink", 2, dashed=True)
-        drawing.words(left + 124, y, "training photos (biased)", "soft", 12)
-        y += 20
-    drawing.disc(left + 11, y, 6, "ink", 0.25)
-    drawing.words(left + 28, y, "best step by held-out photos", "soft", 12)
-
-
-def _panel(drawing: Drawing, found: dict, title: str, x, box, colours: dict[str, str]) -> None:
-    left, top, right, bottom = box
-    values = [v for line in found.values() for _, e in line for v in (e.mean, e.low, e.high) if v is not None]
-    low, high = _span(values, 0.06)
-    y = _scale(low, high, bottom, top)
-    for tick, label in _ticks(low, high, 4):
-        drawing.line([(left, y(tick)), (right, y(tick))], "grid")
-        drawing.words(left - 8, y(tick), label, "soft", 12, "end")
-    drawing.words(0, top - 14, title, bold=True)
-    for (name, measure), line in found.items():
-        if not measure.endswith("_train") and all(e.low is not None for _, e in line):
-            band = [(x(s), y(e.low)) for s, e in line] + [(x(s), y(e.high)) for s, e in reversed(line)]
-            drawing.area(band, colours[name], 0.12)
-    for (name, measure), line in found.items():
-        colour, biased = colours[name], measure.endswith("_train")
-        drawing.line([(x(s), y(e.mean)) for s, e in line], colour, 2.2, dashed=biased)
-        for step, e in line:
-            drawing.disc(x(step), y(e.mean), 2.5, colour)
-        if not biased:
-            best = max(line, key=lambda point: point[1].mean)
-            drawing.disc(x(best[0]), y(best[1].mean), 6, colour, 0.25)
-
-
-def _spoken(series, panels) -> str:
-    parts = []
-    for name, systems in series:
-        for _, measures in panels:
-            for measure in measures:
-                line = ", ".join(f"step {s.step} {s.mean(measure):.3f}" for s in systems)
-                parts.append(f"{name}, {TITLES[measure]}: {line}")
-    return "; ".join(parts)
-
-
-def intervals(data: Collected, bootstrap: Bootstrap, width: int = PICTURE) -> Drawing:
-    """Each score with its interval, a row a system; the ceiling as a line."""
-    systems, scores = [s for s in data.compared if s.images], held_out(data)
-    narrow = width < 500
-    names = 0 if narrow else min(280, 12 + max(text_width(s.name, 13) for s in systems))
-    row = _ROW + 16 if narrow else _ROW
-    tall = row * len(systems) + 62
-    drawing = Drawing(
-        width,
-        34 + tall * len(scores),
-        "Held-out scores with intervals",
-        "; ".join(f"{TITLES[score]}: " + ", ".join(f"{s.name} {s.mean(score):.3f}" for s in systems) for score in scores),
+        for score in _in_order(held_out(data))
+    }
+    colours = {name: SERIES[data.compared.index(systems[-1]) % len(SERIES)] for name, systems in data.series.items()}
+    best = ("best held-out score", {"color": INK, "linestyle": "none", "markerfacecolor": "none", **_RING})
+    entries = [*((name, {"color": colour}) for name, colour in colours.items()), *_line_key(panels), best]
+    top, tall = _TOP + plotting.key_height(entries, width), _HEAD + 160
+    figure = plotting.blank(width, top + len(panels) * tall + _FOOT)
+    plotting.heading(figure, title)
+    plotting.key(figure, _TOP, entries)
+    steps = [system.step for systems in data.series.values() for system in systems]
+    for number, (score, lines) in enumerate(panels.items()):
+        start = top + number * tall
+        axes = _panel(figure, TITLES[score], (0, start, width, start + tall), steps)
+        axes.tick_params(labelbottom=score == list(panels)[-1])
+        _draw_lines(axes, lines, colours)
+        for (name, measure), line in lines.items():
+            if measure == score:
+                step, highest = max(line, key=lambda point: point[1].mean)
+                axes.plot(step, highest.mean, color=colours[name], markerfacecolor="none", **_RING)
+    spoken = (
+        f"{name}, {TITLES[measure]}: " + ", ".join(f"step {step} {e.mean:.3f}" for step, e in line)
+        for lines in panels.values()
+        for (name, measure), line in lines.items()
     )
-    drawing.words(0, 18, "Held-out scores with intervals", bold=True, size=15)
-    for number, score in enumerate(scores):
-        found = [system.estimate(score, bootstrap) for system in systems]
-        real = ceiling(data, score)
-        values = [v for e in found for v in (e.mean, e.low, e.high) if v is not None] + ([real] if real is not None else [])
-        low, high = _span(values, 0.05)
-        left, right, top = 6 + names, width - 6, 34 + number * tall + 24
-        x, bottom = _scale(low, high, left, right), top + row * len(systems)
-        drawing.words(0, top - 10, TITLES[score], bold=True)
-        for tick, label in _ticks(low, high, 4 if narrow else 7):
-            drawing.line([(x(tick), top), (x(tick), bottom)], "grid")
-            drawing.words(x(tick), bottom + 12, label, "soft", 12, "middle")
-        if real is not None:
-            drawing.line([(x(real), top), (x(real), bottom)], "soft", 1.5, dashed=True)
-            drawing.words(min(x(real), right), top - 10, "real photos", "soft", 12, "end")
-        for i, (system, e) in enumerate(zip(systems, found, strict=True)):
-            y = top + row * (i + 0.5)
-            colour = "soft" if system.floor else series_colour(i)
-            if narrow:
-                drawing.words(0, y - 9, _shorten(system.name, right - left, 12), "ink", 12)
-                y += 8
-            else:
-                drawing.words(left - 10, y, _shorten(system.name, names - 10, 13), "ink", 13, "end")
-            if e.low is not None:
-                drawing.line([(x(e.low), y), (x(e.high), y)], colour, 3)
-            drawing.disc(x(e.mean), y, 5, colour, 0 if system.floor else 1)
-    return drawing
+    return Chart(figure, title, "; ".join(spoken), _CURVE_CAPTION)
 
 
-def training_curve(
-    name: str, scores: list[dict[str, float]], best_step: int | None, why_empty: str, width: int = WIDE
-) -> Drawing:
-    """Fig. 1 of a single run, from the scores it took while training: `{"step": 100, "clip_t": 0.25, ...}` each."""
-    title = f"{name}: held-out scores over steps"
+@styled()
+def training_curve(name: str, scores: list[dict[str, float]], best_step: int | None, why_empty: str) -> Chart:
+    """Fig. 1 of a single run, from the scores it took while training: `{"step": 100, "clip_t": 0.25, ...}` each.
+
+    With its margin it is as large as the loss chart.
+    """
+    title = f"{name}: scores over training steps"
+    width, height = 640 - 2 * plotting.MARGIN, 400 - 2 * plotting.MARGIN
     if not scores:
         return empty(title, why_empty, width)
-    shown = [score for score in ("dino", "clip_i", "clip_t") if score in scores[0]]
     steps = [entry["step"] for entry in scores]
-    legend, left, right, tall = 104, 46, 8, 150
-    height = legend + len(shown) * (tall + 34) + 22
-    drawing = Drawing(width, height, title, f"best step {best_step}")
-    drawing.words(0, 18, title, bold=True, size=15)
-    colours = {f"kept: step {best_step}, by the geometric mean of all": series_colour(0)}
-    (series,) = colours
-    _legend(drawing, colours, width, both=True)
-    x = _scale(min(steps) - 0.5, max(steps) + 0.5, left + 8, width - right - 8)
-    for number, score in enumerate(shown):
-        top = legend + number * (tall + 34) + 24
-        found = {
-            (series, measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
+    panels = {
+        score: {
+            ("", measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
             for measure in (score, f"{score}_train")
             if measure in scores[0]
         }
-        box = (left, top, width - right, top + tall - 8)
-        drawing.line([(x(best_step), box[1]), (x(best_step), box[3])], "soft", 1, dashed=True)
-        _panel(drawing, found, TITLES[score], x, box, colours)
-    for step in _at_most(steps, 8):
-        drawing.words(x(step), height - 14, f"{step}", "soft", 12, "middle")
-    drawing.words(left - 8, height - 14, "step", "soft", 12, "end")
-    return drawing
+        for score in _in_order(scores[0])
+    }
+    kept = {"color": SOFT, "linewidth": 1, "linestyle": ":"}
+    entries = [*_line_key(panels), (f"kept as best: step {best_step}", kept)]
+    figure = plotting.blank(width, height)
+    plotting.heading(figure, title)
+    plotting.key(figure, _TOP, entries)
+    top = _TOP + plotting.key_height(entries, width)
+    wide = width / len(panels)
+    for number, (score, lines) in enumerate(panels.items()):
+        axes = _panel(figure, TITLES[score], (number * wide, top, (number + 1) * wide, height - _FOOT), [0, *steps])
+        axes.axvline(best_step, **kept)
+        _draw_lines(axes, lines, {"": SERIES[0]})
+    return Chart(figure, title, f"best step {best_step}")
+
+
+_HEAD, _FOOT = 32, 42  # pixels: a panel's title, the labels below a panel
+_RING = {"marker": "o", "markersize": 12, "markeredgewidth": 1.5}
+
+
+def _in_order(scores) -> list[str]:
+    """The held-out scores, those of the subject's likeness first: they are what overfitting lowers."""
+    return [score for score in ("dino", "clip_i", "clip_t") if score in scores]
+
+
+def _line_key(panels: dict[str, Lines]) -> plotting.Key:
+    entries = [("held-out photos", {"color": INK})]
+    if any(measure not in panels for lines in panels.values() for _, measure in lines):
+        entries.append(("training photos", {"color": INK, "linestyle": DASHED}))
+    return entries
+
+
+def _panel(figure: Figure, title: str, box: tuple[float, float, float, float], steps: list[int]) -> Axes:
+    """Axes with a title above them. box: left, top, right, bottom in pixels; labels of the steps stand below it."""
+    left, top, right, bottom = box
+    plotting.words(figure, left, top + _HEAD - 12, title, size=13, weight="bold")
+    axes = plotting.panel(figure, left + _LEFT, top + _HEAD, right - _RIGHT, bottom)
+    axes.set_xlim(plotting.span(steps, 0.02))
+    plotting.few_ticks(axes.xaxis, round((right - left) / 90), integer=True)
+    plotting.few_ticks(axes.yaxis, 5)
+    if bottom > plotting.pixels(figure)[1] - _FOOT - 1:
+        axes.set_xlabel("training step", labelpad=4)
+    return axes
+
+
+def _draw_lines(axes: Axes, lines: Lines, colours: dict[str, str]) -> None:
+    """Held-out scores solid with a band for their interval, scores on training photos dashed."""
+    ends = [value for line in lines.values() for _, e in line for value in (e.mean, e.low, e.high) if value is not None]
+    axes.set_ylim(plotting.span(ends, 0.06))
+    for (name, measure), line in lines.items():
+        steps, trained = [step for step, _ in line], measure.endswith("_train")
+        means = [e.mean for _, e in line]
+        axes.plot(steps, means, color=colours[name], linestyle=DASHED if trained else "-", marker="o", markersize=5)
+        if not trained and all(e.low is not None for _, e in line):
+            low, high = [e.low for _, e in line], [e.high for _, e in line]
+            axes.fill_between(steps, low, high, color=colours[name], alpha=0.12, linewidth=0)

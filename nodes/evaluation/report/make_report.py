@@ -10,8 +10,9 @@ from ....trainer.storage import replacing
 from ...errors import UserError
 from ..pdst import brief
 from ..statistics import Bootstrap
+from .bubble import bubble
 from .exports import make_csv, make_jsonl, make_markdown
-from .figures import NARROW, PICTURE, WIDE, bubble, curves, intervals
+from .figures import WIDE, curves, intervals
 from .gather import Collected, collect
 from .page import make_page
 from .sheet import draw_sheet, make_sheet
@@ -54,10 +55,10 @@ def make_report(
     charts = [partial(intervals, data, bootstrap), partial(bubble, data, y_axis), partial(curves, data, bootstrap)]
     shown = [charts[0], *([charts[1]] if len(held_out(data)) == 3 else []), *([charts[2]] if data.series else [])]
     sheet = make_sheet(data, contact_sheet)
-    page = make_page(title, data, tables, shown, (WIDE, NARROW), sheet)
+    page = make_page(title, data, tables, shown, sheet)
     markdown = make_markdown(title, data, tables)
     path = write(folder, page, markdown, tables, data)
-    pictures = (*(draw(PICTURE).picture() for draw in charts), draw_sheet(sheet))
+    pictures = (*(draw(WIDE).picture() for draw in charts), draw_sheet(sheet))
     return Report(path, markdown, make_markdown(title, data, tables[:1]), pictures)
 
 

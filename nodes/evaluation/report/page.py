@@ -6,9 +6,8 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from PIL import Image as Picture
-
-from .drawing import Drawing
+from ...plotting import Chart
+from .figures import NARROW, WIDE
 from .gather import Collected
 from .sheet import Row, Sheet, score_texts, thumbnail
 from .style import STYLE
@@ -23,13 +22,12 @@ def make_page(
     title: str,
     data: Collected,
     tables: list[Table],
-    charts: list[Callable[[int], Drawing]],
-    widths: tuple[int, int],
+    charts: list[Callable[[int], Chart]],
     sheet: Sheet | None,
 ) -> str:
-    """The whole page. charts: each draws itself at a width; widths: for screens and for phones. All texts are escaped."""
-    first, *others = [table for table in tables if not table.wide]
-    folded = [table for table in tables if table.wide]
+    """The whole page. charts: each draws itself at a width in pixels. All texts are escaped."""
+    first, *others = [table for table in tables if not table.folded]
+    folded = [table for table in tables if table.folded]
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en">',
@@ -47,7 +45,7 @@ def make_page(
         _warnings(data),
         _table(first),
         '<section class="charts" aria-label="Charts">',
-        *(_chart(draw, widths, f"chart-{i}") for i, draw in enumerate(charts)),
+        *(_chart(draw, f"chart-{i}") for i, draw in enumerate(charts)),
         "</section>",
         *(_table(table) for table in others),
         _sheet(sheet),
@@ -95,7 +93,7 @@ def _folded(table: Table) -> str:
 
 
 def _note(table: Table) -> str:
-    return f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return "".join(f'<p class="note">{escape(line)}</p>' for line in table.note.splitlines())
 
 
 def _rows(table: Table) -> str:
@@ -140,9 +138,10 @@ def _cell(cell, best: bool) -> str:
     return f'<td class="{kind}">{text}{small}</td>'
 
 
-def _chart(draw: Callable[[int], Drawing], widths: tuple[int, int], name: str) -> str:
-    wide, narrow = (draw(width).svg(css, f"{name}-{css}") for width, css in zip(widths, ("wide", "narrow"), strict=True))
-    return f"<figure>{wide}{narrow}</figure>"
+def _chart(draw: Callable[[int], Chart], name: str) -> str:
+    wide, narrow = draw(WIDE), draw(NARROW)
+    drawn = wide.svg("wide", f"{name}-wide") + narrow.svg("narrow", f"{name}-narrow")
+    return f'<figure class="chart"><div>{drawn}</div><figcaption>{escape(wide.caption)}</figcaption></figure>'
 
 
 def _sheet(sheet: Sheet | None) -> str:
@@ -174,17 +173,16 @@ def _sheet_row(row: Row, names: list[str]) -> str:
 
 
 def _picture(path: Path | None, alt: str, name: str, lines: list[str]) -> str:
-    source = _embedded(path) if path is not None else None
+    source = _embedded(path)
     shown = f'<img src="{source}" alt="{escape(alt)}">' if source else '<div class="none">no picture</div>'
     scores = " · ".join(f"<span>{escape(part)}</span>" for part in lines)
     return f"<figure>{shown}<figcaption><b>{_breakable(name)}</b>{scores}</figcaption></figure>"
 
 
-def _embedded(path: Path) -> str | None:
-    """A small JPEG as a data address; None if the file cannot be read."""
-    try:
-        picture: Picture.Image = thumbnail(path)
-    except (OSError, ValueError, SyntaxError):
+def _embedded(path: Path | None) -> str | None:
+    """A small JPEG as a data address; None if there is no file or it cannot be read."""
+    picture = thumbnail(path)
+    if picture is None:
         return None
     written = io.BytesIO()
     picture.save(written, format="JPEG", quality=_QUALITY)

@@ -1,14 +1,16 @@
 """The contact sheet: the held-out photo beside what each system made of its caption."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from matplotlib.font_manager import findfont
 from PIL import Image as Picture
-from PIL import ImageDraw, ImageOps
+from PIL import ImageDraw, ImageFont, ImageOps
 
+from ...plotting import GRID, INK, PAPER, SOFT, shorten
 from ..pdst import SLOT
 from ..statistics import Key
-from .drawing import LIGHT, _font
 from .gather import Collected, Image, System
 from .tables import HELD_OUT, TITLES, held_out
 
@@ -92,15 +94,16 @@ def _row(columns: tuple[System, ...], key: Key, place: str, word: str) -> Row:
     return Row(key[0], place, key[2].replace(SLOT, word), reference, images)
 
 
-def thumbnail(path: Path, side: int = _SIDE) -> Picture.Image:
-    """A picture of at most `side` pixels.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with Picture.open(path) as file:
-        picture = file.convert("RGB")
-    picture.thumbnail((side, side), Picture.Resampling.LANCZOS)
+def thumbnail(path: Path | None) -> Picture.Image | None:
+    """The picture, at most `_SIDE` pixels wide and high; None if there is none or it cannot be read."""
+    if path is None:
+        return None
+    try:
+        with Picture.open(path) as file:
+            picture = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Picture.DecompressionBombError):
+        return None
+    picture.thumbnail((_SIDE, _SIDE), Picture.Resampling.LANCZOS)
     return picture
 
 
@@ -112,38 +115,42 @@ def score_texts(image: Image) -> list[str]:
 def draw_sheet(sheet: Sheet | None, rows: int = 24) -> Picture.Image:
     """The first rows of the sheet as one picture."""
     if sheet is None or not sheet.rows:
-        picture = Picture.new("RGB", (640, 80), LIGHT["paper"])
-        ImageDraw.Draw(picture).text((16, 40), "No pictures were kept, or none are wanted.", LIGHT["soft"], _font(14), "lm")
+        picture = Picture.new("RGB", (640, 80), PAPER)
+        _text(picture, 16, 40, "No images were saved, or no contact sheet is wanted.", 14, SOFT)
         return picture
-    shown, columns = sheet.rows[:rows], ["held-out photo", *(system.name for system in sheet.columns)]
+    shown, names = sheet.rows[:rows], ["held-out photo", *(system.name for system in sheet.columns)]
+    lefts = [_GAP + i * (_SIDE + _GAP) for i in range(len(names))]
     tall = _SIDE + 3 * _LINE + 2 * _GAP
-    picture = Picture.new("RGB", (_GAP + len(columns) * (_SIDE + _GAP), _HEAD + len(shown) * tall), LIGHT["paper"])
-    draw = ImageDraw.Draw(picture)
-    for i, name in enumerate(columns):
-        draw.text((_GAP + i * (_SIDE + _GAP), 18), _fit(name, 14), LIGHT["ink"], _font(14), "lm")
+    picture = Picture.new("RGB", (lefts[-1] + _SIDE + _GAP, _HEAD + len(shown) * tall), PAPER)
+    for left, name in zip(lefts, names, strict=True):
+        _text(picture, left, 18, shorten(name, _SIDE, 14), 14, INK)
     for number, row in enumerate(shown):
         top = _HEAD + number * tall
-        draw.text(
-            (_GAP, top + _LINE // 2),
-            " · ".join(filter(None, [row.subject, row.place, row.caption])),
-            LIGHT["ink"],
-            _font(13),
-            "lm",
-        )
+        heading = " · ".join(filter(None, [row.subject, row.place, row.caption]))
+        _text(picture, _GAP, top + _LINE // 2, shorten(heading, picture.width - 2 * _GAP, 13), 13, INK)
         paths = [row.reference, *(image.path if image else None for image in row.images)]
-        lines = ["", *(f"{TITLES[sheet.score]} {image.scores[sheet.score]:.3f}" if image else "" for image in row.images)]
-        for i, (path, line) in enumerate(zip(paths, lines, strict=True)):
-            left = _GAP + i * (_SIDE + _GAP)
-            if path is not None:
-                small = ImageOps.contain(thumbnail(path), (_SIDE, _SIDE), Picture.Resampling.BICUBIC)  # small ones grow
-                picture.paste(small, (left + (_SIDE - small.width) // 2, top + _LINE + (_SIDE - small.height) // 2))
-            else:
-                draw.rectangle([left, top + _LINE, left + _SIDE, top + _LINE + _SIDE], outline=LIGHT["grid"])
-            draw.text((left, top + _LINE + _SIDE + _LINE // 2 + 2), line, LIGHT["soft"], _font(12), "lm")
+        scores = ["", *(f"{TITLES[sheet.score]} {image.scores[sheet.score]:.3f}" if image else "" for image in row.images)]
+        for left, path, score in zip(lefts, paths, scores, strict=True):
+            _cell(picture, left, top + _LINE, path)
+            _text(picture, left, top + _LINE + _SIDE + _LINE // 2 + 2, score, 12, SOFT)
     return picture
 
 
-def _fit(text: str, size: int) -> str:
-    while _font(size).getlength(text) > _SIDE and len(text) > 2:
-        text = text[:-2] + "…"
-    return text
+def _cell(sheet: Picture.Image, left: int, top: int, path: Path | None) -> None:
+    """The file's picture in the middle of a square; an empty square if there is none."""
+    small = thumbnail(path)
+    if small is None:
+        ImageDraw.Draw(sheet).rectangle([left, top, left + _SIDE, top + _SIDE], outline=GRID)
+        return
+    small = ImageOps.contain(small, (_SIDE, _SIDE), Picture.Resampling.BICUBIC)  # small ones grow
+    sheet.paste(small, (left + (_SIDE - small.width) // 2, top + (_SIDE - small.height) // 2))
+
+
+def _text(picture: Picture.Image, x: int, y: int, text: str, size: int, colour: str) -> None:
+    """One line; y: its middle."""
+    ImageDraw.Draw(picture).text((x, y), text, colour, _font(size), "lm")
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont("DejaVu Sans"), size)  # matplotlib brings it: the sheet looks as the charts do

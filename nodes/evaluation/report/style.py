@@ -1,6 +1,6 @@
 """The page's style sheet: light and dark, screen and phone."""
 
-from .drawing import DARK, LIGHT
+from ...plotting import DARK, LIGHT
 
 
 def _variables(colours: dict[str, str]) -> str:
@@ -9,7 +9,7 @@ def _variables(colours: dict[str, str]) -> str:
 
 STYLE = f"""
 :root {{ color-scheme: light dark; {_variables(LIGHT)} --card: #f5f7f9; --mark: #e6f0fb; }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} --card: #1c2126; --mark: #17314a; }} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} --card: #1c2126; --mark: #17314a; }} }}
 * {{ box-sizing: border-box; }}
 html {{ -webkit-text-size-adjust: 100%; }}
 body {{ margin: 0; background: var(--paper); color: var(--ink);
@@ -27,7 +27,7 @@ p {{ margin: 8px 0; max-width: 75ch; overflow-wrap: anywhere; }}
 .tiles li {{ list-style: none; background: var(--card); border-radius: 10px; padding: 12px 16px; }}
 .tiles b {{ display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }}
 .tiles span {{ color: var(--soft); font-size: .875rem; overflow-wrap: anywhere; }}
-.warning {{ border-left: 4px solid var(--s1); background: var(--card); padding: 10px 16px; border-radius: 0 8px 8px 0; }}
+.warning {{ margin-top: 24px; border-left: 4px solid var(--s1); background: var(--card); padding: 10px 16px; border-radius: 0 8px 8px 0; }}
 .warning ul {{ margin: 4px 0; padding-left: 20px; overflow-wrap: anywhere; }}
 .scroll {{ overflow-x: auto; }}
 .scroll:focus-visible, summary:focus-visible {{ outline: 2px solid var(--s0); outline-offset: 2px; }}
@@ -42,9 +42,12 @@ td.best b {{ background: var(--mark); border-radius: 4px; padding: 1px 6px; marg
 tr.aside th, tr.aside td {{ color: var(--soft); font-weight: 400; }}
 summary {{ cursor: pointer; font-size: 1.3rem; font-weight: 700; line-height: 1.3; }}
 figure {{ margin: 0; }}
-svg {{ width: 100%; height: auto; display: block; font-family: inherit; }}
-svg.narrow {{ display: none; }}
-.charts {{ display: grid; gap: 48px; }}
+svg {{ width: 100%; height: auto; display: block; overflow: visible; font-family: inherit; stroke-linejoin: round; }}
+svg.narrow {{ display: none; max-width: 480px; }}
+.charts {{ display: grid; gap: 56px; }}
+.chart {{ display: grid; grid-template-columns: minmax(0, 760px) minmax(220px, 1fr); gap: 12px 40px; align-items: end; }}
+.chart figcaption {{ font-size: .875rem; max-width: 75ch; }}
+@media (min-width: 1001px) {{ .chart figcaption {{ padding-top: 28px; }} }}
 .cells figcaption span {{ white-space: nowrap; }}
 .row {{ border-top: 1px solid var(--grid); padding: 14px 0 18px; }}
 .row h3 {{ font-size: 1rem; margin: 0 0 10px; font-weight: 600; overflow-wrap: anywhere; }}
@@ -56,7 +59,8 @@ svg.narrow {{ display: none; }}
   display: block; }}
 .cells .none {{ display: grid; place-items: center; color: var(--soft); font-size: .8125rem; }}
 footer {{ color: var(--soft); font-size: .875rem; padding-bottom: 40px; }}
-@media (max-width: 600px) {{
+@media (max-width: 1000px) {{ .chart {{ grid-template-columns: minmax(0, 760px); }} }}
+@media (max-width: 640px) {{
   header, main, footer {{ padding-left: 14px; padding-right: 14px; }}
   header {{ padding-top: 22px; }}
   h1 {{ font-size: 1.5rem; }}
@@ -70,5 +74,26 @@ footer {{ color: var(--soft); font-size: .875rem; padding-bottom: 40px; }}
   svg.narrow {{ display: block; }}
   .cells {{ grid-template-columns: repeat(2, minmax(0, 1fr)); }}
 }}
-@media print {{ .row, figure, tr {{ break-inside: avoid; }} }}
+@media print {{
+  @page {{ margin: 14mm; }}
+  :root {{ color-scheme: light; }}
+  body {{ font-size: 10pt; }}
+  header, main, footer {{ max-width: none; padding: 0; }}
+  section, details {{ margin: 24px 0; }}
+  .row, figure, tr {{ break-inside: avoid; }}
+  h2, summary, .row h3 {{ break-after: avoid; }}
+  .chart {{ grid-template-columns: minmax(0, 100%); }}
+  details::details-content {{ display: block; content-visibility: visible; height: auto; }}
+  summary {{ list-style: none; }}
+  .scroll {{ overflow: visible; }}
+  table {{ font-size: 8pt; }}
+  th, td, td.number {{ padding: 4px 8px 4px 0; min-width: 0; overflow-wrap: anywhere; }}
+  thead th {{ font-size: 8pt; overflow-wrap: normal; }}
+  td small, td.number {{ white-space: normal; font-size: 7pt; }}
+  td.number {{ font-size: 8pt; }}
+  td.words {{ min-width: 4em; max-width: none; }}
+  tbody th {{ min-width: 6.5em; }}
+  .cells {{ grid-template-columns: repeat(auto-fill, minmax(100px, 1fr)); gap: 8px; }}
+  .chart figcaption {{ padding-top: 0; }}
+}}
 """

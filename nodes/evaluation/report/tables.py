@@ -24,7 +24,7 @@ Cell = str | int | float | Estimate | Difference | None
 @dataclass(frozen=True)
 class Table:
     """name: for files. columns: the first is a row's heading. best: columns in which the highest of the rows that are not
-    `aside` is set off. wide: rows are many, and of interest to few."""
+    `aside` is set off. folded: shown closed, as its rows are many and of interest to few."""
 
     name: str
     title: str
@@ -33,7 +33,7 @@ class Table:
     note: str = ""
     aside: frozenset[str] = frozenset()
     best: bool = False
-    wide: bool = False
+    folded: bool = False
 
 
 def held_out(data: Collected) -> list[str]:
@@ -196,7 +196,7 @@ def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
             )
         )
     columns = ("Subject", "Super-category", "Kind", *(TITLES[s] for s in data.scores), "Images")
-    return Table("subjects", "Every subject", columns, tuple(rows), "Intervals over the subject's photos.", wide=True)
+    return Table("subjects", "Every subject", columns, tuple(rows), "Intervals over the subject's photos.", folded=True)
 
 
 def definitions(data: Collected) -> Table:
@@ -226,7 +226,7 @@ def definitions(data: Collected) -> Table:
         "setting of the photo that it is compared with, and a subject's photos differ in theirs. Floor: the "
         "super-category's word in place of the token."
     )
-    return Table("definitions", "How each score is computed", columns, tuple(rows), note, wide=True)
+    return Table("definitions", "How each score is computed", columns, tuple(rows), note, folded=True)
 
 
 def settings(data: Collected) -> Table:
@@ -236,7 +236,7 @@ def settings(data: Collected) -> Table:
     spent = sum(data.seconds.values())
     if spent:
         rows.append(("time", f"{spent:.0f} s, {data.seconds['other'] / spent:.1%} of it for anything but sampling"))
-    return Table("settings", "How the images were made", ("Setting", "Value"), tuple(rows), wide=True)
+    return Table("settings", "How the images were made", ("Setting", "Value"), tuple(rows), folded=True)
 
 
 def plain(cell: Cell) -> tuple[str, str]:
