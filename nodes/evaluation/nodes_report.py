@@ -1,4 +1,4 @@
-"""PDST Report: the schema and its wiring."""
+"""The PDST Report node."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _DEFAULTS = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed"
 
 
 class PDSTReport(io.ComfyNode):
-    """Tables, charts and a contact sheet of evaluations, as pictures and files."""
+    """Compares evaluations: tables, charts and a contact sheet, as images and files."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,16 +23,18 @@ class PDSTReport(io.ComfyNode):
             node_id="AttractorPDSTReport",
             display_name="PDST Report",
             category="attractor/evaluation",
-            description="Compares evaluated tokens, methods and checkpoints: scores with intervals, the paper's charts and a "
-            "contact sheet. Writes one HTML page, Markdown, CSV and JSON lines.",
+            description="Compares evaluated tokens, methods and checkpoints: scores with intervals, the paper's charts, and a "
+            "contact sheet. Writes an HTML page, Markdown, CSV and JSON lines.",
             search_aliases=["benchmark", "compare tokens", "html report", "contact sheet", "overfitting"],
             is_output_node=True,
-            inputs=_inputs(),
+            inputs=[*_main_inputs(), *_advanced_inputs()],
             outputs=[
                 io.Image.Output("scores", tooltip="Held-out scores with intervals."),
-                io.Image.Output("bubbles", tooltip="The paper's Fig. 5: CLIP-T across, DINO or CLIP-I up, the third as size."),
-                io.Image.Output("curves", tooltip="The paper's Fig. 1: scores over checkpoints, held-out and training photos."),
-                io.Image.Output("contact_sheet", tooltip="Held-out photos beside what each system made of their captions."),
+                io.Image.Output(
+                    "bubbles", tooltip="The paper's Fig. 5: CLIP-T against DINO or CLIP-I; disc size is the third."
+                ),
+                io.Image.Output("curves", tooltip="The paper's Fig. 1: scores over steps, held-out and training photos."),
+                io.Image.Output("contact_sheet", tooltip="Held-out photos beside each system's images of their captions."),
                 io.String.Output("summary", tooltip="All tables in Markdown."),
                 io.String.Output("path", tooltip="The HTML page on disk."),
             ],
@@ -40,7 +42,7 @@ class PDSTReport(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, results=None, evaluations: str = "", name: str = "", **inputs):
-        """Runs again when results on disk have changed."""
+        """Changes when the results on disk change, so that the node runs again."""
         try:
             paths = _folders(results, evaluations)
         except UserError:
@@ -49,7 +51,7 @@ class PDSTReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, evaluations: str, name: str, y_axis: str, contact_sheet: str, results=None, **inputs) -> io.NodeOutput:
-        from .report.make_report import make_report  # only now: ComfyUI's start need not wait for drawing and writing
+        from .report.make_report import make_report  # only now: ComfyUI's start need not wait for matplotlib
 
         paths = _folders(results, evaluations)
         settings = {**_DEFAULTS, **inputs, "y_axis": y_axis, "contact_sheet": contact_sheet}
@@ -61,10 +63,10 @@ class PDSTReport(io.ComfyNode):
 
 
 def _folders(results, evaluations: str) -> list[Path]:
-    """The evaluations that are wired and those that are named.
+    """The folders of the evaluations that are wired and of those that are named.
 
     Raises:
-        UserError: a name is no plain one, or there are none.
+        UserError: a name cannot be a folder's or there is no such folder, or no evaluation was given.
     """
     paths, problems = [Path(path) for path in results or ()], []
     for line in filter(None, map(str.strip, evaluations.splitlines())):
@@ -81,7 +83,7 @@ def _folders(results, evaluations: str) -> list[Path]:
     if not paths:
         raise UserError(
             "results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
-            "(folders in output/pdst), one a line."
+            "(folders in output/pdst), one per line."
         )
     return list(dict.fromkeys(path.resolve() for path in paths))
 
@@ -90,54 +92,58 @@ def _target(name: str, paths: list[Path]) -> Path:
     """Where the report goes: beside the results of the only evaluation, or under a name of its own.
 
     Raises:
-        UserError: the name is no plain one.
+        UserError: the name cannot be a folder's.
     """
     return (folders.evaluation_path(name.strip()) if name.strip() else paths[0]) / "report"
 
 
-def _inputs() -> list:
-    more = {"optional": True, "advanced": True}
+def _main_inputs() -> list:
     return [
         PdstResultsType.Input("results", optional=True, tooltip="From PDST Evaluate."),
         io.String.Input(
             "evaluations",
             default="",
             multiline=True,
-            tooltip="Names of more evaluations (folders in output/pdst), one a line. Needs no wire: reports what "
-            "was evaluated before, or on other machines once all shards lie in the folder.",
+            tooltip="Names of more evaluations (folders in output/pdst), one per line. With names only, nothing need be "
+            "wired: for what was evaluated before, or on other machines once all shards are in the folder.",
         ),
         io.String.Input(
             "name",
             default="",
-            tooltip="Title, and folder under output/pdst that the report goes into (its subfolder report). Empty: "
-            "the first evaluation's.",
+            tooltip="The report's title and its folder: output/pdst/<name>/report. Empty: beside the first evaluation.",
         ),
         io.Combo.Input(
             "y_axis",
             options=["dino", "clip_i"],
             default="dino",
-            tooltip="What the bubble chart has upwards; the other one is the size of the discs.",
+            tooltip="Which score the bubble chart shows upwards; the other one is the size of the discs.",
         ),
         io.Combo.Input(
             "contact_sheet",
             options=list(SHEETS),
             default=SHEETS[0],
-            tooltip="Which captions to show: the best, median and worst of each subject, or the first of every "
-            "held-out photo. Needs images that were saved.",
+            tooltip="Which captions to show: the best, median and worst of each subject, or the first of every held-out "
+            "photo. The evaluation must have saved its images.",
         ),
+    ]
+
+
+def _advanced_inputs() -> list:
+    more = {"optional": True, "advanced": True}
+    return [
         io.String.Input(
             "baseline",
-            default="",
+            default=_DEFAULTS["baseline"],
             **more,
-            tooltip="A system (its name in the table) that all others are compared with. Empty: every pair.",
+            tooltip="The system (its name in the table) that all others are compared with. Empty: every pair is compared.",
         ),
         io.Combo.Input(
             "group_by",
             options=list(GROUPINGS),
-            default=GROUPINGS[0],
+            default=_DEFAULTS["group_by"],
             **more,
-            tooltip="method: tokens of one method, each on its subject, make one row, as in the paper. token: each "
-            "has a row of its own.",
+            tooltip="method: the tokens of one method, each on its own subject, make one row, as in the paper. token: each "
+            "token has its own row.",
         ),
         io.Int.Input(
             "resamples",
@@ -145,15 +151,15 @@ def _inputs() -> list:
             min=100,
             max=100_000,
             **more,
-            tooltip="Bootstrap resamples for the intervals.",
+            tooltip="Number of bootstrap resamples for the intervals.",
         ),
         io.Int.Input(
             "seed",
-            default=0,
+            default=_DEFAULTS["seed"],
             min=0,
             max=2**31 - 1,
             control_after_generate=io.ControlAfterGenerate.fixed,
             **more,
-            tooltip="Of the bootstrap: the same seed gives the same intervals.",
+            tooltip="For the bootstrap: the same seed gives the same intervals.",
         ),
     ]

@@ -17,7 +17,7 @@ _COLOURS = {
     "prior": SERIES[7],
     "contrast": SERIES[4],
 }
-_TOP, _LEFT, _RIGHT, _FOOT = 54, 66, 8, 40  # pixels: title and legend, labels of the losses, half a label, labels of the steps
+_TOP, _LEFT, _RIGHT, _FOOT = 54, 66, 10, 40  # pixels: title and legend, labels of the losses, half a label, labels of the steps
 _STRIP, _GAP = 78, 14  # pixels: the height of the contrast's own axes, and what is between them and the others
 
 
@@ -77,11 +77,11 @@ def _look(name: str) -> dict:
 
 def _points(curve: list[float], smooth: bool) -> list[tuple[int, float]]:
     """(step, value) of the finite values; noisy curves as a running mean, at most about 400 points."""
-    points = [(i + 1, value) for i, value in enumerate(curve) if math.isfinite(value)]
+    points = [(step, value) for step, value in enumerate(curve, 1) if math.isfinite(value)]
     if not smooth or len(points) < 8:
         return points
     window = max(4, len(points) // 40)
-    values = np.convolve([value for _, value in points], np.ones(window) / window, "valid")
-    middle = [step for step, _ in points[window // 2 :]]
-    stride = max(1, len(values) // 400)
-    return list(zip(middle, values.tolist(), strict=False))[::stride]
+    means = np.convolve([value for _, value in points], np.ones(window) / window, "valid").tolist()
+    steps = [step for step, _ in points[window // 2 :]]
+    stride = max(1, len(means) // 400)
+    return list(zip(steps, means, strict=False))[::stride]

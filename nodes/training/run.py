@@ -16,7 +16,6 @@ from ...trainer.token_file import save_token
 from ..errors import UserError
 from ..host.progress import Interrupted, Progress, is_out_of_memory
 from ..pictures import beside
-from .charts import draw_chart
 from .held_out import ScoreLog
 
 STATE_FILE = "resume.state"
@@ -151,6 +150,8 @@ class Run:
 
     def chart(self) -> Image.Image:
         """The run's loss chart so far."""
+        from .charts import draw_chart  # only now: ComfyUI's start need not wait for matplotlib
+
         settings = self.trainer.settings
         return draw_chart(
             self.trainer.curves,
@@ -161,12 +162,11 @@ class Run:
 
     def overfitting_curve(self) -> Image.Image:
         """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
-        from ..evaluation.report.figures import training_curve  # only now: ComfyUI's start need not wait for drawing
+        from ..evaluation.report.figures import training_curve  # only now, as above
 
         if self._curve is None:
             best, why = self.score_log.best(), self.score_log.why_empty()
-            drawing = training_curve(self.folder.name, self.score_log.scores, best and best["step"], why)
-            self._curve = drawing.picture(scale=1)
+            self._curve = training_curve(self.folder.name, self.score_log.scores, best and best["step"], why).picture()
         return self._curve
 
     def _preview(self) -> Image.Image:

@@ -1,17 +1,12 @@
 """The report's page in a browser, from disk and without a network: whole, quiet, and readable on a screen and on a phone."""
 
-from functools import partial
-
 import pytest
 
-from attractor.nodes.evaluation.report.figures import NARROW, WIDE, bubble, curves, intervals
 from attractor.nodes.evaluation.report.gather import collect
-from attractor.nodes.evaluation.report.page import make_page
 from attractor.nodes.evaluation.report.sheet import make_sheet
-from attractor.nodes.evaluation.report.tables import make_tables
-from attractor.nodes.evaluation.statistics import Bootstrap
 from chromium import Chromium, find
 from pdst_results import CORGI, write_checkpoints, write_demonstration, write_entry
+from report_parts import MEANS, page_of
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium here: install one, or name it in ATTRACTOR_CHROMIUM")
 
@@ -33,13 +28,34 @@ CONTRAST = """(() => {
 })()"""
 
 
+# Labels of the charts that leave their figure, or lie on each other by more than a pixel.
+BAD_LABELS = """[...document.querySelectorAll("svg")].filter(s => s.getClientRects().length).flatMap(svg => {
+    const frame = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll("text")]
+    const boxes = texts.map(t => t.getBoundingClientRect()), bad = []
+    const across = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left)
+    const down = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top)
+    boxes.forEach((box, i) => {
+        if (across(box, frame) < box.width - 1 || down(box, frame) < box.height - 1)
+            bad.push("outside: " + texts[i].textContent)
+        boxes.slice(0, i).forEach((other, k) => {
+            if (across(box, other) > 1 && down(box, other) > 1)
+                bad.push(texts[k].textContent + " on " + texts[i].textContent)
+        })
+    })
+    return bad
+})"""
+CUT_OFF = """[...document.querySelectorAll("body *")].filter(e => !e.closest("svg") && e.getClientRects().length &&
+    e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 120))"""
+HIDDEN = """[...document.querySelectorAll("table, .cells, .chart, .note")].filter(e => e.getBoundingClientRect().height < 10 ||
+    !e.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})).map(e => e.outerHTML.slice(0, 120))"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two reports: methods with a run of checkpoints; and names that are long, odd and hostile."""
+    """Reports of methods with a run of checkpoints; of many tokens; and of names that are long, odd and hostile."""
     folder = tmp_path_factory.mktemp("pages")
     write_demonstration(folder / "methods")
     write_checkpoints(folder / "checkpoints", pictures=True)
-    means = {"clip_t": 0.3, "clip_i": 0.7, "dino": 0.5, "clip_i_train": 0.75, "dino_train": 0.6}
     long = "x" * 120
     for i in range(5):
         odd = {
@@ -48,15 +64,12 @@ def folder(tmp_path_factory):
             f"Hund 🐶 {'w ' * 80}": ("d", "rigid"),
         }
         write_entry(
-            folder / "odd", f"{long}-{i}", odd, means, method=f"m{i}", text="{} <img src=x onerror=console.error(1)> " + long
+            folder / "odd", f"{long}-{i}", odd, MEANS, method=f"m{i}", text="{} <img src=x onerror=console.error(1)> " + long
         )
-    data = {"report": ["methods", "checkpoints"], "odd": ["odd"]}
-    for name, parts in data.items():
-        found, bootstrap = collect([folder / part for part in parts]), Bootstrap(200)
-        charts = [partial(intervals, found, bootstrap), partial(bubble, found, "dino"), partial(curves, found, bootstrap)]
-        page = make_page(
-            name, found, make_tables(found, bootstrap), charts, (WIDE, NARROW), make_sheet(found, "best, median, worst")
-        )
+    reports = {"report": ["methods", "checkpoints"], "odd": ["odd"], "tokens": ["methods"]}
+    for name, parts in reports.items():
+        data = collect([folder / part for part in parts], "token" if name == "tokens" else "method")
+        page = page_of(data, make_sheet(data, "none" if name == "tokens" else "best, median, worst"), name)
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
     return folder
 
@@ -71,11 +84,12 @@ def browser(tmp_path_factory):
 def shown(browser, folder):
     """Opens a report; what the browser said and asked for starts anew."""
 
-    def show(name, width, dark=False):
+    def show(name, width, dark=False, opened=True, media=""):
         browser.complaints.clear()
         browser.requests.clear()
-        browser.open((folder / f"{name}.html").as_uri(), width, dark=dark)
-        browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        browser.open((folder / f"{name}.html").as_uri(), width, dark=dark, media=media)
+        if opened:
+            browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
         return browser
 
     return show
@@ -94,6 +108,22 @@ def test_the_page_is_quiet_whole_and_no_wider_than_its_window(shown, folder, nam
     assert browser.run(OVERFLOWING) == []
     assert browser.run("document.querySelectorAll('svg').length") == 6
     assert browser.run("[...document.querySelectorAll('svg')].filter(s => s.getClientRects().length).length") == 3
+
+
+@pytest.mark.parametrize("width", [1280, 700, 400])
+@pytest.mark.parametrize("name", ["report", "odd", "tokens"])
+def test_labels_of_charts_stay_inside_and_apart(shown, name, width):
+    assert shown(name, width).run(BAD_LABELS) == []
+
+
+@pytest.mark.parametrize("name", ["report", "odd", "tokens"])
+def test_paper_shows_everything(shown, name):
+    """As wide as A4 between its margins: closed parts are printed too, and no table loses a column."""
+    browser = shown(name, 688, opened=False, media="print", dark=True)
+    assert browser.run("document.querySelectorAll('details:not([open])').length") == 3
+    assert browser.run(HIDDEN) == []
+    assert browser.run(CUT_OFF) == []
+    assert browser.run(CONTRAST) >= 4.5 and browser.run("getComputedStyle(document.body).color") == "rgb(34, 38, 43)"
 
 
 @pytest.mark.parametrize("width", [1280, 400])

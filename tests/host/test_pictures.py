@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import ImageColor
 
 from attractor.nodes.pictures import as_list, beside, to_picture, to_tensor
+from attractor.nodes.plotting import SERIES
 from attractor.nodes.training.charts import draw_chart
 from attractor.nodes.training.photos import photo_problems, resize_photos, training_size
 
-BLUE, RED = (20, 90, 200), (200, 50, 60)
+BLUE, RED = (ImageColor.getrgb(SERIES[i]) for i in (0, 4))  # of the fixed-batch loss and of the contrast
 
 
 def disc(height, width, radius, centre):
@@ -55,7 +57,7 @@ def test_the_chart_has_a_strip_of_its_own_for_the_contrast():
     pixels = np.asarray(image)
     rows = {colour: np.nonzero((pixels[40:] == colour).all(-1))[0] for colour in (BLUE, RED)}
     assert len(rows[BLUE]) and len(rows[RED]) and rows[BLUE].max() < rows[RED].min()
-    falling = [np.nonzero((pixels[50:, x] == BLUE).all(-1))[0].mean() for x in (80, 350, 610)]
+    falling = [np.nonzero((pixels[50:, x] == BLUE).all(-1))[0].mean() for x in (100, 350, 600)]
     assert falling == sorted(falling), "a loss that falls is drawn downwards"
 
 

@@ -239,7 +239,7 @@ def test_a_report_is_made_anew_when_results_have_changed_and_only_then(comfy, ma
         (("absent",), {}, "no folder absent in output/pdst"),
         (("../neti",), {}, "evaluations: "),
         (("made-run",), {"name": "../../x"}, "name"),
-        (("made-run",), {"baseline": "nobody"}, "baseline: there is no system 'nobody'. There are: my-dog-neti-step-100"),
+        (("made-run",), {"baseline": "nobody"}, "baseline: there is no system 'nobody'. Give one of: my-dog-neti-step-100"),
         (("empty",), {}, "no results in empty"),
     ],
 )
@@ -253,8 +253,8 @@ def test_settings_reach_the_report(comfy, made):
     rows = list(csv.DictReader(open(made / "set" / "report" / "scores.csv")))
     pairs = {row["row"] for row in rows if row["table"] == "differences"}
     assert pairs == {f"{name} − NeTI+" for name in ("NeTI", "TI", "TI+", "floor")}
-    assert "CLIP-T and CLIP-I</text>" in (made / "set" / "report" / "report.html").read_text()
+    assert "Fig. 5: CLIP-T against CLIP-I</text>" in (made / "set" / "report" / "report.html").read_text()
     report(comfy, "made-methods", name="set", group_by="token")
     rows = list(csv.DictReader(open(made / "set" / "report" / "scores.csv")))
     assert len({row["row"] for row in rows if row["table"] == "overall"}) == 4 * len(SUBJECTS) + 2
-    assert "CLIP-T and DINO</text>" in (made / "set" / "report" / "report.html").read_text()
+    assert "Fig. 5: CLIP-T against DINO</text>" in (made / "set" / "report" / "report.html").read_text()

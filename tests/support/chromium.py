@@ -65,12 +65,12 @@ class Chromium:
         os.close(self._to)
         os.close(self._from)
 
-    def open(self, address, width, height=900, dark=False):
-        """Load a page, and wait until its pictures are decoded."""
+    def open(self, address, width, height=900, dark=False, media=""):
+        """Load a page, and wait until its pictures are decoded. media: such as `print`, for the rules of that medium."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", metrics)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self._call("Emulation.setEmulatedMedia", {"features": scheme})
+        self._call("Emulation.setEmulatedMedia", {"media": media, "features": scheme})
         self._events.clear()
         self._call("Page.navigate", {"url": address})
         while "Page.loadEventFired" not in self._events:

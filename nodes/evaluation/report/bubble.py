@@ -67,7 +67,7 @@ def _draw(systems: list[System], y_score: str, size_score: str, width: int, numb
     sizes = [system.mean(size_score) for system in systems]
     heading(figure, f"Fig. 5: CLIP-T against {TITLES[y_score]}")
     words(figure, 0, 34, f"larger discs: higher {TITLES[size_score]}, {min(sizes):.3f} to {max(sizes):.3f}", color=SOFT)
-    frame = (62, 54, width - 6, bottom)
+    frame = (62, 54, width - 22, bottom)
     axes = panel(figure, *frame)
     axes.set_xlabel("CLIP-T (follows the caption)")
     axes.set_ylabel(f"{TITLES[y_score]} (looks like the held-out photo)")

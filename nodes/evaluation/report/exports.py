@@ -12,7 +12,7 @@ _CSV = ("table", "row", "column", "value", "low", "high", "unit", "units", "imag
 
 
 def make_csv(tables: list[Table]) -> str:
-    """Every cell of every table, one a line, in full precision."""
+    """Every cell of every table, each on a line of its own, in full precision."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(_CSV)
@@ -34,12 +34,12 @@ def _numbers(cell) -> list:
 
 
 def _safe(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Text that a spreadsheet will not run as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def make_jsonl(data: Collected) -> str:
-    """Every image of every system, one a line."""
+    """Every image of every system, each on a line of its own."""
     lines = []
     for system in data.systems:
         for image in system.images.values():
@@ -54,7 +54,7 @@ def make_markdown(title: str, data: Collected, tables: list[Table]) -> str:
         parts.append("\n".join(["Read with care:", *(f"- {_markdown(text)}" for text in data.warnings)]))
     for table in tables:
         lines = [f"## {_markdown(table.title)}"]
-        lines += ["", _markdown(table.note)] if table.note else []
+        lines += [text for note in table.note.splitlines() for text in ("", _markdown(note))]
         lines += ["", _line(table.columns), _line(["---"] * len(table.columns))]
         lines += [_line([_text(cell) for cell in row]) for row in table.rows]
         parts.append("\n".join(lines))
@@ -71,7 +71,7 @@ def _text(cell) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text with the characters escaped that Markdown would read as markup."""
     for mark in "\\`*_{}[]<>|#":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())

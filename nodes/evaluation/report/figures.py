@@ -10,7 +10,7 @@ from .gather import Collected, System
 from .tables import TITLES, ceiling, held_out
 
 WIDE, NARROW = 760, 372  # pixels of width: in the graph and in the page on a screen, on a phone
-_LEFT, _RIGHT, _TOP = 50, 20, 28  # pixels: for labels at the axes' left, half a label at their right, the heading
+_LEFT, _RIGHT, _TOP = 50, 22, 28  # pixels: for labels at the axes' left, half a label at their right, the heading
 
 
 @styled()
@@ -88,9 +88,9 @@ def _draw_intervals(axes: Axes, systems: list[System], estimates: list[Estimate]
 
 Lines = dict[tuple[str, str], list[tuple[int, Estimate]]]  # {(series, score): [(step, its estimate)]}
 _CURVE_CAPTION = (
-    "How to read it: solid lines compare the images with photos that training never saw, dashed lines with the training photos. "
-    "While a token learns, both rise. Where the dashed line stays up and the solid one falls, the token overfits: it repeats "
-    "its training photos. The best step was chosen on these very photos, so its score is a little too good."
+    "How to read it: solid lines compare the images with photos that training never saw, dashed lines with the training "
+    "photos. While a token learns, both rise. Where the dashed line stays up and the solid one falls, the token overfits: it "
+    "repeats its training photos. The best step was chosen on these very photos, so its score is a little too good."
 )
 
 
@@ -153,7 +153,7 @@ def training_curve(name: str, scores: list[dict[str, float]], best_step: int | N
         }
         for score in _in_order(scores[0])
     }
-    kept = {"color": SOFT, "linewidth": 1, "linestyle": ":"}
+    kept = {"color": SOFT, "linewidth": 1.5, "linestyle": ":"}
     entries = [*_line_key(panels), (f"kept as best: step {best_step}", kept)]
     figure = plotting.blank(width, height)
     plotting.heading(figure, title)
@@ -177,10 +177,14 @@ def _in_order(scores) -> list[str]:
 
 
 def _line_key(panels: dict[str, Lines]) -> plotting.Key:
-    entries = [("held-out photos", {"color": INK})]
+    entries = [("held-out photos", {"color": INK, **_line_look(trained=False)})]
     if any(measure not in panels for lines in panels.values() for _, measure in lines):
-        entries.append(("training photos", {"color": INK, "linestyle": DASHED}))
+        entries.append(("training photos", {"color": INK, **_line_look(trained=True)}))
     return entries
+
+
+def _line_look(trained: bool) -> dict:
+    return {"marker": "o", "markersize": 5, **({"linestyle": DASHED, "markerfacecolor": PAPER} if trained else {})}
 
 
 def _panel(figure: Figure, title: str, box: tuple[float, float, float, float], steps: list[int]) -> Axes:
@@ -203,7 +207,7 @@ def _draw_lines(axes: Axes, lines: Lines, colours: dict[str, str]) -> None:
     for (name, measure), line in lines.items():
         steps, trained = [step for step, _ in line], measure.endswith("_train")
         means = [e.mean for _, e in line]
-        axes.plot(steps, means, color=colours[name], linestyle=DASHED if trained else "-", marker="o", markersize=5)
+        axes.plot(steps, means, color=colours[name], **_line_look(trained))
         if not trained and all(e.low is not None for _, e in line):
             low, high = [e.low for _, e in line], [e.high for _, e in line]
             axes.fill_between(steps, low, high, color=colours[name], alpha=0.12, linewidth=0)

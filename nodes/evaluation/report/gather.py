@@ -11,7 +11,7 @@ from ..metrics import SCORES
 from ..results import EntryResults, header_differences, read_results
 from ..statistics import Bootstrap, Estimate, Key, estimate
 
-FEW = 6  # systems that can all be shown beside each other
+FEW = 6  # systems that can all be shown side by side
 _METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
 
 
@@ -28,12 +28,12 @@ class Image:
 
     @property
     def path(self) -> Path | None:
-        """The file; None if it was not kept."""
+        """The file; None if it was not saved."""
         return _file(self.folder, self.record["image"])
 
     @property
     def reference(self) -> Path | None:
-        """The held-out photo's file; None if it was not kept."""
+        """The held-out photo's file; None if it was not saved."""
         return _file(self.folder, self.photo)
 
     @property
@@ -45,7 +45,7 @@ class Image:
 class System:
     """A row of the report: a method over its subjects, one checkpoint of it, one token, or the floor.
 
-    series: what its checkpoints have in common, if it is one of several.
+    series: the name of its run, if it is one of several checkpoints of that run.
     """
 
     name: str
@@ -55,7 +55,7 @@ class System:
     series: str | None = None
 
     def values(self, score: str, subjects: Iterable[str] | None = None) -> dict[Key, float]:
-        """A score of each image, of some subjects or all."""
+        """{image: its score}, for some subjects or all."""
         chosen = self._by_subject if subjects is None else subjects
         return {
             image.key: image.scores[score]
@@ -69,7 +69,7 @@ class System:
         return sum(values) / len(values)
 
     def estimate(self, score: str, bootstrap: Bootstrap, subjects: Iterable[str] | None = None) -> Estimate | None:
-        """The mean of a score with its interval; None if there is no image."""
+        """The mean of a score with its interval; None if there are no images."""
         values = self.values(score, subjects)
         return estimate(values, bootstrap) if values else None
 
@@ -87,10 +87,10 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """Everything that a report says.
+    """Everything that a report is made from.
 
     systems: in order, the floor last. subjects: {name: {super_category, kind, ...}}. ceiling: {subject: {score: value}}.
-    scores: those that are there, in the order of `SCORES`. warnings: what makes rows hard to compare.
+    scores: those that the results have, in the order of `SCORES`. warnings: what makes rows hard to compare.
     """
 
     systems: tuple[System, ...]
@@ -105,7 +105,7 @@ class Collected:
 
     @property
     def compared(self) -> tuple[System, ...]:
-        """All systems if they are few; else of each series of checkpoints the last, and all others."""
+        """All systems if they are few; else only the last checkpoint of each run, and whatever is not a checkpoint."""
         if len(self.systems) <= FEW:
             return self.systems
         last = {system.series: system for system in self.systems if system.series}
@@ -113,7 +113,7 @@ class Collected:
 
     @property
     def series(self) -> dict[str, list[System]]:
-        """Checkpoints by what they are checkpoints of, in the order of steps."""
+        """{run: its checkpoints, in the order of steps}."""
         found: dict[str, list[System]] = {}
         for system in self.systems:
             if system.series:
@@ -125,59 +125,74 @@ class Collected:
 
 
 def collect(paths: list[Path], grouping: str = "method") -> Collected:
-    """Read evaluations and put them in the order of a report.
+    """Read evaluations and group their images into the systems that a report compares.
 
-    grouping: `method`: the tokens of one method, each on its subject, are one system. `token`: each is one of its own.
+    grouping: `method`: the tokens of one method, each on its own subject, are one system. `token`: each token is a system.
 
     Raises:
-        UserError: results that are not whole, have no scores, or were scored by different encoders.
+        UserError: results are incomplete, have no scores, or were scored by different encoders.
     """
     paths = list(dict.fromkeys(Path(path).resolve() for path in paths))
     read = _read(paths)
     scored = [(folder, entry) for folder, entry in read if entry.header["encoders"]]
     if not scored:
-        raise UserError("results: they have images but no scores. Evaluate again with metrics on and encoders wired.")
+        raise UserError("results: there are images but no scores. Evaluate again with metrics on and encoders wired.")
     warnings = [
         f"{entry.evaluation}/{entry.entry} has no scores and is left out." for _, entry in read if not entry.header["encoders"]
     ]
-    _, first = scored[0]
-    for _, entry in scored[1:]:
-        if entry.header["encoders"] != first.header["encoders"]:
-            raise UserError(
-                f"results: {entry.evaluation} and {first.evaluation} were scored by different encoders, and such "
-                "scores cannot be compared. Report them apart, or evaluate one again."
-            )
-        warnings += [
-            f"{entry.evaluation} against {first.evaluation}: {line}."
-            for line in header_differences(first.header, entry.header, alone=False)
-        ]
+    warnings += _differences([entry for _, entry in scored])
     subjects, ceiling = {}, {}
     for _, entry in scored:
         for name, subject in entry.header["subjects"].items():
             subjects.setdefault(name, subject)
             ceiling.setdefault(name, entry.header["ceiling"].get(name, {}))
     systems = _systems(scored, grouping)
-    everywhere = set.intersection(*(system.subjects for system in systems))
-    counts = {system.name: len(system.subjects) for system in systems if system.subjects != everywhere}
-    if counts:
-        warnings.append(
-            f"Systems cover different subjects, of which all share {len(everywhere)} ("
-            + ", ".join(f"{name}: {count}" for name, count in counts.items())
-            + "). Means over different subjects are not comparable; paired differences are."
-        )
+    warnings += _coverage(systems)
     records = [record for _, entry in scored for record in entry.records]
     present = {name for record in records for name in record["scores"]}
+    first = scored[0][1].header
     return Collected(
         tuple(systems),
         subjects,
         ceiling,
-        first.header["encoders"],
-        first.header["settings"],
+        first["encoders"],
+        first["settings"],
         tuple(name for name in SCORES if name in present),
         tuple(dict.fromkeys(entry.evaluation for _, entry in scored)),
         tuple(dict.fromkeys(warnings)),
         {name: sum(record.get(f"seconds_{name}") or 0.0 for record in records) for name in ("sampling", "other")},
     )
+
+
+def _differences(entries: list[EntryResults]) -> list[str]:
+    """Where results were made in other ways than the first.
+
+    Raises:
+        UserError: they were scored by other encoders.
+    """
+    first, *others = entries
+    found = []
+    for entry in others:
+        if entry.header["encoders"] != first.header["encoders"]:
+            raise UserError(
+                f"results: {entry.evaluation} and {first.evaluation} were scored by different encoders, so their scores "
+                "cannot be compared. Make a report of each, or evaluate one of them again."
+            )
+        differences = header_differences(first.header, entry.header, alone=False)
+        found += [f"{entry.evaluation} against {first.evaluation}: {line}." for line in differences]
+    return found
+
+
+def _coverage(systems: list[System]) -> list[str]:
+    """A warning if not all systems have the same subjects."""
+    shared = set.intersection(*(system.subjects for system in systems))
+    counts = [f"{system.name}: {len(system.subjects)}" for system in systems if system.subjects != shared]
+    if not counts:
+        return []
+    return [
+        f"Systems cover different subjects, of which all share {len(shared)} ({', '.join(counts)}). Means over different "
+        "subjects cannot be compared; paired differences can."
+    ]
 
 
 def _read(paths: list[Path]) -> list[tuple[Path, EntryResults]]:
@@ -192,7 +207,7 @@ def _read(paths: list[Path]) -> list[tuple[Path, EntryResults]]:
     if not found:
         raise UserError(
             "results: none are wired and evaluations is empty. Wire PDST Evaluate's results, or name evaluations "
-            "(folders in output/pdst), one a line."
+            "(folders in output/pdst), one per line."
         )
     return found
 
@@ -203,7 +218,7 @@ def _method(entry: EntryResults) -> str:
 
 
 def _systems(scored: list[tuple[Path, EntryResults]], grouping: str) -> list[System]:
-    """By method where a method has each subject once; else its checkpoints, else by evaluation, else token by token."""
+    """Group by method if that gives each subject once; else by method and step, else by evaluation too, else by token."""
     methods: dict[str, list[tuple[Path, EntryResults]]] = {}
     for folder, entry in scored:
         methods.setdefault(_method(entry), []).append((folder, entry))
@@ -232,7 +247,7 @@ def _subjects_once(group: list[tuple[Path, EntryResults]]) -> bool:
 
 
 def _system(method: str, key: tuple, group: list[tuple[Path, EntryResults]]) -> System:
-    """A group as a system; its name is still that of the group."""
+    """A group as a system, with a name that others may have too: `_named` tells them apart."""
     steps = {entry.step for _, entry in group}
     step = steps.pop() if len(steps) == 1 else None
     evaluation = group[0][1].evaluation if len({entry.evaluation for _, entry in group}) == 1 else ""
@@ -257,18 +272,18 @@ def _image(folder: Path, entry: EntryResults, record: dict) -> Image:
 
 
 def _file(folder: Path, name: str | None) -> Path | None:
-    """A file of an evaluation; None if there is none. Names from a results file cannot leave its folder."""
+    """A file of an evaluation; None if there is none. A name in a results file cannot lead out of the evaluation's folder."""
     path = (folder / name).resolve() if name else None
     return path if path is not None and path.is_relative_to(folder.resolve()) and path.is_file() else None
 
 
 def _named(systems: list[System]) -> list[System]:
-    """With names that differ, series only where there are several checkpoints of different steps, and the floor last."""
+    """The systems with unique names, series only where a run has several checkpoints at different steps, the floor last."""
     steps: dict[str, list[int]] = {}
     for system in systems:
         if system.series:
             steps.setdefault(system.series, []).append(system.step)
-    # Of two that share a step and do not say their run nobody can tell which belongs to which: no curve then.
+    # Two runs that were not recorded as such may share a step, and then nobody can say which point belongs to which: no curve.
     kept = [series for series, found in steps.items() if 1 < len(found) == len(set(found))]
     names = []
     for system in systems:
@@ -287,7 +302,7 @@ def _named(systems: list[System]) -> list[System]:
 
 
 def _series_name(series: str, kept: list[str]) -> str:
-    """A name that no other series has: with its evaluation, its run or both where several are called alike."""
+    """A unique name: with the evaluation, the run or both where several series share a name."""
     evaluation, name, run = series.split("\n")
     alike = [other.split("\n") for other in kept if other.split("\n")[1] == name]
     several = len({other[0] for other in alike}) > 1

@@ -1,5 +1,6 @@
 """From evaluations on disk to a report on disk and its pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from PIL import Image
 
 from ....trainer.storage import replacing
 from ...errors import UserError
+from ...plotting import Chart
 from ..pdst import brief
 from ..statistics import Bootstrap
 from .bubble import bubble
@@ -44,15 +46,15 @@ def make_report(
     """Read the evaluations in `paths` and write their report into `folder`.
 
     Raises:
-        UserError: results that cannot be reported, a baseline that is not there, a file that cannot be written.
+        UserError: the results cannot be reported, there is no such baseline, or a file cannot be written.
     """
     data = collect(paths, group_by)
     names = [system.name for system in data.systems]
     if baseline.strip() and baseline.strip() not in names:
-        raise UserError(f"baseline: there is no system {baseline.strip()!r}. There are: {', '.join(names)}.")
+        raise UserError(f"baseline: there is no system {baseline.strip()!r}. Give one of: {', '.join(names)}.")
     bootstrap = Bootstrap(resamples, seed)
     tables = make_tables(data, bootstrap, baseline.strip())
-    charts = [partial(intervals, data, bootstrap), partial(bubble, data, y_axis), partial(curves, data, bootstrap)]
+    charts = charts_of(data, bootstrap, y_axis)
     shown = [charts[0], *([charts[1]] if len(held_out(data)) == 3 else []), *([charts[2]] if data.series else [])]
     sheet = make_sheet(data, contact_sheet)
     page = make_page(title, data, tables, shown, sheet)
@@ -62,11 +64,16 @@ def make_report(
     return Report(path, markdown, make_markdown(title, data, tables[:1]), pictures)
 
 
+def charts_of(data: Collected, bootstrap: Bootstrap, y_axis: str) -> list[Callable[[int], Chart]]:
+    """The report's figures; each draws itself at a width in pixels."""
+    return [partial(intervals, data, bootstrap), partial(bubble, data, y_axis), partial(curves, data, bootstrap)]
+
+
 def write(folder: Path, page: str, markdown: str, tables: list[Table], data: Collected) -> Path:
-    """Every file whole or not at all; the page last. Returns the page's path.
+    """Write the files, each whole or not at all, the page last. Returns the page's path.
 
     Raises:
-        UserError: the disk is full or not writable.
+        UserError: a file could not be written.
     """
     files = {"images.jsonl": make_jsonl(data), "scores.csv": make_csv(tables), "report.md": markdown, "report.html": page}
     try:
@@ -75,7 +82,7 @@ def write(folder: Path, page: str, markdown: str, tables: list[Table], data: Col
                 temporary.write_text(content, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(
-            f"The report could not be written ({brief(error)}). Free space, or close the file where it is "
-            "open, and queue again."
+            f"name: the report could not be written to {folder} ({brief(error)}). Free disk space, or close the program in "
+            "which a file of the report is open, and queue again."
         ) from error
     return folder / "report.html"

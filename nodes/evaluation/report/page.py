@@ -1,4 +1,4 @@
-"""The report as one HTML file: pictures inside it, nothing fetched, nothing run, read on a phone and in the dark."""
+"""The report as one HTML file: pictures inside it, no scripts, nothing fetched; for screens, phones and paper."""
 
 import base64
 import io
@@ -14,8 +14,9 @@ from .style import STYLE
 from .tables import TITLES, Difference, Estimate, Table, plain
 
 _QUALITY = 85
+_PAPER = "Towards More Accurate Personalized Image Generation: Addressing Overfitting and Evaluation Bias (arXiv 2503.06632)"
 _SCORES_OF = {"clip": "CLIP-T, CLIP-I", "dino": "DINO"}
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # whatever a name may hold: nothing is fetched or run
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # whatever a name contains, nothing is fetched or run
 
 
 def make_page(
@@ -51,8 +52,9 @@ def make_page(
         _sheet(sheet),
         *(_folded(table) for table in folded),
         "</main>",
-        "<footer><p>Scores are cosines; higher is better. PDST: photos and captions that training never saw, each generated "
-        "image compared with the photo its caption was written for.</p></footer>",
+        "<footer><p>All scores are cosine similarities; higher is better. PDST, the protocol: images are made from captions of "
+        "photos that training never saw, and each is compared with the photo that its caption describes. Figure numbers are "
+        f"those of the paper, <cite>{_PAPER}</cite>.</p></footer>",
         "</body>",
         "</html>",
     ]
@@ -113,12 +115,12 @@ def _rows(table: Table) -> str:
 
 
 def _breakable(text: str) -> str:
-    """A name that may be broken where a person would break it."""
+    """A name that a browser may break where a person would."""
     return escape(text).replace("_", "_<wbr>").replace("-", "-<wbr>").replace("/", "/<wbr>")
 
 
 def _best(table: Table) -> dict[int, Estimate]:
-    """By column the highest estimate of the rows that compete, if several do."""
+    """{column: its highest estimate}, where at least two rows that are not `aside` have one."""
     rows = [row for row in table.rows if row[0] not in table.aside]
     found = {}
     for column in range(1, len(table.columns)):
@@ -149,16 +151,15 @@ def _sheet(sheet: Sheet | None) -> str:
         return ""
     ranked = any(row.place for row in sheet.rows)
     how = (
-        f"For each subject the captions with the best, the median and the worst images, by mean {TITLES[sheet.score]} of "
-        "the systems."
+        f"For each subject, the captions with the best, the median and the worst {TITLES[sheet.score]} (mean of all systems)."
         if ranked
         else "The first caption of each held-out photo."
     )
     names = [system.name for system in sheet.columns]
     rows = "".join(_sheet_row(row, names) for row in sheet.rows)
     return (
-        f'<section id="sheet"><h2>Contact sheet</h2><p class="note">{escape(how)} First the held-out photo, then what each '
-        f"system made of its caption. {escape(sheet.note)}</p>{rows}</section>"
+        f'<section id="sheet"><h2>Contact sheet</h2><p class="note">{escape(how)} The held-out photo comes first, then what '
+        f"each system made of its caption. {escape(sheet.note)}</p>{rows}</section>"
     )
 
 

@@ -21,8 +21,11 @@ _MOST_ROWS = 240
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """place: best, median, worst or "". caption: with the super-category for the subject. images: of each column's system,
-    None where it has none."""
+    """One caption.
+
+    place: best, median, worst or "". caption: with the super-category in the subject's place. images: one for each column's
+    system, None where it has none.
+    """
 
     subject: str
     place: str
@@ -33,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """columns: systems in order. score: what rows are ranked by. note: what was left out."""
+    """columns: systems in order. score: what rows are ranked by. note: what was left out, in words."""
 
     columns: tuple[System, ...]
     rows: tuple[Row, ...]
@@ -42,9 +45,9 @@ class Sheet:
 
 
 def make_sheet(data: Collected, choice: str) -> Sheet | None:
-    """Rows of the same captions for all systems; None if nothing is wanted or no pictures were kept.
+    """Rows of the same captions for all systems; None if no sheet is wanted or no images were saved.
 
-    Rows are ranked by the mean over the systems, floor apart, of DINO (CLIP-I, CLIP-T if there is none).
+    Rows are ranked by DINO (else CLIP-I, else CLIP-T), as a mean over the systems without the floor.
     """
     systems = [system for system in data.compared if any(image.path for image in system.images.values())]
     if choice == "none" or not systems:
@@ -60,7 +63,7 @@ def make_sheet(data: Collected, choice: str) -> Sheet | None:
                 first.setdefault(key[1], key)
             rows += [_row(columns, key, "", word) for key in first.values()]
         elif ranked:
-            places = {0: "best", len(ranked) // 2: "median", len(ranked) - 1: "worst"}
+            places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
             rows += [_row(columns, ranked[i], places[i], word) for i in sorted(places)]
     left_out = [
         f"{len(systems) - len(columns)} systems" if len(systems) > len(columns) else "",
@@ -108,7 +111,7 @@ def thumbnail(path: Path | None) -> Picture.Image | None:
 
 
 def score_texts(image: Image) -> list[str]:
-    """Its held-out scores in short."""
+    """Its held-out scores, for a caption."""
     return [f"{TITLES[name]} {image.scores[name]:.3f}" for name in HELD_OUT if name in image.scores]
 
 

@@ -1,4 +1,4 @@
-"""The page's style sheet: light and dark, screen and phone."""
+"""The page's style sheet: light and dark, screen, phone and print."""
 
 from ...plotting import DARK, LIGHT
 
@@ -27,7 +27,8 @@ p {{ margin: 8px 0; max-width: 75ch; overflow-wrap: anywhere; }}
 .tiles li {{ list-style: none; background: var(--card); border-radius: 10px; padding: 12px 16px; }}
 .tiles b {{ display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }}
 .tiles span {{ color: var(--soft); font-size: .875rem; overflow-wrap: anywhere; }}
-.warning {{ margin-top: 24px; border-left: 4px solid var(--s1); background: var(--card); padding: 10px 16px; border-radius: 0 8px 8px 0; }}
+.warning {{ margin-top: 24px; padding: 10px 16px; border-left: 4px solid var(--s1); border-radius: 0 8px 8px 0;
+  background: var(--card); }}
 .warning ul {{ margin: 4px 0; padding-left: 20px; overflow-wrap: anywhere; }}
 .scroll {{ overflow-x: auto; }}
 .scroll:focus-visible, summary:focus-visible {{ outline: 2px solid var(--s0); outline-offset: 2px; }}

@@ -16,15 +16,19 @@ TITLES = {
 }
 HELD_OUT = ("clip_t", "clip_i", "dino")
 CEILING = "real photos (ceiling)"
-_FEW = 5  # units, below which an interval is a rough guess
+_FEW = 5  # units: an interval from fewer is a rough guess
 
 Cell = str | int | float | Estimate | Difference | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """name: for files. columns: the first is a row's heading. best: columns in which the highest of the rows that are not
-    `aside` is set off. folded: shown closed, as its rows are many and of interest to few."""
+    """A table's cells and what the page says about it.
+
+    name: for files. columns: the first is the row's heading. note: what its numbers are, a paragraph a line. aside: rows that
+    are only there to compare with. best: whether to highlight each column's highest value among the other rows. folded: the
+    page shows it closed, as it is long and few readers want it.
+    """
 
     name: str
     title: str
@@ -37,12 +41,12 @@ class Table:
 
 
 def held_out(data: Collected) -> list[str]:
-    """The held-out scores that are there."""
+    """The held-out scores that these results have."""
     return [name for name in HELD_OUT if name in data.scores]
 
 
 def make_tables(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> list[Table]:
-    """All tables that the results allow, the most wanted first."""
+    """Every table that can be made of these results, the most important first."""
     tables = [
         overall(data, bootstrap),
         gap(data, bootstrap),
@@ -61,45 +65,58 @@ def overall(data: Collected, bootstrap: Bootstrap) -> Table:
         (system.name, *(system.estimate(score, bootstrap) for score in scores), len(system.images)) for system in data.systems
     ]
     rows.append((CEILING, *(ceiling(data, score) for score in scores), None))
-    return Table(
-        "overall",
-        "Held-out scores",
-        ("System", *(TITLES[s] for s in scores), "Images"),
-        tuple(rows),
-        interval_note(data),
-        _aside(data),
-        best=True,
+    columns = ("System", *(TITLES[score] for score in scores), "Images")
+    note = f"{_score_note(scores)}\n{interval_note(data)}"
+    return Table("overall", "Held-out scores", columns, tuple(rows), note, _aside(data), best=True)
+
+
+_MEANINGS = {
+    "clip_t": "CLIP-T: does the image show what its caption says? CLIP, a network that matches images with texts, judges.",
+    "clip_i": "CLIP-I: does the subject look as in the held-out photo, a photo that training never saw? CLIP compares the two.",
+    "dino": "DINO: the same question. DINO is a network trained on images alone, and better at telling one dog from another.",
+}
+
+
+def _score_note(scores: list[str]) -> str:
+    """What the scores and the two landmarks mean, for people who never read the paper."""
+    return "\n".join(
+        [
+            " ".join(_MEANINGS[score] for score in scores),
+            "Floor: what the model draws without a token, from the plain word (say, 'dog') in its place; a token should score "
+            "higher on likeness. Ceiling: what real photos of the subject score when they are compared with each other.",
+        ]
     )
 
 
 def _aside(data: Collected) -> frozenset[str]:
-    """Rows that compete with none."""
+    """Rows that are only there to compare with."""
     return frozenset([CEILING, *(system.name for system in data.systems if system.floor)])
 
 
 def interval_note(data: Collected) -> str:
-    """What the intervals are, in words."""
+    """What the intervals mean, in words."""
     values = data.systems[0].values(data.scores[0])
     one = estimate(values, Bootstrap(2))
-    text = f"Mean over all images; below it the {CONFIDENCE:.0%} bootstrap interval over {one.unit}s ({one.units} of them)"
+    text = (
+        f"Each number is a mean over all images. Below it is a {CONFIDENCE:.0%} interval (bootstrap over {one.units} "
+        f"{one.unit}s): where the mean might lie with other {one.unit}s."
+    )
     if one.unit != "subject":
-        text += (
-            f": there is only one subject, so it says nothing about other subjects, only about other {one.unit}s of this one"
-        )
+        text += " As there is only one subject, it says nothing about other subjects."
     if 1 < one.units < _FEW:
-        text += f". An interval from {one.units} {one.unit}s is a rough guess"
-    return text + "."
+        text += f" An interval from {one.units} {one.unit}s is a rough guess."
+    return text
 
 
 def ceiling(data: Collected, score: str, subjects: list[str] | None = None) -> float | None:
-    """Real against real: mean over subjects that have one."""
+    """What real photos score against each other: the mean over the subjects for which it is known."""
     found = [data.ceiling[name].get(score) for name in (data.subjects if subjects is None else subjects)]
     found = [value for value in found if value is not None]
     return sum(found) / len(found) if found else None
 
 
 def gap(data: Collected, bootstrap: Bootstrap) -> Table | None:
-    """Fig. 1: a token that has learnt its training photos by heart is near to them, and not nearer to held-out ones."""
+    """Likeness to the training photos minus likeness to held-out photos: a token that memorised the former has a large gap."""
     pairs = [(score, f"{score}_train") for score in ("dino", "clip_i") if f"{score}_train" in data.scores]
     if not pairs:
         return None
@@ -119,15 +136,14 @@ def gap(data: Collected, bootstrap: Bootstrap) -> Table | None:
         row += [one, other, None if one is None or other is None else one - other]
     rows.append(tuple(row))
     note = (
-        "The gap is training minus held-out, image by image. Training photos are the biased measure: a token that overfits "
-        "stays near to them while it loses the held-out photos. A gap that is larger than the floor's is what it learnt of "
-        "its training photos alone."
+        "The gap is the score against the training photos minus the score against held-out photos, image by image. A token "
+        "that overfits repeats its training photos, so its gap grows. Compare with the floor's gap, which no training made."
     )
     return Table("gap", "Training photos against held-out photos", tuple(columns), tuple(rows), note, _aside(data))
 
 
 def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Table | None:
-    """Systems against each other, image by image on the same prompts and seeds."""
+    """Pairs of systems, compared image by image on the same prompts and seeds."""
     systems = data.compared
     names = {system.name: system for system in data.systems}
     if baseline in names:
@@ -144,9 +160,9 @@ def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Ta
     if not rows:
         return None
     note = (
-        "Mean of the differences between images of the same caption and number, with its interval; below it, on how many "
-        "of the images the first is higher. Where an interval does not hold 0, other subjects (or photos) would most "
-        "likely show the same sign."
+        "How much higher the first system scores than the second, compared image by image on the same captions and seeds; "
+        "below it the interval, and the share of images on which the first is higher. If the interval does not contain 0, "
+        "the difference would most likely have the same sign with other subjects (or photos)."
     )
     return Table("differences", "Paired differences", ("Systems", *(TITLES[s] for s in scores), "Images"), tuple(rows), note)
 
@@ -159,72 +175,47 @@ def kinds(data: Collected, bootstrap: Bootstrap) -> Table | None:
     for kind in present:
         names = data.of_kind(kind)
         for system in data.systems:
-            if system.subjects & set(names):
-                rows.append(
-                    (
-                        f"{kind}: {system.name}",
-                        *(system.estimate(s, bootstrap, names) for s in scores),
-                        len(system.subjects & set(names)),
-                    )
-                )
+            covered = len(system.subjects & set(names))
+            if covered:
+                estimates = [system.estimate(score, bootstrap, names) for score in scores]
+                rows.append((f"{kind}: {system.name}", *estimates, covered))
         rows.append((f"{kind}: {CEILING}", *(ceiling(data, score, names) for score in scores), len(names)))
     columns = ("Kind and system", *(TITLES[s] for s in scores), "Subjects")
-    return Table(
-        "kinds",
-        "Living and rigid subjects",
-        columns,
-        tuple(rows),
-        aside=frozenset(f"{k}: {n}" for k in present for n in _aside(data)),
-    )
+    aside = frozenset(f"{kind}: {name}" for kind in present for name in _aside(data))
+    return Table("kinds", "Living and rigid subjects", columns, tuple(rows), aside=aside)
 
 
 def per_subject(data: Collected, bootstrap: Bootstrap) -> Table:
     rows = []
     for name, subject in data.subjects.items():
+        about = (subject["super_category"], subject["kind"])
         for system in data.systems:
             if name in system.subjects:
                 found = [system.estimate(score, bootstrap, [name]) for score in data.scores]
                 images = next((cell.images for cell in found if cell), 0)
-                rows.append((f"{name}: {system.name}", subject["super_category"], subject["kind"], *found, images))
-        rows.append(
-            (
-                f"{name}: {CEILING}",
-                subject["super_category"],
-                subject["kind"],
-                *(ceiling(data, score, [name]) for score in data.scores),
-                None,
-            )
-        )
+                rows.append((f"{name}: {system.name}", *about, *found, images))
+        real = [ceiling(data, score, [name]) for score in data.scores]
+        rows.append((f"{name}: {CEILING}", *about, *real, None))
     columns = ("Subject", "Super-category", "Kind", *(TITLES[s] for s in data.scores), "Images")
-    return Table("subjects", "Every subject", columns, tuple(rows), "Intervals over the subject's photos.", folded=True)
+    return Table("subjects", "Every subject", columns, tuple(rows), "Intervals are over the subject's own photos.", folded=True)
 
 
 def definitions(data: Collected) -> Table:
-    """What each score is: without it a number means nothing."""
+    """How each score is computed, down to the weights' hash and the resizing filter: they change the numbers."""
     rows = []
     for score in data.scores:
         encoder = data.encoders["dino" if score.startswith("dino") else "clip"]
         images = sum(len(system.values(score)) for system in data.systems)
         pixels = "; ".join(encoder[key] for key in ("resize", "crop", "norm"))
         feature = encoder.get("feature", "projected image and text features; text: " + encoder.get("text", ""))
-        rows.append(
-            (
-                TITLES[score],
-                DEFINITIONS[score],
-                encoder["backbone"],
-                encoder["weights"],
-                pixels,
-                feature,
-                encoder["dtype"],
-                images,
-            )
-        )
+        made_by = (encoder["backbone"], encoder["weights"], pixels, feature, encoder["dtype"])
+        rows.append((TITLES[score], DEFINITIONS[score], *made_by, images))
     columns = ("Score", "What it is", "Backbone", "Weights", "Pixels", "Feature", "Precision", "Images")
     note = (
-        f"{CEILING}: for CLIP-I and DINO the mean over all pairs of different held-out (or training) photos of a subject, "
-        "for CLIP-T held-out photos with their own captions. It is a mark to measure by, and no limit: an image has the "
-        "setting of the photo that it is compared with, and a subject's photos differ in theirs. Floor: the "
-        "super-category's word in place of the token."
+        f"{CEILING}: for CLIP-I and DINO, the mean over all pairs of different held-out (or training) photos of a subject; "
+        "for CLIP-T, held-out photos with their own captions. A system can exceed it: an image shows the same setting as the "
+        "photo it is compared with, while a subject's photos differ in theirs. Floor: the super-category's word in place of "
+        "the token."
     )
     return Table("definitions", "How each score is computed", columns, tuple(rows), note, folded=True)
 
@@ -235,12 +226,12 @@ def settings(data: Collected) -> Table:
     rows.append(("subjects", ", ".join(data.subjects)))
     spent = sum(data.seconds.values())
     if spent:
-        rows.append(("time", f"{spent:.0f} s, {data.seconds['other'] / spent:.1%} of it for anything but sampling"))
+        rows.append(("time", f"{spent:.0f} s, of which {data.seconds['other'] / spent:.1%} was not sampling"))
     return Table("settings", "How the images were made", ("Setting", "Value"), tuple(rows), folded=True)
 
 
 def plain(cell: Cell) -> tuple[str, str]:
-    """A cell as text: the value, and what belongs below it."""
+    """A cell as text: its value, and what is shown below it."""
     if cell is None:
         return "–", ""
     if isinstance(cell, Difference):
