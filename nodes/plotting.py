@@ -1,7 +1,7 @@
 """The look that all charts share, and the two ways a chart leaves matplotlib: as a picture, or as SVG inside the report's page.
 
-Import this module where something is drawn and no earlier: matplotlib takes a second to import, and ComfyUI's start must not
-wait for it. pyplot is never used, and matplotlib's settings change only while a chart is drawn (`styled`): other nodes share
+Import this module where something is drawn, before any of matplotlib, and no earlier: matplotlib takes a second to import, and
+ComfyUI's start must not wait for it. pyplot is never used, and matplotlib's settings change only while a chart is drawn (`styled`): other nodes share
 them.
 """
 
@@ -11,14 +11,23 @@ import unicodedata
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, get_font_names
-from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
-from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
+
+from .errors import UserError
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties, get_font_names
+    from matplotlib.lines import Line2D
+    from matplotlib.textpath import text_to_path
+    from matplotlib.ticker import MaxNLocator
+except ImportError as error:
+    raise UserError(
+        f"Charts are drawn by matplotlib, which cannot be imported ({error}). Install it in ComfyUI's Python: "
+        "python -m pip install matplotlib"
+    ) from error
 
 # Colours by role. The page has CSS variables of the same names, with the values of DARK where the reader prefers a dark page.
 LIGHT = {
@@ -213,7 +222,7 @@ def key_height(entries: Key, width: float) -> int:
     return _KEY_ROW * (1 + _key_places(entries, width)[-1][1])
 
 
-_KEY_ROW, _SAMPLE = 20, 22
+_KEY_ROW, _SAMPLE = 20, 34  # pixels
 
 
 def _key_places(entries: Key, width: float) -> list[tuple[float, int]]:

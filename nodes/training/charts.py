@@ -3,11 +3,10 @@
 import math
 
 import numpy as np
-from matplotlib.axes import Axes
 from PIL import Image
 
 from .. import plotting
-from ..plotting import SERIES, Chart, styled
+from ..plotting import SERIES, Axes, Chart, styled
 
 _COLOURS = {
     "fixed": SERIES[0],

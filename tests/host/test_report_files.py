@@ -1,9 +1,11 @@
 """The report's figures, page and contact sheet: every label is text, everything is inside, and nothing typed by users runs."""
 
 import csv
+import importlib
 import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -158,6 +160,15 @@ def test_drawing_leaves_matplotlibs_settings_as_they_were(methods):
     before = dict(matplotlib.rcParams)
     intervals(collect([methods]), FAST).picture(1)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_missing_matplotlib_is_named_with_its_remedy(monkeypatch):
+    """As after `git clone`, which installs nothing."""
+    for name in ("attractor.nodes.plotting", "attractor.nodes.training.charts"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match="python -m pip install matplotlib"):
+        importlib.import_module("attractor.nodes.training.charts")
 
 
 # --- files and page ----------------------------------------------------------------------------------

@@ -3,25 +3,9 @@
 import math
 
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from ...plotting import (
-    DASHED,
-    SERIES,
-    SOFT,
-    Chart,
-    blank,
-    few_ticks,
-    heading,
-    panel,
-    pixels,
-    shorten,
-    span,
-    styled,
-    text_width,
-    words,
-)
+from ... import plotting
+from ...plotting import DASHED, SERIES, SOFT, Chart, Figure, Line2D, pixels, styled, text_width, words
 from .figures import NARROW, WIDE, empty
 from .gather import Collected, System
 from .tables import TITLES, held_out
@@ -61,19 +45,19 @@ def bubble(data: Collected, y_score: str, width: int = WIDE) -> Chart:
 
 def _draw(systems: list[System], y_score: str, size_score: str, width: int, numbered: bool) -> tuple[Figure, bool]:
     """The figure, and whether no label lies on another."""
-    names = [shorten(system.name, width - 130, _FONT) for system in systems]
+    names = [plotting.shorten(system.name, width - 130, _FONT) for system in systems]
     bottom = 372 if width == NARROW else 412
-    figure = blank(width, bottom + 48 + (_list_height(names, width) if numbered else 0))
+    figure = plotting.blank(width, bottom + 48 + (_list_height(names, width) if numbered else 0))
     sizes = [system.mean(size_score) for system in systems]
-    heading(figure, f"Fig. 5: CLIP-T against {TITLES[y_score]}")
+    plotting.heading(figure, f"Fig. 5: CLIP-T against {TITLES[y_score]}")
     words(figure, 0, 34, f"larger discs: higher {TITLES[size_score]}, {min(sizes):.3f} to {max(sizes):.3f}", color=SOFT)
     frame = (62, 54, width - 22, bottom)
-    axes = panel(figure, *frame)
+    axes = plotting.panel(figure, *frame)
     axes.set_xlabel("CLIP-T (follows the caption)")
     axes.set_ylabel(f"{TITLES[y_score]} (looks like the held-out photo)")
     axes.yaxis.set_label_coords(-48 / (frame[2] - frame[0]), 0.5)
-    few_ticks(axes.xaxis, 4 if width == NARROW else 7)
-    few_ticks(axes.yaxis, 6)
+    plotting.few_ticks(axes.xaxis, 4 if width == NARROW else 7)
+    plotting.few_ticks(axes.yaxis, 6)
     discs = _draw_discs(axes, systems, [(s.mean("clip_t"), s.mean(y_score)) for s in systems], sizes)
     labels = [str(number) for number in range(1, len(systems) + 1)] if numbered else names
     boxes = place_labels(discs, [(text_width(label, _FONT) + 2, _LINE) for label in labels], frame)
@@ -87,8 +71,8 @@ def _draw(systems: list[System], y_score: str, size_score: str, width: int, numb
 
 def _draw_discs(axes, systems: list[System], points: list[tuple[float, float]], sizes: list[float]) -> list[Disc]:
     """A disc at each point, the largest first, so that none hides another."""
-    axes.set_xlim(span([x for x, _ in points], 0.3))
-    axes.set_ylim(span([y for _, y in points], 0.25))
+    axes.set_xlim(plotting.span([x for x, _ in points], 0.3))
+    axes.set_ylim(plotting.span([y for _, y in points], 0.25))
     low, high = min(sizes), max(sizes)
     shares = [(size - low) / (high - low) if high > low else 0.5 for size in sizes]
     radii = [_SMALLEST + (_LARGEST - _SMALLEST) * share for share in shares]

@@ -1,10 +1,7 @@
 """The report's figures: scores with intervals, and the paper's Fig. 1 (scores over training steps). Fig. 5 is in `bubble`."""
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from ... import plotting
-from ...plotting import DASHED, INK, PAPER, SERIES, SOFT, Chart, styled
+from ...plotting import DASHED, INK, PAPER, SERIES, SOFT, Axes, Chart, Figure, styled
 from ..statistics import CONFIDENCE, Bootstrap, Estimate
 from .gather import Collected, System
 from .tables import TITLES, ceiling, held_out

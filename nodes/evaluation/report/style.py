@@ -46,9 +46,12 @@ figure {{ margin: 0; }}
 svg {{ width: 100%; height: auto; display: block; overflow: visible; font-family: inherit; stroke-linejoin: round; }}
 svg.narrow {{ display: none; max-width: 480px; }}
 .charts {{ display: grid; gap: 56px; }}
-.chart {{ display: grid; grid-template-columns: minmax(0, 760px) minmax(220px, 1fr); gap: 12px 40px; align-items: end; }}
+.chart {{ display: grid; grid-template-columns: minmax(0, 760px); gap: 12px 40px; align-items: start; }}
 .chart figcaption {{ font-size: .875rem; max-width: 75ch; }}
-@media (min-width: 1001px) {{ .chart figcaption {{ padding-top: 28px; }} }}
+@media (min-width: 1001px) {{
+  .chart {{ grid-template-columns: minmax(0, 760px) minmax(220px, 1fr); }}
+  .chart figcaption {{ padding-top: 28px; }}
+}}
 .cells figcaption span {{ white-space: nowrap; }}
 .row {{ border-top: 1px solid var(--grid); padding: 14px 0 18px; }}
 .row h3 {{ font-size: 1rem; margin: 0 0 10px; font-weight: 600; overflow-wrap: anywhere; }}
@@ -60,7 +63,6 @@ svg.narrow {{ display: none; max-width: 480px; }}
   display: block; }}
 .cells .none {{ display: grid; place-items: center; color: var(--soft); font-size: .8125rem; }}
 footer {{ color: var(--soft); font-size: .875rem; padding-bottom: 40px; }}
-@media (max-width: 1000px) {{ .chart {{ grid-template-columns: minmax(0, 760px); }} }}
 @media (max-width: 640px) {{
   header, main, footer {{ padding-left: 14px; padding-right: 14px; }}
   header {{ padding-top: 22px; }}

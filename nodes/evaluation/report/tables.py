@@ -137,7 +137,7 @@ def gap(data: Collected, bootstrap: Bootstrap) -> Table | None:
     rows.append(tuple(row))
     note = (
         "The gap is the score against the training photos minus the score against held-out photos, image by image. A token "
-        "that overfits repeats its training photos, so its gap grows. Compare with the floor's gap, which no training made."
+        "that overfits repeats its training photos, so its gap grows. The floor's gap is what there is without any training."
     )
     return Table("gap", "Training photos against held-out photos", tuple(columns), tuple(rows), note, _aside(data))
 
