@@ -1,8 +1,8 @@
 """The look that all charts share, and the two ways a chart leaves matplotlib: as a picture, or as SVG inside the report's page.
 
-Import this module where something is drawn, before any of matplotlib, and no earlier: matplotlib takes a second to import, and
-ComfyUI's start must not wait for it. pyplot is never used, and matplotlib's settings change only while a chart is drawn (`styled`): other nodes share
-them.
+Import this module where something is drawn, before any other part of matplotlib, and no earlier: the import takes a second,
+and ComfyUI's start must not wait for it. pyplot is never used, and matplotlib's settings, which other nodes share, change only
+while a chart is drawn (`styled`).
 """
 
 import io
