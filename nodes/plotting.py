@@ -64,11 +64,12 @@ DASHED = (0, (4, 2.5))
 
 MARGIN = 16  # pixels around a picture
 _DPI = 72  # so that a point, matplotlib's unit, is a pixel
+# For names in scripts that matplotlib's own font lacks, if installed.
 _OTHER_SCRIPTS = ("Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Yu Gothic", "Hiragino Sans", "Malgun Gothic")
 _STYLE = {
     "figure.dpi": _DPI,
     "figure.facecolor": PAPER,
-    "font.family": ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in get_font_names())],
+    "font.family": ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in get_font_names()), "sans-serif"],
     "font.size": 12,
     "text.color": INK,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
