@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 
 import torch
 from comfy_api.latest import io
@@ -18,6 +19,7 @@ from .host.text_encoder import HostTextEncoder
 from .link_types import PersonalizedTokenType
 
 CATEGORY = "attractor"
+_CHECKPOINT = re.compile(r".*-step-(\d+)\.safetensors")
 
 
 class LoadNeTIMapper(io.ComfyNode):
@@ -71,6 +73,89 @@ class LoadNeTIMapper(io.ComfyNode):
             for attractor in token.attractors:
                 attractor.requires_grad_(False)
         return io.NodeOutput(token, token.placeholder)
+
+
+class LoadTokenCheckpoints(io.ComfyNode):
+    """Every checkpoint of a training run, for curves over its steps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorLoadTokenCheckpoints",
+            display_name="Load Token Checkpoints",
+            category="attractor/evaluation",
+            description="Loads the tokens that a training run has saved at its steps. Wire them to PDST Evaluate to see when "
+            "it was best and when it began to overfit.",
+            search_aliases=["checkpoints", "overfitting curve", "steps"],
+            inputs=[
+                io.Combo.Input(
+                    "run",
+                    options=folders.runs(),
+                    tooltip="A run under output/neti that has saved checkpoints (checkpoint_every). Press R to "
+                    "refresh the list.",
+                ),
+                io.String.Input("steps", default="", tooltip="Which steps, such as 100, 200, 400. Empty: all."),
+                io.Int.Input(
+                    "every",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Take every so manyth of them, and always the last. 1: all.",
+                ),
+            ],
+            outputs=[
+                PersonalizedTokenType.Output("tokens", is_output_list=True, tooltip="By step. Wire to PDST Evaluate."),
+                io.Int.Output("steps_out", display_name="steps", is_output_list=True, tooltip="Their steps."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, run: str) -> bool | str:
+        try:
+            return bool(checkpoints(run)) or f"run: {run!r} has saved no checkpoints: train with checkpoint_every above 0."
+        except UserError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, run, **_):
+        return [(path.name, os.path.getmtime(path)) for path in checkpoints(run).values()]
+
+    @classmethod
+    def execute(cls, run: str, steps: str, every: int = 1) -> io.NodeOutput:
+        found = checkpoints(run)
+        chosen = list(found)
+        if steps.strip():
+            try:
+                chosen = sorted({int(part) for part in re.split(r"[\s,;]+", steps.strip()) if part})
+            except ValueError as error:
+                raise UserError(f"steps: {steps!r} are no numbers. Write 100, 200, or nothing for all.") from error
+            missing = [str(step) for step in chosen if step not in found]
+            if missing:
+                raise UserError(
+                    f"steps: {run} has no checkpoint of step {', '.join(missing)}. It has: {', '.join(map(str, found))}."
+                )
+        chosen = [step for i, step in enumerate(chosen, 1) if i % every == 0 or i == len(chosen)]
+        tokens = []
+        with torch.inference_mode(False):
+            for step in chosen:
+                try:
+                    tokens.append(load_token(found[step]))
+                except ValueError as error:
+                    raise UserError(f"run: {error}") from error
+                tokens[-1].subject.requires_grad_(False)
+        return io.NodeOutput(tokens, chosen, ui={"text": [", ".join(f"step {step}" for step in chosen)]})
+
+
+def checkpoints(run: str) -> dict:
+    """Files of a run's checkpoints by step, in order.
+
+    Raises:
+        UserError: no such run.
+    """
+    found = {int(match[1]): path for path in folders.checkpoint_files(run) if (match := _CHECKPOINT.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 class ApplyPersonalizedToken(io.ComfyNode):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...trainer.storage import replacing
-from .pdst import SLOT, captions_path, read_captions
+from ..errors import UserError
+from ..host.progress import Progress
+from ..pictures import read_picture
+from .pdst import SLOT, UNREADABLE, brief, captions_path, pictures, read_captions, subject_names
 
 # An article and up to three words between it and the subject, such as "a small brown {}", but not "a photo of {}".
 _DESCRIBED = re.compile(
@@ -104,6 +107,83 @@ def is_edited(photo: Path) -> bool:
     """Whether a test photo has captions that were written or changed by hand."""
     path = captions_path(photo)
     return path.exists() and _hash(path.read_bytes()) != _read_record(photo.parents[1] / DRAFTS_FILE).get(path.name)
+
+
+def stamp(photo: Path) -> bool | str:
+    """What a rerun has to notice of a photo's captions: whether they are there, and what they say if edited by hand.
+
+    Of drafts not what they say: Make PDST Captions writes them itself, and would run again each time.
+    """
+    path = captions_path(photo)
+    return path.exists() and (not is_edited(photo) or hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def words_of(typed: str) -> list[str]:
+    """The subject's words.
+
+    Raises:
+        UserError: there are none.
+    """
+    words = subject_words(typed)
+    if not words:
+        raise UserError("subject_words is empty: write what captions call the subject, such as dog, puppy.")
+    return words
+
+
+def photos_to_caption(root: Path, subject: str) -> list[Path]:
+    """The subject's photos held back.
+
+    Raises:
+        UserError: there are none, or two would share their captions.
+    """
+    if subject not in subject_names(root):
+        raise UserError(f"subject: {root.name} has no subject {subject!r}. It has: {', '.join(subject_names(root)) or 'none'}.")
+    test = root / subject / "test"
+    photos = pictures(test) if test.is_dir() else []
+    if not photos:
+        raise UserError(f"subject: {subject}/test holds no photo: put the photos there that training must not see.")
+    stems = [path.stem for path in photos]
+    doubled = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if doubled:
+        raise UserError(
+            f"subject: several photos in {subject}/test are called {', '.join(doubled)} but for their ending, and "
+            "would share their captions: rename one of each."
+        )
+    return photos
+
+
+def from_texts(texts: list[str], photos: list[Path]) -> list[list[str]]:
+    """Captions for each photo.
+
+    Raises:
+        UserError: they do not fit the photos.
+    """
+    blocks = texts if len(texts) > 1 else [block for block in re.split(r"\n\s*\n", texts[0]) if block.strip()]
+    if len(blocks) != len(photos):
+        raise UserError(
+            f"texts: there are {len(photos)} photos and {len(blocks)} texts. Wire a list with a text for each, "
+            f"or one text with a blank line between photos, in this order: {', '.join(p.name for p in photos)}."
+        )
+    return [[line for line in block.splitlines() if line.strip()] for block in blocks]
+
+
+def from_florence(florence2, photos: list[Path], count: int, replace_edited: bool, progress: Progress) -> list[list[str]]:
+    """Drafts by Florence-2 for the photos whose captions will be written."""
+    if not florence2 or florence2[0] is None:
+        raise UserError("florence2: wire Load Florence-2 to have captions drafted, or wire texts.")
+    drafts = []
+    for done, photo in enumerate(photos):
+        progress.update(done)
+        progress.text(f"{photo.name} ({done + 1} of {len(photos)})")
+        if is_edited(photo) and not replace_edited:
+            drafts.append([])
+            continue
+        try:
+            image = read_picture(photo)[0]
+        except UNREADABLE as error:
+            raise UserError(f"subject: {photo.name} cannot be read ({brief(error)}). Replace or remove it.") from error
+        drafts.append(florence2[0].captions(image, count))
+    return drafts
 
 
 def _read_record(path: Path) -> dict[str, str]:

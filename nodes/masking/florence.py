@@ -4,14 +4,12 @@ import re
 from pathlib import Path
 
 import torch
-from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import UserError
-from ..host.managed import DTYPES, Managed, resolve_dtype
-from ..link_types import Florence2Type
+from ..host.managed import Managed
 from ..pictures import to_picture
-from ..pretrained.model_files import FLORENCE2, choices, find, native_classes, problem, read_weights, reading, runs_own_code
+from ..pretrained.model_files import FLORENCE2, native_classes, read_weights, reading, runs_own_code
 from .boxes import Box, Detection, clip
 
 # Gives every instance of a phrase. The other candidate, open vocabulary detection, answers with polygons at times.
@@ -94,51 +92,3 @@ def load_florence2(path: Path, dtype: torch.dtype) -> Florence2:
         if "<loc_999>" not in processor.tokenizer.get_vocab():  # without its files transformers makes an empty one
             raise ValueError("its tokenizer knows no places in a picture")
     return Florence2(model.to(dtype), processor)
-
-
-class LoadFlorence2(io.ComfyNode):
-    """A Florence-2 model, from disk or the hub."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AttractorLoadFlorence2",
-            display_name="Load Florence-2",
-            category="attractor",
-            description="Loads Florence-2, which finds what a phrase names.",
-            search_aliases=["florence2", "grounding", "detector"],
-            hidden=[io.Hidden.unique_id],
-            inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=choices(FLORENCE2),
-                    tooltip="From models/florence2 or models/LLM, in the converted format. Names that begin with "
-                    "florence-community/ can be downloaded; base-ft is fine.",
-                ),
-                io.Boolean.Input(
-                    "download_if_missing",
-                    default=False,
-                    tooltip="Fetch a florence-community/ model from the Hugging Face hub into models/florence2. "
-                    "A broken download goes on when queued again.",
-                ),
-                io.Combo.Input(
-                    "dtype",
-                    options=list(DTYPES),
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Precision of the weights. auto: float16 where the GPU is fast at it, else float32.",
-                ),
-            ],
-            outputs=[Florence2Type.Output("florence2", tooltip="Wire to Subject Mask, or to Make PDST Captions.")],
-        )
-
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return problem(FLORENCE2, model) or True
-
-    @classmethod
-    def execute(cls, model: str, download_if_missing: bool, dtype: str = "auto") -> io.NodeOutput:
-        path = find(FLORENCE2, model, download_if_missing, cls.hidden.unique_id)
-        with torch.inference_mode(False):
-            return io.NodeOutput(load_florence2(path, resolve_dtype(dtype, (torch.float16, torch.bfloat16))))

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..host.managed import DTYPES, Managed, resolve_dtype
-from ..link_types import Sam2Type
+from ..host.managed import Managed
 from ..pictures import to_picture
-from ..pretrained.model_files import SAM2, choices, find, native_classes, problem, read_weights, reading
+from ..pretrained.model_files import SAM2, native_classes, read_weights, reading
 from .boxes import Box
 from .sam_checkpoint import read_checkpoint
 
@@ -102,53 +100,3 @@ def load_sam2(path: Path, dtype: torch.dtype) -> Sam2:
         model = read_weights(model_class, path, _TWINS).float()
         processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return TransformersSam2(model, processor, dtype)
-
-
-class LoadSAM2(io.ComfyNode):
-    """A SAM2 model, from disk or the hub."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AttractorLoadSAM2",
-            display_name="Load SAM2",
-            category="attractor",
-            description="Loads SAM2, which turns boxes into masks.",
-            search_aliases=["segment anything", "sam"],
-            hidden=[io.Hidden.unique_id],
-            inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=choices(SAM2),
-                    tooltip="From models/sam2: official files (.pt or .safetensors; they need the sam2 package) or "
-                    "converted folders. Names that begin with facebook/ can be downloaded; the smallest is "
-                    "fine.",
-                ),
-                io.Boolean.Input(
-                    "download_if_missing",
-                    default=False,
-                    tooltip="Fetch a facebook/ model from the Hugging Face hub into models/sam2. A broken "
-                    "download goes on when queued again.",
-                ),
-                io.Combo.Input(
-                    "dtype",
-                    options=list(DTYPES),
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What layers compute in; weights are float32. auto: bfloat16 where the GPU is fast at "
-                    "it, else float16 or float32.",
-                ),
-            ],
-            outputs=[Sam2Type.Output("sam2", tooltip="Wire to Subject Mask or Mask From Boxes.")],
-        )
-
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return problem(SAM2, model) or True
-
-    @classmethod
-    def execute(cls, model: str, download_if_missing: bool, dtype: str = "auto") -> io.NodeOutput:
-        path = find(SAM2, model, download_if_missing, cls.hidden.unique_id)
-        with torch.inference_mode(False):
-            return io.NodeOutput(load_sam2(path, resolve_dtype(dtype, (torch.bfloat16, torch.float16))))
