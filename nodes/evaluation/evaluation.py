@@ -1,6 +1,5 @@
 """One evaluation on disk and on screen: checks what is there, goes on from it, and keeps every batch as it comes."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,31 +8,20 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...trainer.storage import replacing
 from ..errors import UserError
-from ..host.folders import free_bytes
 from ..host.progress import Progress, is_out_of_memory
-from ..pictures import beside, read_picture, to_picture
+from ..pictures import beside, to_picture
 from .encoders import EvaluationEncoders
 from .entries import Entry
+from .header import differs, header_differences, make_header, read_header, subject_identity
+from .image_files import keep_photos, photo_copy, save_image
 from .metrics import References, mean_scores, references, score
 from .pdst import SLOT, Subject
 from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
 from .preprocessing import in_8_bits
-from .results import (
-    FORMAT,
-    VERSION,
-    ResultsFile,
-    differs,
-    file_name,
-    header_differences,
-    read_header,
-    read_records,
-    writing,
-)
+from .results import ResultsFile, file_name, read_records, writing
 
 PREVIEW_SECONDS = 2.0
-_REFERENCE_SIDE = 512  # pixels of the test photos' copies beside the results
 _SAMPLES = 12
 
 
@@ -83,22 +71,15 @@ class Evaluation:
         options = self.options
         shots = make_plan((entry.subject,), options.settings["images_per_caption"], options.settings["seed"])
         batches = shard_of(make_batches(shots, options.settings["batch_size"]), options.shard, options.shards)
-        identity = {"token": entry.identity or "none", **options.models, **self._hashes[entry.subject.name]}
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "evaluation": self.folder.name,
-            "entry": entry.label,
-            "step": entry.step,
-            "shard": [options.shard, options.shards],
-            "expected": len(shots),
-            "token": entry.describe(),
-            "identity": identity,
-            "settings": options.settings,
-            "encoders": self._encoders.describe() if self._encoders else {},
-            "ceiling": {},
-            "subjects": {entry.subject.name: _describe(entry.subject)},
-        }
+        header = make_header(
+            self.folder.name,
+            entry,
+            options.settings,
+            {**options.models, **self._hashes[entry.subject.name]},
+            self._encoders,
+            (options.shard, options.shards),
+            len(shots),
+        )
         path = self.folder / file_name(entry.label, options.shard, options.shards)
         return _Part(entry, ResultsFile(path, header, batches))
 
@@ -157,29 +138,16 @@ class Evaluation:
             def begin(header: dict, subject: Subject = subject) -> None:
                 progress.text(f"looking at the photos of {subject.name}")
                 progress.update(self.done)
-                self._keep_photos(subject)
+                keep_photos(self.folder, subject)
                 header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
 
             part.records = part.file.open(begin)
-            self._keep_photos(subject, missing=True)  # such as of shards that were put together without them
+            keep_photos(self.folder, subject, missing=True)  # such as of shards that were put together without them
 
     def _real(self, subject: Subject) -> References:
         if subject.name not in self._references:
             self._references[subject.name] = references(subject, self._encoders)
         return self._references[subject.name]
-
-    def _keep_photos(self, subject: Subject, missing: bool = False) -> None:
-        """Small copies of the test photos, so that the results can be looked at where the data set is not.
-
-        missing: only of those that have none.
-        """
-        for photo, name in zip(subject.test, _describe(subject)["references"], strict=True):
-            if missing and (self.folder / name).is_file():
-                continue
-            picture = to_picture(read_picture(photo.path)[0][None])
-            picture.thumbnail((_REFERENCE_SIDE, _REFERENCE_SIDE))
-            with writing(name), replacing(self.folder / name) as temporary:
-                picture.save(temporary, format="JPEG", quality=92)
 
     # -- the work --------------------------------------------------------------------------------------
 
@@ -210,7 +178,7 @@ class Evaluation:
                 preview = None
                 if left - last_preview > PREVIEW_SECONDS or self.done == total:
                     last_preview = left
-                    preview = beside(self._photo(batch[-1]), to_picture(images[-1:]))
+                    preview = beside(photo_copy(self.folder, part.entry.subject, batch[-1]), to_picture(images[-1:]))
                 progress.text(self._status(number, part, total, pace))
                 progress.update(self.done, preview)
                 self._carried += time.monotonic() - left
@@ -223,7 +191,7 @@ class Evaluation:
         images = _sample(maker, prompts, [shot.seed for shot in batch], part.entry.label)
         sampled = time.monotonic()
         scores = self._scores(images, batch, subject)
-        files = [self._save(image, part.entry, shot) for image, shot in zip(images, batch, strict=True)]
+        files = self._save(images, batch, part.entry) if self.options.save_images else [None] * len(batch)
         spent = time.monotonic() - sampled + self._carried
         records = [
             {
@@ -255,21 +223,9 @@ class Evaluation:
         plain = [shot.text.replace(SLOT, subject.super_category) for shot in batch]
         return score(images, plain, self._real(subject), [shot.photo for shot in batch], self._encoders)
 
-    def _save(self, image: Tensor, entry: Entry, shot: Shot) -> str | None:
-        """Write an image; its name relative to the folder."""
-        if not self.options.save_images:
-            return None
-        stem = self._subjects[shot.subject].test[shot.photo].path.stem
-        name = f"images/{entry.label}/{shot.subject}/{stem}-{shot.caption + 1:02d}-{shot.index + 1}.png"
-        with writing(name), replacing(self.folder / name) as temporary:
-            to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
-        return name
-
-    def _photo(self, shot: Shot) -> Image.Image:
-        """The test photo of an image."""
-        name = _describe(self._subjects[shot.subject])["references"][shot.photo]
-        with Image.open(self.folder / name) as file:
-            return file.convert("RGB")
+    def _save(self, images: Tensor, batch: list[Shot], entry: Entry) -> list[str]:
+        pairs = zip(images, batch, strict=True)
+        return [save_image(self.folder, image, entry.label, entry.subject, shot) for image, shot in pairs]
 
     # -- what is shown ---------------------------------------------------------------------------------
 
@@ -325,41 +281,3 @@ def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
 
 def _means(records: list[dict]) -> dict[str, float]:
     return mean_scores([record["scores"] for record in records])
-
-
-def subject_identity(subject: Subject) -> dict[str, str]:
-    """A hash of every photo's and every caption's content, and what the subject is."""
-    name = subject.name
-    found = {f"subject {name}": f"{subject.super_category}, {subject.kind}"}
-    for path in (*subject.train, *(photo.path for photo in subject.test)):
-        found[f"photo {name}/{path.parent.name}/{path.name}"] = _short_hash(path.read_bytes())
-    for photo in subject.test:
-        found[f"captions {name}/{photo.path.name}"] = _short_hash("\n".join(photo.captions).encode())
-    return found
-
-
-def _short_hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _describe(subject: Subject) -> dict:
-    """A subject for a header."""
-    return {
-        "super_category": subject.super_category,
-        "kind": subject.kind,
-        "train": [path.name for path in subject.train],
-        "test": [photo.path.name for photo in subject.test],
-        "captions": [len(photo.captions) for photo in subject.test],
-        "references": [f"photos/{subject.name}/{photo.path.stem}.jpg" for photo in subject.test],
-    }
-
-
-def disk_problems(folder: Path, needed: int) -> list[str]:
-    """Whether the folder's disk has `needed` bytes left."""
-    free = free_bytes(folder)
-    if free >= needed:
-        return []
-    return [
-        f"The output folder's disk has {free // 1024**2} MB left and this evaluation may need {needed // 1024**2} MB. Free "
-        "some space, or turn save_images off."
-    ]

@@ -5,21 +5,19 @@ import time
 import torch
 from comfy_api.latest import io, ui
 
-from ...trainer.concept import placeholder_problem
 from ..errors import UserError
 from ..host import folders
-from ..host.checks import clip_problems, model_problems, vae_problems
-from ..host.identity import clip_identity, model_identity, token_identity, vae_identity
+from ..host.identity import clip_identity, model_identity, vae_identity
 from ..host.progress import Progress
 from ..host.sampling import SAMPLERS, SCHEDULERS, Sampling, evaluation_maker
-from ..host.text_encoder import HostTextEncoder
 from ..link_types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, PersonalizedTokenType
 from ..pictures import to_tensor
-from .entries import Entry, make_entries, misfits
-from .evaluation import Evaluation, Options, disk_problems
+from .entries import misfits
+from .evaluation import Evaluation, Options
 from .nodes_dataset import CATEGORY
 from .plan import limited
-from .results import known_tokens, result_stamps
+from .preflight import check
+from .results import result_stamps
 
 _DEFAULTS = {
     "negative": "",
@@ -34,7 +32,6 @@ _DEFAULTS = {
 }
 _SETTINGS = ("images_per_caption", "seed", "batch_size", "metrics", "max_photos", "max_captions")
 _finished: set[str] = set()  # stamps of results as runs of this session have left them
-_ROOM = 100 * 1024**2  # bytes kept free beside the images
 
 
 class PDSTEvaluate(io.ComfyNode):
@@ -85,7 +82,7 @@ class PDSTEvaluate(io.ComfyNode):
         encoders = encoders[0] if encoders else None
         inputs = {**_DEFAULTS, **{name: values[0] for name, values in inputs.items()}}
         dataset = limited(dataset, inputs["max_photos"], inputs["max_captions"])
-        entries = _check(model, clip, vae, dataset, tokens, encoders, inputs)
+        entries = check(model, clip, vae, dataset, tokens, encoders, inputs)
         sampling = Sampling(
             **{name: inputs[name] for name in ("sampler", "scheduler", "steps", "cfg", "width", "height", "negative")}
         )
@@ -115,58 +112,6 @@ class PDSTEvaluate(io.ComfyNode):
         path = str(evaluation.folder)
         _finished.add(result_stamps([evaluation.folder]))
         return io.NodeOutput((path,), path, summary, samples, ui={**shown, "text": [summary]})
-
-
-def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
-    """Everything that can be wrong, before anything is sampled; the entries.
-
-    Raises:
-        UserError: every problem at once, each with its input and remedy.
-    """
-    problems = model_problems(model) + vae_problems(vae) + folders.name_problems(inputs["name"].strip())
-    text_problems = clip_problems(clip)
-    problems += text_problems
-    if getattr(clip, "applied", ()):
-        known = ", ".join(token.placeholder for token in clip.applied)
-        problems.append(
-            f"clip: it knows {known} already. Wire MODEL and CLIP from before Apply Personalized Token, and the "
-            "tokens to tokens."
-        )
-    elif not text_problems:
-        text = HostTextEncoder(clip)
-        for token in tokens:
-            wrong = placeholder_problem(token.placeholder, text.is_word)
-            problems += [f"tokens: {wrong}"] if wrong else []
-            if token.width != text.width:
-                problems.append(
-                    f"tokens: {token.placeholder} has width {token.width}, this text encoder {text.width}: it was "
-                    "made for another model family."
-                )
-    if inputs["metrics"] and (encoders is None or not encoders.describe()):
-        problems.append(
-            "encoders: scores need CLIP, DINO or both. Wire Load Evaluation Encoders, or turn metrics off to make images only."
-        )
-    if inputs["shard"] > inputs["shards"]:
-        problems.append(f"shard is {inputs['shard']} of {inputs['shards']}: use 1 to {inputs['shards']}.")
-    known = frozenset() if problems else known_tokens(folders.evaluation_path(inputs["name"].strip()))
-    entries, wrong = make_entries(
-        tokens,
-        [token_identity(token) for token in tokens],
-        dataset,
-        inputs["pairs"],
-        inputs["labels"],
-        inputs["include_floor"],
-        known,
-    )
-    problems += list(dict.fromkeys(wrong))
-    if not problems:
-        captions = sum(len(photo.captions) for entry in entries for photo in entry.subject.test)
-        images = captions * inputs["images_per_caption"] // inputs["shards"]
-        size = images * inputs["width"] * inputs["height"] * 2 if inputs["save_images"] else 0  # a PNG has 1 to 2 bytes a pixel
-        problems += disk_problems(folders.evaluations_folder(), _ROOM + size)
-    if problems:
-        raise UserError.of(list(dict.fromkeys(problems)))
-    return entries
 
 
 def _wired_inputs() -> list:

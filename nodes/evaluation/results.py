@@ -28,24 +28,11 @@ from pathlib import Path
 
 from ...trainer.storage import replacing
 from ..errors import UserError
+from .header import differs, header_differences, read_header
 from .pdst import brief
 from .plan import Shot
 
-FORMAT, VERSION = "attractor-pdst", 1
 _SHARD = re.compile(r"(?P<entry>.+)-shard-(?P<shard>\d+)-of-(?P<shards>\d+)")
-_HEADER = {
-    "version": int,
-    "entry": str,
-    "step": int | None,
-    "shard": list,
-    "expected": int,
-    "token": dict | None,
-    "identity": dict,
-    "settings": dict,
-    "encoders": dict,
-    "ceiling": dict,
-    "subjects": dict,
-}
 _SAME_IN_SHARDS = ("entry", "step", "expected", "token", "identity", "settings", "encoders", "subjects")
 
 
@@ -152,37 +139,6 @@ def _end_of_line(path: Path, lines: int) -> int:
         return sum(len(file.readline()) for _ in range(lines))
 
 
-def read_header(path: Path) -> dict | None:
-    """The header of a results file; None if there is no file, or a kill left less than a header.
-
-    Raises:
-        UserError: it is no results file that this version can read.
-    """
-    if not path.exists():
-        return None
-    with open(path, "rb") as file:
-        line = file.readline()
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        header = json.loads(line)
-        known = header["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise UserError(f"{path.name} is no results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
-    if isinstance(header.get("version"), int) and header["version"] > VERSION:
-        raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
-    wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key, ...), kind)]
-    if not wrong and not (len(header["shard"]) == 2 and all(isinstance(part, int) for part in header["shard"])):
-        wrong = ["shard"]
-    if wrong:
-        raise UserError(
-            f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate again."
-        )
-    return header
-
-
 def result_stamps(folders: Iterable[Path]) -> str:
     """Another for every change of results in these folders: their files' names, times and sizes."""
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.jsonl"))]
@@ -219,61 +175,6 @@ def read_records(path: Path) -> tuple[list[dict], bool]:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path.name} is damaged at line {number}. Delete it and evaluate again.") from error
     return records, half
-
-
-def header_differences(old: dict, new: dict, alone: bool = True) -> list[str]:
-    """What differs between two headers, in words; empty if their results may lie side by side.
-
-    alone: as results of one entry; else of two entries of one evaluation, whose tokens and subjects may differ.
-    """
-    new = json.loads(json.dumps(new))
-    found = []
-    for part in ("settings", "encoders"):
-        found += _changes(old[part], new[part], part.removesuffix("s") + " ")
-    before, now = old["identity"], new["identity"]
-    if alone:
-        found += _changes(before, now, "")
-        found += [f"{key} was {old[key]!r}, is {new[key]!r}" for key in ("entry", "step", "expected") if old[key] != new[key]]
-    else:
-        shared = [name for name in old["subjects"] if name in new["subjects"]]
-        own = [key for key in before if key in now and key != "token" and not _of_subject(key)]
-        own += [key for key in {**before, **now} if _of_subject(key) in shared]
-        found += _changes({k: before[k] for k in own if k in before}, {k: now[k] for k in own if k in now}, "")
-    return found
-
-
-def _of_subject(key: str) -> str | None:
-    """The subject that a part of the identity belongs to; `photo cat/train/1.jpg` -> cat."""
-    kind, _, path = key.partition(" ")
-    return path.split("/")[0] if kind in ("photo", "captions", "subject") else None
-
-
-def _changes(old: dict, new: dict, prefix: str) -> list[str]:
-    lines = []
-    for key in {**old, **new}:
-        if old.get(key) != new.get(key):
-            if prefix:
-                lines.append(f"{prefix}{key} was {old.get(key)!r}, is {new.get(key)!r}")
-            else:
-                change = "is new" if key not in old else "is gone" if key not in new else "has changed"
-                lines.append(f"{key} {change}")
-    return lines
-
-
-def differs(path: Path, differences: list[str]) -> str:
-    """The message that results on disk belong to something else."""
-    other = (
-        "For another token of this placeholder, method and step type names into labels. "
-        if "token has changed" in differences
-        else ""
-    )
-    shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
-    return (
-        f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
-        + "\n- ".join(shown)
-        + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what "
-        "was evaluated under this name."
-    )
 
 
 def read_results(folder: Path) -> list[EntryResults]:

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from attractor.nodes.errors import UserError
+from attractor.nodes.evaluation.header import header_differences
 from attractor.nodes.evaluation.plan import Shot, make_batches, shard_of
-from attractor.nodes.evaluation.results import ResultsFile, file_name, header_differences, read_results
+from attractor.nodes.evaluation.results import ResultsFile, file_name, read_results
 
 HEADER = {
     "format": "attractor-pdst",
