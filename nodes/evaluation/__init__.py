@@ -3,7 +3,7 @@
 from .nodes_captions import MakePDSTCaptions
 from .nodes_dataset import LoadPDST, SplitSubjectPhotos
 from .nodes_encoders import LoadEvaluationEncoders
-from .nodes_evaluate import PDSTEvaluate
+from .nodes_evaluate import PDSTEvaluate, PDSTEvaluateOptions
 from .nodes_report import PDSTReport
 
-NODES = [SplitSubjectPhotos, MakePDSTCaptions, LoadPDST, LoadEvaluationEncoders, PDSTEvaluate, PDSTReport]
+NODES = [SplitSubjectPhotos, MakePDSTCaptions, LoadPDST, LoadEvaluationEncoders, PDSTEvaluate, PDSTEvaluateOptions, PDSTReport]

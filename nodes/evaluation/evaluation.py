@@ -26,9 +26,12 @@ _SAMPLES = 12
 
 
 @dataclass(frozen=True)
-class Options:
-    """settings: JSON-able, everything that a person sets and the results depend on; with `seed`, `images_per_caption` and
-    `batch_size`. models: hashes by name. shard: 1 is the first of `shards`."""
+class Setup:
+    """What holds for every entry of an evaluation.
+
+    settings: what the user set and the results depend on, as the header has it (`options.recorded`). models: hashes by name.
+    shard: 1 is the first of `shards`.
+    """
 
     settings: dict
     models: dict[str, str]
@@ -55,11 +58,11 @@ class Evaluation:
         folder: Path,
         entries: list[Entry],
         encoders: EvaluationEncoders | None,
-        options: Options,
+        setup: Setup,
         make_maker: Callable[[Entry], Callable[[list[str], list[int]], Tensor]],
     ):
         """encoders None: no scores. make_maker(entry): gives what makes images of prompts and seeds."""
-        self.folder, self.options, self._encoders, self._make_maker = folder, options, encoders, make_maker
+        self.folder, self.setup, self._encoders, self._make_maker = folder, setup, encoders, make_maker
         self._references: dict[str, References] = {}
         self._subjects = {entry.subject.name: entry.subject for entry in entries}
         self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
@@ -68,19 +71,19 @@ class Evaluation:
         self._first: dict[str, Image.Image] = {}
 
     def _part(self, entry: Entry) -> _Part:
-        options = self.options
-        shots = make_plan((entry.subject,), options.settings["images_per_caption"], options.settings["seed"])
-        batches = shard_of(make_batches(shots, options.settings["batch_size"]), options.shard, options.shards)
+        setup = self.setup
+        shots = make_plan((entry.subject,), setup.settings["images_per_caption"], setup.settings["seed"])
+        batches = shard_of(make_batches(shots, setup.settings["batch_size"]), setup.shard, setup.shards)
         header = make_header(
             self.folder.name,
             entry,
-            options.settings,
-            {**options.models, **self._hashes[entry.subject.name]},
+            setup.settings,
+            {**setup.models, **self._hashes[entry.subject.name]},
             self._encoders,
-            (options.shard, options.shards),
+            (setup.shard, setup.shards),
             len(shots),
         )
-        path = self.folder / file_name(entry.label, options.shard, options.shards)
+        path = self.folder / file_name(entry.label, setup.shard, setup.shards)
         return _Part(entry, ResultsFile(path, header, batches))
 
     # -- before any work -------------------------------------------------------------------------------
@@ -94,14 +97,14 @@ class Evaluation:
         own = {part.file.path: part for part in self._parts}
         problems = []
         for path in sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []:
-            if self.options.start_over and path in own:
+            if self.setup.start_over and path in own:
                 path.unlink()
                 continue
             header = read_header(path)
             if header is None or not read_records(path)[0]:
                 continue
             differences = self._differences(header, own.get(path))
-            if differences and self.options.start_over:
+            if differences and self.setup.start_over:
                 path.unlink()
             elif differences:
                 problems.append(differs(path, differences))
@@ -191,7 +194,7 @@ class Evaluation:
         images = _sample(maker, prompts, [shot.seed for shot in batch], part.entry.label)
         sampled = time.monotonic()
         scores = self._scores(images, batch, subject)
-        files = self._save(images, batch, part.entry) if self.options.save_images else [None] * len(batch)
+        files = self._save(images, batch, part.entry) if self.setup.save_images else [None] * len(batch)
         spent = time.monotonic() - sampled + self._carried
         records = [
             {
@@ -240,7 +243,7 @@ class Evaluation:
 
     def summary(self) -> str:
         """A line for each entry: images and mean scores."""
-        shard = f", shard {self.options.shard} of {self.options.shards}" if self.options.shards > 1 else ""
+        shard = f", shard {self.setup.shard} of {self.setup.shards}" if self.setup.shards > 1 else ""
         lines = [f"{self.folder.name}{shard}"]
         for part in self._parts:
             means = ", ".join(f"{name} {value:.4f}" for name, value in _means(part.records).items())
@@ -273,8 +276,8 @@ def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
-            "and where images are there already give another name: other batches differ slightly."
+            f"batch_size: there is not enough memory for {len(prompts)} images at once. Lower batch_size on PDST Evaluate "
+            "Options, and if some images are already there, use another name: images of another batch size differ slightly."
         ) from error
     return in_8_bits(images, label)
 

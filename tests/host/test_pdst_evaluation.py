@@ -11,7 +11,7 @@ from attractor.nodes.errors import UserError
 from attractor.nodes.evaluation import nodes_evaluate as evaluate
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
-from attractor.nodes.evaluation.evaluation import Evaluation, Options
+from attractor.nodes.evaluation.evaluation import Evaluation, Setup
 from attractor.nodes.evaluation.metrics import SCORES, references, score
 from attractor.nodes.evaluation.nodes_evaluate import PDSTEvaluate
 from attractor.nodes.evaluation.pdst import read_dataset
@@ -65,8 +65,8 @@ def evaluation(tmp_path, encoders):
         entries, problems = make_entries(chosen, [f"{name}{tokens}" for name in which], dataset, "", "", True)
         assert not problems
         settings = {"images_per_caption": 3, "seed": 0, "batch_size": 2, **changes.pop("settings", {})}
-        options = Options(settings, {"model": "m"}, **changes)
-        return Evaluation(tmp_path / "out", entries, encoders if scored else None, options, lambda entry: make_images)
+        setup = Setup(settings, {"model": "m"}, **changes)
+        return Evaluation(tmp_path / "out", entries, encoders if scored else None, setup, lambda entry: make_images)
 
     return make
 
