@@ -37,7 +37,7 @@ class _Encoder:
         self._weights = weights_hash(path)
 
     def describe(self) -> dict[str, str]:
-        """What the scores of this encoder depend on, in words; equal for equal encoders, whatever the machine."""
+        """What the scores of this encoder depend on, in words; the same for the same encoder on every machine."""
         return {"backbone": self._name, "weights": self._weights, **self._preprocessing.describe(), "dtype": "float32"}
 
     def image(self, images: Tensor) -> Tensor:
@@ -45,8 +45,8 @@ class _Encoder:
         if not len(images):
             raise ValueError("no images to encode")
         model = self._managed.loaded()
-        # One by one: the bits of a result must not depend on what else was in its batch, so that shards and resumed runs
-        # give the very numbers of a single run.
+        # One at a time: a result must not depend, even by rounding, on what else is in its batch, so that shards and resumed
+        # runs give exactly the numbers of a single run.
         with torch.inference_mode(), _exact():
             rows = [self._features(model, self._preprocessing(image)[None].to(self._managed.device)) for image in images]
         return F.normalize(torch.cat(rows).float().cpu(), dim=-1)
@@ -68,7 +68,7 @@ class ClipEncoder(_Encoder):
         return {**super().describe(), "text": f"the first {self._length} tokens of a prompt"}
 
     def text(self, texts: list[str]) -> Tensor:
-        """Features (n, d) of texts: float32, L2-normalised, on the CPU. Words past the model's length are cut off.
+        """Features (n, d) of texts: float32, L2-normalised, on the CPU. Words beyond the model's length are cut off.
 
         A text is encoded once and remembered: every image of a caption asks for it again.
         """
@@ -96,7 +96,7 @@ class DinoEncoder(_Encoder):
 
     def __init__(self, model, path: Path):
         side = model.config.image_size
-        crop = side if model.config.model_type == "vit" else min(side, 224)  # DINOv2's 518 is where its training ended
+        crop = side if model.config.model_type == "vit" else min(side, 224)  # 518 is only what DINOv2's training ended with
         super().__init__(model, path, Preprocessing(round(crop * 256 / 224), crop, IMAGENET_NORM))
 
     def describe(self) -> dict[str, str]:
@@ -108,13 +108,13 @@ class DinoEncoder(_Encoder):
 
 @dataclass(frozen=True)
 class EvaluationEncoders:
-    """The backbones of the scores; either may be absent, and its scores with it."""
+    """The backbones for the scores. Either may be None; its scores are then left out."""
 
     clip: ClipEncoder | None = None
     dino: DinoEncoder | None = None
 
     def describe(self) -> dict[str, dict[str, str]]:
-        """By `clip` and `dino`, those that are there: what the scores depend on."""
+        """What the scores depend on, by `clip` and `dino`, for those that are loaded."""
         found = {"clip": self.clip, "dino": self.dino}
         return {name: encoder.describe() for name, encoder in found.items() if encoder is not None}
 
@@ -124,13 +124,13 @@ class EvaluationEncoders:
 
 
 def _projected(output) -> Tensor:
-    """CLIP's features: a tensor until transformers 4, the pooled part of an output object from 5 on."""
+    """CLIP's features: a tensor up to transformers 4, the pooled part of an output object from 5 on."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
 def _exact():
-    """float32 to the letter: cuDNN's convolutions would round to TF32, and the patch embedding is one."""
-    own = torch.backends.cudnn  # all else stays as the host has set it
+    """Strict float32: without it cuDNN's convolutions, such as the patch embedding, round to TF32."""
+    own = torch.backends.cudnn  # everything else stays as ComfyUI has set it
     return own.flags(
         enabled=own.enabled,
         benchmark=own.benchmark,
@@ -141,12 +141,12 @@ def _exact():
 
 
 def _weight_files(path: Path) -> list[Path]:
-    """What holds the weights of a folder: safetensors, or else the older format."""
+    """The weight files of a folder: safetensors, or else the older format."""
     return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
 def weights_hash(path: Path) -> str:
-    """Identity of a folder's weights. Of a single file it is the sha256 that the Hugging Face hub shows beside it."""
+    """Identity of a folder's weights. For a single file it is the sha256 that the Hugging Face hub shows."""
     hashes = [_sha256(file) for file in _weight_files(path)]
     return f"sha256:{hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()}"
 
@@ -160,7 +160,7 @@ def _sha256(file: Path) -> str:
 
 
 def load_clip(path: Path) -> ClipEncoder:
-    """CLIP out of a folder in transformers' format, in float32.
+    """CLIP from a folder in transformers' format, in float32.
 
     Raises:
         UserError: what is wrong with the files.
@@ -170,13 +170,15 @@ def load_clip(path: Path) -> ClipEncoder:
         model = _read(model_class, path)
         tokenizer = tokenizer_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         words = tokenizer.get_vocab()
-        if "a</w>" not in words or max(words.values()) >= model.config.text_config.vocab_size:
-            raise ValueError("its tokenizer is missing or another model's")  # without files transformers makes an empty one
+        if (
+            "a</w>" not in words or max(words.values()) >= model.config.text_config.vocab_size
+        ):  # Without its files transformers makes an empty one.
+            raise ValueError("its tokenizer is missing or belongs to another model")
         return ClipEncoder(model, tokenizer, path)
 
 
 def load_dino(path: Path) -> DinoEncoder:
-    """DINO or DINOv2 out of a folder in transformers' format, in float32.
+    """DINO or DINOv2 from a folder in transformers' format, in float32.
 
     Raises:
         UserError: what is wrong with the files.

@@ -1,4 +1,4 @@
-"""One evaluation on disk and on screen: checks what is there, goes on from it, and keeps every batch as it comes."""
+"""One evaluation: checks what is on disk, continues from there, and saves every batch as soon as it is made."""
 
 import time
 from collections.abc import Callable
@@ -61,13 +61,13 @@ class Evaluation:
         setup: Setup,
         make_maker: Callable[[Entry], Callable[[list[str], list[int]], Tensor]],
     ):
-        """encoders None: no scores. make_maker(entry): gives what makes images of prompts and seeds."""
+        """encoders None: no scores. make_maker(entry): returns what makes images from prompts and seeds."""
         self.folder, self.setup, self._encoders, self._make_maker = folder, setup, encoders, make_maker
         self._references: dict[str, References] = {}
         self._subjects = {entry.subject.name: entry.subject for entry in entries}
         self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
         self._parts = [self._part(entry) for entry in entries]
-        self._carried = 0.0  # seconds of the last batch after its record was written
+        self._carried = 0.0  # seconds spent on the last batch after its record was written
         self._first: dict[str, Image.Image] = {}
 
     def _part(self, entry: Entry) -> _Part:
@@ -89,10 +89,10 @@ class Evaluation:
     # -- before any work -------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Compare with everything in the folder; with `start_over` remove what does not fit.
+        """Compare with everything in the folder; with `start_over`, delete what does not match.
 
         Raises:
-            UserError: what does not fit, and the remedy.
+            UserError: what does not match, and the remedy.
         """
         own = {part.file.path: part for part in self._parts}
         problems = []
@@ -112,7 +112,7 @@ class Evaluation:
             raise UserError("\n".join(problems))
 
     def _differences(self, header: dict, own: _Part | None) -> list[str]:
-        """What of an existing file does not go with this evaluation."""
+        """Why an existing file does not belong to this evaluation."""
         if own is not None:
             return header_differences(header, own.file.header)
         found = []
@@ -127,7 +127,7 @@ class Evaluation:
         return list(dict.fromkeys(found))
 
     def open(self, progress: Progress) -> None:
-        """Read what is there, and encode the photos that the rest is compared with.
+        """Read existing results, and encode the photos that images are compared with.
 
         Raises:
             Interrupted: the user cancelled.
@@ -139,13 +139,13 @@ class Evaluation:
             subject = part.entry.subject
 
             def begin(header: dict, subject: Subject = subject) -> None:
-                progress.text(f"looking at the photos of {subject.name}")
+                progress.text(f"reading the photos of {subject.name}")
                 progress.update(self.done)
                 keep_photos(self.folder, subject)
                 header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
 
             part.records = part.file.open(begin)
-            keep_photos(self.folder, subject, missing=True)  # such as of shards that were put together without them
+            keep_photos(self.folder, subject, missing=True)  # for example of shards that were merged without them
 
     def _real(self, subject: Subject) -> References:
         if subject.name not in self._references:
@@ -164,11 +164,11 @@ class Evaluation:
         return sum(len(part.records) for part in self._parts)
 
     def run(self, progress: Progress) -> None:
-        """Make what is left.
+        """Make the missing images.
 
         Raises:
             Interrupted: the user cancelled; every batch so far is on disk.
-            UserError: a file could not be written, memory ran out, or the model gave no image.
+            UserError: a file could not be written, memory ran out, or an image contains NaN.
         """
         total, before, started, last_preview = self.total, self.done, time.monotonic(), 0.0
         progress.update(before)
@@ -252,11 +252,11 @@ class Evaluation:
             sum(record[key] for part in self._parts for record in part.records) for key in ("seconds_sampling", "seconds_other")
         ]
         if sum(spent):
-            lines.append(f"time: {sum(spent):.0f} s, {spent[1] / sum(spent):.1%} of it for anything but sampling")
+            lines.append(f"time: {sum(spent):.0f} s, {spent[1] / sum(spent):.1%} of it spent on anything but sampling")
         return "\n".join(lines)
 
     def samples(self) -> list[Image.Image]:
-        """The first image of each entry, a dozen at most; none where a resumed entry has saved none."""
+        """The first image of each entry, a dozen at most; a resumed entry that saved no images has none."""
         found = []
         for part in self._parts[:_SAMPLES]:
             saved = next((self.folder / record["image"] for record in part.records if record["image"]), None)

@@ -54,7 +54,7 @@ def make_header(
 
 
 def subject_identity(subject: Subject) -> dict[str, str]:
-    """A hash of every photo's and every caption's content, and what the subject is."""
+    """Hashes of the content of every photo and of its captions, and what the subject is."""
     name = subject.name
     found = {f"subject {name}": f"{subject.super_category}, {subject.kind}"}
     for path in (*subject.train, *(photo.path for photo in subject.test)):
@@ -81,10 +81,10 @@ def describe_subject(subject: Subject) -> dict:
 
 
 def read_header(path: Path) -> dict | None:
-    """The header of a results file; None if there is no file, or a kill left less than a header.
+    """The header of a results file; None if there is no file, or only a part of a header.
 
     Raises:
-        UserError: it is no results file that this version can read.
+        UserError: it is not a results file that this version can read.
     """
     if not path.exists():
         return None
@@ -98,7 +98,7 @@ def read_header(path: Path) -> dict | None:
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise UserError(f"{path.name} is no results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
+        raise UserError(f"{path.name} is not a results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
     if isinstance(header.get("version"), int) and header["version"] > VERSION:
         raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
     wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key, ...), kind)]
@@ -112,9 +112,9 @@ def read_header(path: Path) -> dict | None:
 
 
 def header_differences(old: dict, new: dict, alone: bool = True) -> list[str]:
-    """What differs between two headers, in words; empty if their results may lie side by side.
+    """What differs between two headers, in words; empty if their results belong together.
 
-    alone: as results of one entry; else of two entries of one evaluation, whose tokens and subjects may differ.
+    alone: compare as results of one entry; else as two entries of one evaluation, whose tokens and subjects may differ.
     """
     new = json.loads(json.dumps(new))
     found = []
@@ -151,16 +151,15 @@ def _changes(old: dict, new: dict, prefix: str) -> list[str]:
 
 
 def differs(path: Path, differences: list[str]) -> str:
-    """The message that results on disk belong to something else."""
+    """The message that results on disk were made from something else."""
     other = (
-        "For another token of this placeholder, method and step type names into labels. "
+        "If this is another token with the same placeholder, method and step, type names into labels. "
         if "token has changed" in differences
         else ""
     )
     shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
     return (
-        f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
+        f"name: {path.parent.name}/{path.name} holds results of other settings, models or files, and results are not mixed:\n- "
         + "\n- ".join(shown)
-        + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what "
-        "was evaluated under this name."
+        + f"\n{other}Restore what differs, use another name, or turn on start_over to replace the results under this name."
     )

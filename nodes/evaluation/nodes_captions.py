@@ -1,4 +1,4 @@
-"""Make PDST Captions: drafts for the photos held back."""
+"""Make PDST Captions: drafts for the held-out photos."""
 
 from comfy_api.latest import io
 
@@ -20,8 +20,8 @@ class MakePDSTCaptions(io.ComfyNode):
             node_id="AttractorMakePDSTCaptions",
             display_name="Make PDST Captions",
             category=CATEGORY,
-            description="Writes a text file with captions beside each test photo, {} where the subject goes, and says which of "
-            "them to look at. Edit the files by hand: edited ones are never overwritten unless you ask.",
+            description="Writes a text file of captions for each test photo, with {} in place of the subject, and lists the "
+            "captions to check. Edit the files by hand: edited files are not overwritten unless you ask for it.",
             search_aliases=["caption", "describe photos", "florence2 caption"],
             is_output_node=True,
             is_input_list=True,
@@ -32,34 +32,34 @@ class MakePDSTCaptions(io.ComfyNode):
                 io.String.Input(
                     "subject_words",
                     default="dog, puppy",
-                    tooltip="Words that captions call the subject by, parted by commas; they become {}. Florence-2 "
-                    "says dog, puppy, animal of the same dog: name all.",
+                    tooltip="Words that captions use for the subject, separated by commas; they become {}. Florence-2 may "
+                    "call the same dog dog, puppy or animal: list them all.",
                 ),
                 io.Int.Input(
                     "captions_per_photo",
                     default=10,
                     min=1,
                     max=30,
-                    tooltip="How many to draft with Florence-2 (paper: 10). It may find fewer that differ: write the "
+                    tooltip="How many captions Florence-2 drafts (paper: 10). It may find fewer different ones: write the "
                     "rest by hand.",
                 ),
                 io.Boolean.Input(
                     "replace_edited",
                     default=False,
-                    tooltip="Overwrite caption files that were written or changed by hand, too.",
+                    tooltip="Also overwrite caption files that were written or changed by hand.",
                 ),
-                Florence2Type.Input("florence2", optional=True, tooltip="From Load Florence-2, unless texts are wired."),
+                Florence2Type.Input("florence2", optional=True, tooltip="From Load Florence-2. Not needed if texts is wired."),
                 io.String.Input(
                     "texts",
                     optional=True,
                     force_input=True,
-                    tooltip="Captions from elsewhere, in the photos' order by name: a list with a text for each "
-                    "photo, or one text with a blank line between photos. A caption a line.",
+                    tooltip="Captions from another source, in the order of the photos' names: a list with one text per photo, "
+                    "or one text with a blank line between photos. One caption per line.",
                 ),
             ],
             outputs=[
-                io.String.Output("captions", tooltip="All captions as they now are in the files."),
-                io.String.Output("to_check", tooltip="What to look at, a line each; empty if nothing."),
+                io.String.Output("captions", tooltip="All captions as they are now in the files."),
+                io.String.Output("to_check", tooltip="What to check, one line each; empty if there is nothing."),
             ],
         )
 
@@ -91,8 +91,8 @@ class MakePDSTCaptions(io.ComfyNode):
             done = write_drafts(root / subject.strip(), photos, drafts, words, replace_edited[0])
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"folder: captions in {folder}/{subject} could not be read or written ({brief(error)}). Free "
-                "space, or save the files as UTF-8 text."
+                f"folder: captions in {folder}/{subject} could not be read or written ({brief(error)}). Free some space, or "
+                "save the files as UTF-8 text."
             ) from error
         progress.update(len(photos))
         captions = "\n\n".join("\n".join([draft.photo.name, *draft.captions]) for draft in done)

@@ -1,4 +1,4 @@
-"""Nodes that make a data set of a person's own photos and bring data sets into the graph."""
+"""Load PDST Dataset, and Split Subject Photos, which makes a data set from your own photos."""
 
 import math
 import os
@@ -26,13 +26,13 @@ def folder_input():
     return io.Combo.Input(
         "folder",
         options=folders.dataset_folders(looks_like_dataset),
-        tooltip="A data set in models/pdst or in ComfyUI's input folder: a folder with a folder for each "
-        "subject. Press R to refresh the list.",
+        tooltip="A data set in models/pdst or in ComfyUI's input folder: a folder with one folder per subject. Press R to "
+        "refresh the list.",
     )
 
 
 def known_folder(folder: str) -> bool | str:
-    """For `validate_inputs`: whether there is such a folder now, or why not. A list in the page may be older."""
+    """For `validate_inputs`: True, or why there is no such folder. The list in the browser may be out of date."""
     try:
         folders.dataset_path(folder)
     except UserError as error:
@@ -49,23 +49,23 @@ class LoadPDST(io.ComfyNode):
             node_id="AttractorLoadPDST",
             display_name="Load PDST Dataset",
             category=CATEGORY,
-            description="Loads subjects with photos to train on, photos held back, and captions for these. Everything that is "
-            "wrong with the files is said at once.",
+            description="Loads subjects with photos to train on, held-out photos, and captions for these. All problems of the "
+            "files are reported in one message.",
             search_aliases=["dataset", "held-out", "test photos", "evaluation set", "captions"],
             inputs=[
                 folder_input(),
                 io.String.Input(
                     "subjects",
                     default=ALL,
-                    tooltip="all, or names of subjects (their folders), parted by commas. Only these are checked "
-                    "and loaded, with all their photos in memory: for training name the one.",
+                    tooltip="all, or names of subjects (their folders), separated by commas. Only these are checked and "
+                    "loaded, with all their photos in memory: for training, name just one.",
                 ),
                 io.Int.Input(
                     "captions_per_photo",
                     default=10,
                     min=0,
                     max=1000,
-                    tooltip="How many captions each test photo must have (paper: 10). 0: any number but none.",
+                    tooltip="How many captions each test photo must have (paper: 10). 0: any number, at least one.",
                 ),
                 io.Int.Input(
                     "longest_side",
@@ -75,8 +75,8 @@ class LoadPDST(io.ComfyNode):
                     step=64,
                     optional=True,
                     advanced=True,
-                    tooltip="Photos that are larger are scaled down to this many pixels in the image outputs, to "
-                    "save memory; 0: as they are. Scores always use the files.",
+                    tooltip="Larger photos are scaled down to this many pixels in the image outputs, to save memory. 0: "
+                    "never. Scores always use the original files.",
                 ),
             ],
             outputs=[
@@ -84,10 +84,10 @@ class LoadPDST(io.ComfyNode):
                 io.Image.Output(
                     "train_images",
                     is_output_list=True,
-                    tooltip="The training photos. Of one subject: wire to Subject Mask and training.",
+                    tooltip="The training photos. If they are of one subject, wire them to Subject Mask and training.",
                 ),
                 io.String.Output("train_names", is_output_list=True, tooltip="Their names: subject/file."),
-                io.Image.Output("test_images", is_output_list=True, tooltip="The photos held back: never train on these."),
+                io.Image.Output("test_images", is_output_list=True, tooltip="The held-out photos: never train on these."),
                 io.String.Output("test_names", is_output_list=True, tooltip="Their names: subject/file."),
                 io.String.Output("captions", tooltip="All captions as text, by photo."),
             ],
@@ -107,7 +107,7 @@ class LoadPDST(io.ComfyNode):
     def execute(cls, folder: str, subjects: str, captions_per_photo: int, longest_side: int = 1024) -> io.NodeOutput:
         names = [name.strip() for name in re.split(r"[,\n]", subjects) if name.strip()]
         if not names:
-            raise UserError("subjects is empty: write all, or the names of subjects.")
+            raise UserError("subjects is empty: type all, or names of subjects.")
         chosen = None if names == [ALL] else list(dict.fromkeys(names))
         dataset = read_dataset(folders.dataset_path(folder), chosen, captions_per_photo)
         train = [(f"{s.name}/{path.name}", path) for s in dataset.subjects for path in s.train]
@@ -155,7 +155,7 @@ class SplitSubjectPhotos(io.ComfyNode):
             display_name="Split Subject Photos",
             category=CATEGORY,
             description="Copies a subject's photos into a data set under models/pdst: some to train on, the others held back "
-            "for the test. Go on with Make PDST Captions.",
+            "for the test. Continue with Make PDST Captions.",
             search_aliases=["train test split", "held-out", "make dataset"],
             is_output_node=True,
             inputs=[
@@ -171,24 +171,24 @@ class SplitSubjectPhotos(io.ComfyNode):
                     default="my-dog",
                     tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog.",
                 ),
-                io.String.Input("super_category", default="dog", tooltip="What the subject is, in a word."),
+                io.String.Input("super_category", default="dog", tooltip="What the subject is, in one word."),
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
-                    tooltip="living: people, animals, plants. rigid: things. The report tells them apart.",
+                    tooltip="living: people, animals, plants. rigid: things. The report shows them separately.",
                 ),
                 io.Int.Input(
                     "train_photos",
                     default=5,
                     min=1,
                     max=1000,
-                    tooltip="How many to train on (paper: 5 of 15). The others are held back.",
+                    tooltip="How many photos to train on (paper: 5 of 15). The others are held back.",
                 ),
                 io.Combo.Input(
                     "order",
                     options=[_SHUFFLED, _BY_NAME],
                     default=_SHUFFLED,
-                    tooltip="shuffled: drawn by the seed. by name: the first ones are trained on.",
+                    tooltip="shuffled: chosen at random by the seed. by name: the first ones are for training.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -201,12 +201,14 @@ class SplitSubjectPhotos(io.ComfyNode):
                 io.String.Input(
                     "source", default="", optional=True, advanced=True, tooltip="Where the photos come from; kept in meta.json."
                 ),
-                io.String.Input("licence", default="", optional=True, advanced=True, tooltip="Their licence; goes there too."),
+                io.String.Input(
+                    "licence", default="", optional=True, advanced=True, tooltip="Their licence; also kept in meta.json."
+                ),
             ],
             outputs=[
                 io.Image.Output("train_images", is_output_list=True, tooltip="The photos to train on."),
                 io.String.Output("train_names", is_output_list=True, tooltip="Their names."),
-                io.String.Output("folder", tooltip="The data set, as in the lists of the other nodes."),
+                io.String.Output("folder", tooltip="The data set, as the other nodes list it."),
             ],
         )
 
@@ -222,7 +224,7 @@ class SplitSubjectPhotos(io.ComfyNode):
         paths = sorted(folders.pictures_in(photos), key=lambda path: natural_order(path.name))
         problems = folders.name_problems(dataset, "dataset") + folders.name_problems(subject, "subject")
         problems += [
-            f"{field}: {name!r} has a /: use a plain name."
+            f"{field}: {name!r} contains a /: use a plain name."
             for field, name in (("dataset", dataset), ("subject", subject))
             if "/" in name
         ]

@@ -30,23 +30,23 @@ class LoadEvaluationEncoders(io.ComfyNode):
                     "clip",
                     options=[*choices(CLIP), NONE],
                     default=CLIP.repositories[0],
-                    tooltip="For CLIP-T and CLIP-I. From models/evaluation or models/clip_vision (a folder in "
-                    "transformers' format); names that begin with openai/ can be downloaded. ViT-B/32 is "
-                    "the protocol's: scores of another are not comparable. none: no CLIP scores.",
+                    tooltip="For CLIP-T and CLIP-I. From models/evaluation or models/clip_vision (a folder in transformers' "
+                    "format); names that begin with openai/ can be downloaded. The paper's protocol uses ViT-B/32; scores of "
+                    "other models are not comparable. none: no CLIP scores.",
                 ),
                 io.Combo.Input(
                     "dino",
                     options=[*choices(DINO), NONE],
                     default=DINO.repositories[0],
-                    tooltip="For DINO. From models/evaluation (a folder in transformers' format); names that "
-                    "begin with facebook/ can be downloaded. dino-vits16 is the protocol's: scores of "
-                    "another, DINOv2 too, are not comparable. none: no DINO score.",
+                    tooltip="For DINO. From models/evaluation (a folder in transformers' format); names that begin with "
+                    "facebook/ can be downloaded. The paper's protocol uses dino-vits16; scores of other models, DINOv2 "
+                    "included, are not comparable. none: no DINO score.",
                 ),
                 io.Boolean.Input(
                     "download_if_missing",
                     default=False,
-                    tooltip="Fetch the named models from the Hugging Face hub into models/evaluation. A broken "
-                    "download goes on when queued again.",
+                    tooltip="Download the chosen models from the Hugging Face hub into models/evaluation if they are missing. "
+                    "An interrupted download continues when queued again.",
                 ),
             ],
             outputs=[

@@ -38,8 +38,8 @@ class PDSTEvaluate(io.ComfyNode):
             node_id="AttractorPDSTEvaluate",
             display_name="PDST Evaluate",
             category=CATEGORY,
-            description="Makes images of every caption of the held-out photos and scores them against prompt and photo. "
-            "Cancel keeps every finished batch, and queueing again goes on from it.",
+            description="Makes images of every caption of the held-out photos and compares them with prompt and photo. "
+            "Cancel keeps every finished batch, and queueing again continues from there.",
             search_aliases=["benchmark", "clip score", "dino score", "held-out", "test token", "overfitting"],
             is_output_node=True,
             is_input_list=True,  # several tokens come as a list, and are one evaluation
@@ -77,10 +77,9 @@ class PDSTEvaluate(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name=None, start_over=None, **_):
-        """Runs again unless results on disk are as a run has left them, which is quick where none are missing; with
-        start_over each time.
+        """Runs again unless the results on disk are as a run left them (quick if none are missing); with start_over always.
 
-        Every input comes as a list, and [None] where it is wired.
+        Every input comes as a list, and as [None] if it is wired.
         """
         (name,), (start_over,) = name or [None], start_over or [False]
         anew = f"{time.time_ns()}"
@@ -90,7 +89,7 @@ class PDSTEvaluate(io.ComfyNode):
             stamps = result_stamps([folders.evaluation_path(name.strip())])
         except UserError:
             return anew  # the run says what is wrong
-        return stamps if stamps in _finished else anew  # the host knows what was on disk before a run only
+        return stamps if stamps in _finished else anew  # ComfyUI compares with what was on disk before the run
 
     @classmethod
     def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, options=None, **inputs) -> io.NodeOutput:

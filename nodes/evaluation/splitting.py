@@ -1,4 +1,4 @@
-"""A folder of photos becomes a subject of a data set: what can be wrong with the photos, and how they are copied."""
+"""Makes a subject of a data set from a folder of photos: checks them, and copies them to train and test."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ FEWEST = 6
 def photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
     if len(paths) < FEWEST:
         return [
-            f"photos: {folder!r} holds {len(paths)} photos: {FEWEST} or more are needed, to train on some and hold back "
-            "the others."
+            f"photos: {folder!r} has {len(paths)} photos, and {FEWEST} or more are needed: some to train on, the others to "
+            "hold back. Add photos, or choose another folder."
         ]
     problems, looks = [], {}
     if train >= len(paths):
@@ -29,14 +29,14 @@ def photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
             problems.append(f"photos: {path.name} cannot be read ({brief(error)}). Replace or remove it.")
     seen = list(looks)
     problems += [
-        f"photos: {other.name} and {path.name} are the same picture: remove one, or training might see a test photo."
+        f"photos: {other.name} and {path.name} are the same picture: remove one, otherwise training might see a test photo."
         for i, path in enumerate(seen)
         for other in seen[:i]
         if same_photo(looks[path], looks[other])
     ]
     stems = [path.stem.lower() for path in paths]
     problems += [
-        f"photos: {path.name} and another differ in their ending only: rename one."
+        f"photos: {path.name} and another photo differ only in their extension: rename one."
         for i, path in enumerate(paths)
         if path.stem.lower() in stems[:i]
     ]
@@ -44,18 +44,18 @@ def photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
 
 
 def place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
-    """Copy the photos to a subject's folder, which is whole or absent; a line on what was done.
+    """Copy the photos to a subject's folder, completely or not at all; a text about what was done.
 
     Raises:
-        UserError: something else is there already, or it cannot be written.
+        UserError: the folder exists with something else in it, or cannot be written.
     """
     lines = [f"{part}: {', '.join(path.name for path in paths)}" for part, paths in parts.items()]
     if folder.exists():
         if _is_this(folder, parts, meta):
-            return "\n".join([f"{folder.name} is there already, split like this.", *lines])
+            return "\n".join([f"{folder.name} already exists, split like this.", *lines])
         raise UserError(
-            f"subject: {folder.parent.name}/{folder.name} is there already with other photos, another split or "
-            "other facts. Give another name, or delete its folder under models/pdst first."
+            f"subject: {folder.parent.name}/{folder.name} already exists with other photos, another split or another "
+            "description. Use another name, or delete its folder under models/pdst first."
         )
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
@@ -69,16 +69,16 @@ def place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
         temporary.rename(folder)
     except OSError as error:
         raise UserError(
-            f"dataset: {folder.parent.name}/{folder.name} could not be written ({brief(error)}). Free space or "
-            "choose another folder."
+            f"dataset: {folder.parent.name}/{folder.name} could not be written ({brief(error)}). Free some space, or use "
+            "another name."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return "\n".join([f"{folder.parent.name}/{folder.name} is made.", *lines])
+    return "\n".join([f"{folder.parent.name}/{folder.name} was made.", *lines])
 
 
 def _is_this(folder: Path, parts: dict[str, list[Path]], meta: dict) -> bool:
-    """Whether a subject's folder is just what would be made."""
+    """Whether a subject's folder is exactly what would be made."""
     try:
         there = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         return there == meta and all(

@@ -12,9 +12,9 @@ from ..pictures import to_picture
 from ..pretrained.model_files import FLORENCE2, native_classes, read_weights, reading, runs_own_code
 from .boxes import Box, Detection, clip
 
-# Gives every instance of a phrase. The other candidate, open vocabulary detection, answers with polygons at times.
+# Finds every instance of a phrase. The alternative, <OPEN_VOCABULARY_DETECTION>, sometimes answers with polygons.
 TASK = "<CAPTION_TO_PHRASE_GROUNDING>"
-# As Florence-2 was published: beams, no sampling, so that the same photo gives the same boxes.
+# As published with Florence-2: beam search without sampling, so that the same photo gives the same boxes.
 DECODING = {"num_beams": 3, "do_sample": False, "max_new_tokens": 1024}
 CAPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 
@@ -31,15 +31,15 @@ class Florence2:
         Florence-2 gives no scores for grounding: `Detection.score` stays None.
 
         Raises:
-            UserError: the phrase is none.
+            UserError: the phrase cannot be used.
         """
-        if "<" in phrase:  # Florence-2's marks for tasks and places
-            raise UserError(f"phrase: {phrase!r} has a < in it. Say it in plain words, such as the dog.")
+        if "<" in phrase:  # Florence-2 marks tasks and locations with it
+            raise UserError(f"phrase: {phrase!r} contains a <. Use plain words, such as the dog.")
         height, width = image.shape[:2]
         model = self._managed.loaded()
         inputs = self._processor(text=TASK + phrase, images=to_picture(image[None]), return_tensors="pt")
         if inputs["input_ids"].shape[1] > model.config.text_config.max_position_embeddings:
-            raise UserError(f"phrase: {len(phrase)} characters are more than Florence-2 can read. Say it in a few words.")
+            raise UserError(f"phrase: {len(phrase)} characters are more than Florence-2 can read. Use a few words.")
         with torch.inference_mode():
             ids = model.generate(**inputs.to(self._managed.device, model.dtype), **DECODING)
         text = self._processor.batch_decode(ids, skip_special_tokens=False)[0]
@@ -53,7 +53,7 @@ class Florence2:
     def captions(self, image: Tensor, count: int) -> list[str]:
         """Up to `count` sentences that describe an image (H, W, 3) in 0..1, short ones first. Deterministic.
 
-        They are the best beams of each of Florence-2's three ways to describe a picture, so some differ in few words.
+        They are the best beams of each of Florence-2's three caption tasks, so some differ only in a few words.
         """
         each = -(-count // len(CAPTION_TASKS))
         model = self._managed.loaded()
@@ -69,7 +69,7 @@ class Florence2:
             with torch.inference_mode():
                 ids = model.generate(**inputs.to(self._managed.device, model.dtype), **decoding)
             for text in self._processor.batch_decode(ids, skip_special_tokens=True):
-                found.append(" ".join(re.sub(r"<[^<>]*>", " ", text).split()))  # marks of places, if it gives any
+                found.append(" ".join(re.sub(r"<[^<>]*>", " ", text).split()))  # location tokens, if there are any
         return list(dict.fromkeys(text for text in found if text))[:count]
 
 
@@ -89,6 +89,6 @@ def load_florence2(path: Path, dtype: torch.dtype) -> Florence2:
     with reading(FLORENCE2, path):
         model = read_weights(model_class, path)
         processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        if "<loc_999>" not in processor.tokenizer.get_vocab():  # without its files transformers makes an empty one
-            raise ValueError("its tokenizer knows no places in a picture")
+        if "<loc_999>" not in processor.tokenizer.get_vocab():  # without its files, transformers makes an empty one
+            raise ValueError("its tokenizer has no location tokens")
     return Florence2(model.to(dtype), processor)

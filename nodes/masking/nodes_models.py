@@ -19,7 +19,7 @@ class LoadFlorence2(io.ComfyNode):
             node_id="AttractorLoadFlorence2",
             display_name="Load Florence-2",
             category="attractor",
-            description="Loads Florence-2, which finds what a phrase names.",
+            description="Loads Florence-2, which finds what a phrase describes.",
             search_aliases=["florence2", "grounding", "detector"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -27,13 +27,13 @@ class LoadFlorence2(io.ComfyNode):
                     "model",
                     options=choices(FLORENCE2),
                     tooltip="From models/florence2 or models/LLM, in the converted format. Names that begin with "
-                    "florence-community/ can be downloaded; base-ft is fine.",
+                    "florence-community/ can be downloaded; base-ft is good enough for most photos.",
                 ),
                 io.Boolean.Input(
                     "download_if_missing",
                     default=False,
-                    tooltip="Fetch a florence-community/ model from the Hugging Face hub into models/florence2. "
-                    "A broken download goes on when queued again.",
+                    tooltip="Download a florence-community/ model from the Hugging Face hub into models/florence2 if it is "
+                    "missing. An interrupted download continues when queued again.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -41,7 +41,7 @@ class LoadFlorence2(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="Precision of the weights. auto: float16 where the GPU is fast at it, else float32.",
+                    tooltip="Precision of the weights. auto: float16 if the GPU is fast with it, else float32.",
                 ),
             ],
             outputs=[Florence2Type.Output("florence2", tooltip="Wire to Subject Mask, or to Make PDST Captions.")],
@@ -74,15 +74,15 @@ class LoadSAM2(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=choices(SAM2),
-                    tooltip="From models/sam2: official files (.pt or .safetensors; they need the sam2 package) or "
-                    "converted folders. Names that begin with facebook/ can be downloaded; the smallest is "
-                    "fine.",
+                    tooltip="From models/sam2: official files (.pt or .safetensors; they need the sam2 package) or converted "
+                    "folders. Names that begin with facebook/ can be downloaded; the smallest is good enough for most "
+                    "photos.",
                 ),
                 io.Boolean.Input(
                     "download_if_missing",
                     default=False,
-                    tooltip="Fetch a facebook/ model from the Hugging Face hub into models/sam2. A broken "
-                    "download goes on when queued again.",
+                    tooltip="Download a facebook/ model from the Hugging Face hub into models/sam2 if it is missing. An "
+                    "interrupted download continues when queued again.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -90,7 +90,7 @@ class LoadSAM2(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="What layers compute in; weights are float32. auto: bfloat16 where the GPU is fast at "
+                    tooltip="Precision of the computation; weights stay in float32. auto: bfloat16 if the GPU is fast with "
                     "it, else float16 or float32.",
                 ),
             ],

@@ -14,12 +14,12 @@ from ..pretrained.model_files import SAM2, native_classes, read_weights, reading
 from .boxes import Box
 from .sam_checkpoint import read_checkpoint
 
-# Folders that transformers 4 saved hold these once. Transformers 4 makes the other of it; 5 would leave it random.
+# Folders saved by transformers 4 hold only one of these two. Transformers 4 copies it to the other; 5 would leave that random.
 _TWINS = {"prompt_encoder.shared_embedding.positional_embedding": "shared_image_embedding.positional_embedding"}
 
 
 class Sam2(ABC):
-    """A loaded SAM2. Weights stay in float32, for places in the image need its precision; layers compute in `dtype`."""
+    """A loaded SAM2. Weights stay in float32, which positions in the image need; layers compute in `dtype`."""
 
     def __init__(self, model: torch.nn.Module, dtype: torch.dtype):
         self._managed, self._dtype = Managed(model), dtype
@@ -56,7 +56,7 @@ class PackageSam2(Sam2):
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
         predictor = SAM2ImagePredictor(model, mask_threshold=threshold)  # holds the picture's features: not kept
-        predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]  # it has those of 1024 only
+        predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]  # its own are for 1024 px only
         predictor.set_image(picture)
         masks, scores = [], []
         for box in corners:  # one at a time: three masks of a large photo are hundreds of megabytes
@@ -75,7 +75,7 @@ class TransformersSam2(Sam2):
         self._processor = processor
 
     def _best(self, model, picture, corners, threshold):
-        # A box as its two corners, as SAM2 itself takes it: transformers 4.56 forgets a token of what it calls boxes.
+        # A box as its two corners, as SAM2 itself takes it: transformers 4.56 leaves out a token with `input_boxes`.
         points, labels = corners.reshape(-1, 2, 2).tolist(), [[2, 3]] * len(corners)
         inputs = self._processor(images=picture, input_points=[points], input_labels=[labels], return_tensors="pt")
         sizes = inputs["original_sizes"]
@@ -87,7 +87,7 @@ class TransformersSam2(Sam2):
 
 
 def load_sam2(path: Path, dtype: torch.dtype) -> Sam2:
-    """A converted folder, or an official file; that of an architecture of its own has its configuration beside it.
+    """A converted folder, or an official file; a file of another architecture needs its configuration beside it.
 
     Raises:
         UserError: what is wrong with the files, or what is missing to read them.

@@ -1,4 +1,4 @@
-"""Results on disk: whole batches only, nothing mixed, and a reader that takes nothing half."""
+"""Results on disk: whole batches only, nothing mixed, and a reader that refuses what is incomplete."""
 
 import copy
 import json
@@ -193,10 +193,10 @@ def test_the_reader_takes_nothing_that_is_not_whole(tmp_path):
     assert "setting steps was 30, is 20" in problems(tmp_path / "mixed")
     write(tmp_path / "both", 1, 2)
     write(tmp_path / "both")
-    assert "one run and in shards" in problems(tmp_path / "both")
+    assert "a single run and in shards" in problems(tmp_path / "both")
     path = write(tmp_path / "half").path
     path.write_bytes(path.read_bytes()[:-9])
-    assert "ends in half a line" in problems(tmp_path / "half")
+    assert "ends in an incomplete line" in problems(tmp_path / "half")
     path = write(tmp_path / "twice").path
     with open(path, "ab") as file:
         file.write(path.read_bytes().splitlines(keepends=True)[-1])
@@ -205,7 +205,7 @@ def test_the_reader_takes_nothing_that_is_not_whole(tmp_path):
     path.rename(path.with_name("my-dog.jsonl"))
     assert "give it that name" in problems(tmp_path / "renamed")
     write(tmp_path / "foreign").path.with_name("x.jsonl").write_text('{"a": 1}\n')
-    assert "x.jsonl is no results file" in problems(tmp_path / "foreign")
+    assert "x.jsonl is not a results file" in problems(tmp_path / "foreign")
     write(tmp_path / "newer", version=2)
     assert "update the pack" in problems(tmp_path / "newer")
 

@@ -296,7 +296,7 @@ def test_a_broken_data_set_is_said_whole_before_anything_is_made(comfy, base):
     for part in (
         "has 5 problems",
         "meta.json is missing",
-        "1 captions; 2 are asked for",
+        "1 captions; 2 are required",
         "has no {}",
         "cannot be read",
         "test-3.jpg is the same picture as train/train-1.png",
@@ -374,13 +374,13 @@ def test_a_persons_photos_become_a_data_set_with_captions_that_loads(comfy, base
         node = graph.add("AttractorSplitSubjectPhotos", **{**settings, **changes})
         return comfy.run(graph)["outputs"][node.id]["text"][0]
 
-    assert split().startswith("mine/my-cat is made.")
+    assert split().startswith("mine/my-cat was made.")
     folder = base / "models" / "pdst" / "mine" / "my-cat"
     train, test = (sorted(path.name for path in (folder / part).iterdir()) for part in ("train", "test"))
     assert len(train) == 5 and len(test) == 2 and set(train) | set(test) == {f"img-{i}.jpg" for i in range(1, 8)}
     (folder / "test" / "notes.txt").write_text("a caption that belongs to no photo yet")
     (folder / "test" / "notes.txt").unlink()
-    assert "there already, split like this" in split(seed=1, source="")
+    assert "already exists, split like this" in split(seed=1, source="")
     with pytest.raises(ExecutionFailed, match="another split"):
         split(order="by name")
     with pytest.raises(ExecutionFailed, match="train_photos is 7 of 7"):
