@@ -158,53 +158,7 @@ class SplitSubjectPhotos(io.ComfyNode):
             "for the test. Continue with Make PDST Captions.",
             search_aliases=["train test split", "held-out", "make dataset"],
             is_output_node=True,
-            inputs=[
-                io.Combo.Input(
-                    "photos",
-                    options=folders.picture_folders(),
-                    tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied. "
-                    "Press R to refresh the list.",
-                ),
-                io.String.Input("dataset", default="my-subjects", tooltip="Name of the data set's folder under models/pdst."),
-                io.String.Input(
-                    "subject",
-                    default="my-dog",
-                    tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog.",
-                ),
-                io.String.Input("super_category", default="dog", tooltip="What the subject is, in one word."),
-                io.Combo.Input(
-                    "kind",
-                    options=list(KINDS),
-                    tooltip="living: people, animals, plants. rigid: things. The report shows them separately.",
-                ),
-                io.Int.Input(
-                    "train_photos",
-                    default=5,
-                    min=1,
-                    max=1000,
-                    tooltip="How many photos to train on (paper: 5 of 15). The others are held back.",
-                ),
-                io.Combo.Input(
-                    "order",
-                    options=[_SHUFFLED, _BY_NAME],
-                    default=_SHUFFLED,
-                    tooltip="shuffled: chosen at random by the seed. by name: the first ones are for training.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="For shuffled: the same seed and photos give the same split.",
-                ),
-                io.String.Input(
-                    "source", default="", optional=True, advanced=True, tooltip="Where the photos come from; kept in meta.json."
-                ),
-                io.String.Input(
-                    "licence", default="", optional=True, advanced=True, tooltip="Their licence; also kept in meta.json."
-                ),
-            ],
+            inputs=_split_inputs(),
             outputs=[
                 io.Image.Output("train_images", is_output_list=True, tooltip="The photos to train on."),
                 io.String.Output("train_names", is_output_list=True, tooltip="Their names."),
@@ -242,3 +196,51 @@ class SplitSubjectPhotos(io.ComfyNode):
         text = place(folders.new_dataset_path(dataset) / subject, parts, meta)
         images = [read_picture(path)[0][None] for path in parts["train"]]
         return io.NodeOutput(images, [path.name for path in parts["train"]], f"pdst/{dataset}", ui={"text": [text]})
+
+
+def _split_inputs() -> list:
+    return [
+        io.Combo.Input(
+            "photos",
+            options=folders.picture_folders(),
+            tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied. "
+            "Press R to refresh the list.",
+        ),
+        io.String.Input("dataset", default="my-subjects", tooltip="Name of the data set's folder under models/pdst."),
+        io.String.Input(
+            "subject",
+            default="my-dog",
+            tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog.",
+        ),
+        io.String.Input("super_category", default="dog", tooltip="What the subject is, in one word."),
+        io.Combo.Input(
+            "kind",
+            options=list(KINDS),
+            tooltip="living: people, animals, plants. rigid: things. The report shows them separately.",
+        ),
+        io.Int.Input(
+            "train_photos",
+            default=5,
+            min=1,
+            max=1000,
+            tooltip="How many photos to train on (paper: 5 of 15). The others are held back.",
+        ),
+        io.Combo.Input(
+            "order",
+            options=[_SHUFFLED, _BY_NAME],
+            default=_SHUFFLED,
+            tooltip="shuffled: chosen at random by the seed. by name: the first ones are for training.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**53 - 1,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            tooltip="For shuffled: the same seed and photos give the same split.",
+        ),
+        io.String.Input(
+            "source", default="", optional=True, advanced=True, tooltip="Where the photos come from; kept in meta.json."
+        ),
+        io.String.Input("licence", default="", optional=True, advanced=True, tooltip="Their licence; also kept in meta.json."),
+    ]

@@ -82,19 +82,19 @@ class PDSTEvaluate(io.ComfyNode):
         Every input comes as a list, and as [None] if it is wired.
         """
         (name,), (start_over,) = name or [None], start_over or [False]
-        anew = f"{time.time_ns()}"
+        rerun = f"{time.time_ns()}"
         if name is None or start_over is not False:
-            return anew
+            return rerun
         try:
             stamps = result_stamps([folders.evaluation_path(name.strip())])
         except UserError:
-            return anew  # the run says what is wrong
-        return stamps if stamps in _finished else anew  # ComfyUI compares with what was on disk before the run
+            return rerun  # the run says what is wrong
+        return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
 
     @classmethod
     def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, options=None, **inputs) -> io.NodeOutput:
         models, dataset, tokens = (model[0], clip[0], vae[0]), dataset[0], [t for t in tokens or [] if t is not None]
-        encoders, options = encoders[0] if encoders else None, options[0] if options else EvaluateOptions()
+        encoders, options = (encoders or [None])[0], (options or [None])[0] or EvaluateOptions()
         settings = EvaluateSettings(**{name: values[0] for name, values in inputs.items()})
         dataset = limited(dataset, settings.max_photos, settings.max_captions)
         entries = check(models, tokens, dataset, encoders, settings, options)

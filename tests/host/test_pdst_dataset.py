@@ -79,7 +79,7 @@ def test_every_problem_is_said_at_once(root):
         "cat/test/test-1.txt has 3 captions; 2 are required",
         "cat/test/test-1.txt, caption 1 (a cat on a sofa) has no {}",
         "cat/test/test-1.txt, caption 2 (a {} with a <thing>) contains < or >",
-        "cat/test/test-1.txt, caption 3 (a {} with a <thing>) has < or >",
+        "cat/test/test-1.txt, caption 3 (a {} with a <thing>) contains < or >",
         "cat/test/test-1.txt, caption 3 (a {} with a <thing>) is there twice",
         "cat/test/test-2.txt is missing",
         "cat/test/test-3.txt cannot be read",

@@ -203,7 +203,7 @@ def test_the_reader_takes_nothing_that_is_not_whole(tmp_path):
     assert "11 images of 10 are there, 1 of them twice" in problems(tmp_path / "twice")
     path = write(tmp_path / "renamed").path
     path.rename(path.with_name("my-dog.jsonl"))
-    assert "give it that name" in problems(tmp_path / "renamed")
+    assert "rename it to that" in problems(tmp_path / "renamed")
     write(tmp_path / "foreign").path.with_name("x.jsonl").write_text('{"a": 1}\n')
     assert "x.jsonl is not a results file" in problems(tmp_path / "foreign")
     write(tmp_path / "newer", version=2)
