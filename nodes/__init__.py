@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension
 from .evaluation import NODES as EVALUATION
 from .host import folders
 from .masking import NODES as MASKING
-from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
+from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, LoadTokenCheckpoints, SavePersonalizedToken
 from .training import NODES as TRAINING
 
 
@@ -21,6 +21,7 @@ class AttractorExtension(ComfyExtension):
             LoadNeTIMapper,
             ApplyPersonalizedToken,
             SavePersonalizedToken,
+            LoadTokenCheckpoints,
             *MASKING,
             *EVALUATION,
         ]

@@ -1,7 +1,8 @@
-"""Nodes that load, apply and save a personalised token."""
+"""Nodes that load, apply and save personalised tokens."""
 
 import dataclasses
 import os
+import re
 
 import torch
 from comfy_api.latest import io
@@ -18,6 +19,7 @@ from .host.text_encoder import HostTextEncoder
 from .link_types import PersonalizedTokenType
 
 CATEGORY = "attractor"
+_CHECKPOINT = re.compile(r".*-step-(\d+)\.safetensors")
 
 
 class LoadNeTIMapper(io.ComfyNode):
@@ -36,7 +38,7 @@ class LoadNeTIMapper(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=folders.token_files(),
-                    tooltip="A file in models/neti, output/neti (what was trained here) or models/embeddings. "
+                    tooltip="A file in models/neti, output/neti (tokens trained here) or models/embeddings. "
                     "Press R to refresh the list.",
                 ),
                 io.String.Input(
@@ -44,7 +46,7 @@ class LoadNeTIMapper(io.ComfyNode):
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Another name for the token in prompts, such as <my-dog>. Empty: the file's own.",
+                    tooltip="Another name for the token in prompts, such as <my-dog>. Empty: the name in the file.",
                 ),
             ],
             outputs=[
@@ -73,6 +75,91 @@ class LoadNeTIMapper(io.ComfyNode):
         return io.NodeOutput(token, token.placeholder)
 
 
+class LoadTokenCheckpoints(io.ComfyNode):
+    """Every checkpoint of a training run, for curves over its steps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorLoadTokenCheckpoints",
+            display_name="Load Token Checkpoints",
+            category="attractor/evaluation",
+            description="Loads all tokens that a training run saved along the way. Wire them to PDST Evaluate to see at which "
+            "step it was best and when it began to overfit.",
+            search_aliases=["checkpoints", "overfitting curve", "steps"],
+            inputs=[
+                io.Combo.Input(
+                    "run",
+                    options=folders.runs(),
+                    tooltip="A run under output/neti that has saved checkpoints (checkpoint_every). Press R to "
+                    "refresh the list.",
+                ),
+                io.String.Input("steps", default="", tooltip="Which steps, such as 100, 200, 400. Empty: all."),
+                io.Int.Input(
+                    "every",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Use only every n-th of them, and always the last one. 1: all.",
+                ),
+            ],
+            outputs=[
+                PersonalizedTokenType.Output(
+                    "tokens", is_output_list=True, tooltip="In order of steps. Wire to PDST Evaluate."
+                ),
+                io.Int.Output("steps_out", display_name="steps", is_output_list=True, tooltip="Their steps."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, run: str) -> bool | str:
+        try:
+            return bool(checkpoints(run)) or f"run: {run!r} has saved no checkpoints: train with checkpoint_every above 0."
+        except UserError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, run, **_):
+        return [(path.name, os.path.getmtime(path)) for path in checkpoints(run).values()]
+
+    @classmethod
+    def execute(cls, run: str, steps: str, every: int = 1) -> io.NodeOutput:
+        found = checkpoints(run)
+        chosen = list(found)
+        if steps.strip():
+            try:
+                chosen = sorted({int(part) for part in re.split(r"[\s,;]+", steps.strip()) if part})
+            except ValueError as error:
+                raise UserError(f"steps: {steps!r} is not a list of numbers. Type 100, 200, or nothing for all.") from error
+            missing = [str(step) for step in chosen if step not in found]
+            if missing:
+                raise UserError(
+                    f"steps: {run} has no checkpoint of step {', '.join(missing)}. It has: {', '.join(map(str, found))}."
+                )
+        chosen = [step for i, step in enumerate(chosen, 1) if i % every == 0 or i == len(chosen)]
+        tokens = []
+        with torch.inference_mode(False):
+            for step in chosen:
+                try:
+                    tokens.append(load_token(found[step]))
+                except ValueError as error:
+                    raise UserError(f"run: {error}") from error
+                tokens[-1].subject.requires_grad_(False)
+        return io.NodeOutput(tokens, chosen, ui={"text": [", ".join(f"step {step}" for step in chosen)]})
+
+
+def checkpoints(run: str) -> dict:
+    """Files of a run's checkpoints by step, in order.
+
+    Raises:
+        UserError: no such run.
+    """
+    found = {int(match[1]): path for path in folders.checkpoint_files(run) if (match := _CHECKPOINT.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
 class ApplyPersonalizedToken(io.ComfyNode):
     """Teaches MODEL and CLIP a token; from there on the placeholder works in any stock text-encode node."""
 
@@ -96,8 +183,8 @@ class ApplyPersonalizedToken(io.ComfyNode):
                     max=2.0,
                     step=0.05,
                     optional=True,
-                    tooltip="1: as learnt. Below 1 leans towards the super-category's plain word, 0 is that "
-                    "word; above 1 exaggerates.",
+                    tooltip="1: as trained. Below 1: closer to the plain word of the super-category, which is 0. Above 1: "
+                    "exaggerated.",
                 ),
                 io.Int.Input(
                     "truncation",
@@ -117,14 +204,14 @@ class ApplyPersonalizedToken(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="0: the subject. 1 and up: the background attractor of that training image "
-                    "instead, to see what it holds (paper, Fig. 9).",
+                    "instead, to see what it has learned (paper, Fig. 9).",
                 ),
                 io.String.Input(
                     "placeholder",
                     default="",
                     optional=True,
                     advanced=True,
-                    tooltip="Another name for the token in prompts here. Empty: the token's own.",
+                    tooltip="Another name for the token in prompts after this node. Empty: the token's own.",
                 ),
             ],
             outputs=[
@@ -143,8 +230,8 @@ class ApplyPersonalizedToken(io.ComfyNode):
         problems = [p for p in (placeholder_problem(name, text.is_word),) if p]
         if token.width != text.width:
             problems.append(
-                f"token: {token.placeholder} has width {token.width}, this text encoder {text.width}: the token "
-                "was made for another model family. Train it on, or load it for, a Stable Diffusion 1.5 model."
+                f"token: {token.placeholder} has width {token.width}, this text encoder {text.width}: the token was made for "
+                "another model family. Use one that was trained on Stable Diffusion 1.5."
             )
         if attractor > len(token.attractors):
             has = f"{len(token.attractors)} attractors" if token.attractors else "no attractors"
@@ -152,7 +239,7 @@ class ApplyPersonalizedToken(io.ComfyNode):
         super_ids = text.tokenize(token.super_category) if token.super_category else []
         if strength != 1.0 and not super_ids:
             problems.append(
-                f"strength is {strength}, but the file of {token.placeholder} names no super-category to lean towards. Use 1."
+                f"strength is {strength}, but the file of {token.placeholder} has no super-category, which this needs. Use 1."
             )
         if problems:
             raise UserError.of(problems)
@@ -167,7 +254,7 @@ class ApplyPersonalizedToken(io.ComfyNode):
 
 
 class SavePersonalizedToken(io.ComfyNode):
-    """Writes a token to `output/neti`, and where it is a plain embedding also for stock `embedding:name`."""
+    """Writes a token to `output/neti`, and a plain embedding also to where stock `embedding:name` finds it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -196,9 +283,8 @@ class SavePersonalizedToken(io.ComfyNode):
                     "export_embedding",
                     default=True,
                     optional=True,
-                    tooltip="A Textual Inversion token is also written to models/embeddings, so that "
-                    "embedding:name works without this pack. A NeTI token cannot be: it is a "
-                    "network, not one vector.",
+                    tooltip="A Textual Inversion token is also written to models/embeddings, so that embedding:name works "
+                    "without this pack. A NeTI token cannot be: it is a network, not one vector.",
                 ),
             ],
             outputs=[io.String.Output("path", tooltip="The file written, under the output folder.")],
@@ -216,5 +302,5 @@ class SavePersonalizedToken(io.ComfyNode):
                 save_embedding(token.subject.vectors, folders.embeddings_folder() / f"{name.strip()}.safetensors")
                 lines.append(f"embedding:{name}")
         except Exception as error:  # safetensors raises an error class of its own
-            raise UserError(f"name: {name} could not be written ({error}). Free space or choose another folder.") from error
+            raise UserError(f"name: {name} could not be written ({error}). Free some space, or use another name.") from error
         return io.NodeOutput(str(path), ui={"text": lines})

@@ -1,17 +1,9 @@
 """Held-out evaluation: a data set on disk, scores of a token on it, and the report of them."""
 
-from .encoders import LoadEvaluationEncoders
-from .nodes_captions import MakePDSTCaptions, SplitSubjectPhotos
-from .nodes_dataset import LoadPDST, LoadTokenCheckpoints
-from .nodes_evaluate import PDSTEvaluate
+from .nodes_captions import MakePDSTCaptions
+from .nodes_dataset import LoadPDST, SplitSubjectPhotos
+from .nodes_encoders import LoadEvaluationEncoders
+from .nodes_evaluate import PDSTEvaluate, PDSTEvaluateOptions
 from .nodes_report import PDSTReport
 
-NODES = [
-    SplitSubjectPhotos,
-    MakePDSTCaptions,
-    LoadPDST,
-    LoadTokenCheckpoints,
-    LoadEvaluationEncoders,
-    PDSTEvaluate,
-    PDSTReport,
-]
+NODES = [SplitSubjectPhotos, MakePDSTCaptions, LoadPDST, LoadEvaluationEncoders, PDSTEvaluate, PDSTEvaluateOptions, PDSTReport]

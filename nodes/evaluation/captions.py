@@ -1,4 +1,4 @@
-"""Drafts of captions: the subject's words become {}, and what a person has to look at is said."""
+"""Drafts of captions: words for the subject become {}, and what a person has to check is flagged."""
 
 import hashlib
 import json
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...trainer.storage import replacing
-from .pdst import SLOT, captions_path, read_captions
+from ..errors import UserError
+from ..host.progress import Progress
+from ..pictures import read_picture
+from .pdst import SLOT, UNREADABLE, brief, captions_path, pictures, read_captions, subject_names
 
 # An article and up to three words between it and the subject, such as "a small brown {}", but not "a photo of {}".
 _DESCRIBED = re.compile(
@@ -18,7 +21,7 @@ DRAFTS_FILE = "drafts.json"  # hashes of the caption files as drafted: one that 
 
 @dataclass(frozen=True)
 class Draft:
-    """A test photo's captions and what is to be done about them. kept: they were edited by hand and not touched."""
+    """A test photo's captions and what to check in them. kept: edited by hand, and therefore not overwritten."""
 
     photo: Path
     captions: tuple[str, ...]
@@ -27,15 +30,15 @@ class Draft:
 
 
 def subject_words(text: str) -> list[str]:
-    """The words for the subject, parted by commas or lines; longest first, so that `corgi puppy` goes before `puppy`."""
+    """Words for the subject, separated by commas or line breaks; longest first, so that `corgi puppy` comes before `puppy`."""
     words = {" ".join(word.split()).lower() for word in re.split(r"[,\n]", text)} - {""}
     return sorted(words, key=lambda word: (-len(word), word))
 
 
 def to_caption(text: str, words: list[str]) -> str:
-    """A sentence as a caption: one line, no full stop, {} for the first of the subject's words that it has.
+    """A sentence as a caption: on one line, without a full stop, {} in place of the first subject word found in it.
 
-    An article stays, as in the prompts of training (`a photo of a {}`); "my dog" and the like become {} as a whole.
+    Articles stay, as in the training prompts (`a photo of a {}`); "my dog" and the like become {} as a whole.
     """
     text = " ".join(re.sub(r"<[^<>]*>|[<>]", " ", text).split()).rstrip(" .")
     if SLOT in text:
@@ -49,33 +52,33 @@ def to_caption(text: str, words: list[str]) -> str:
 
 
 def flags(caption: str, words: list[str]) -> list[str]:
-    """What a person has to look at in a caption."""
+    """What a person has to check in a caption."""
     found = []
     if SLOT not in caption:
-        found.append("does not have the subject: write {} where it goes")
+        found.append("does not mention the subject: write {} where it goes")
     elif caption.count(SLOT) > 1:
-        found.append("has {} more than once: check that each of them is the subject")
+        found.append("has {} more than once: check that each one is the subject")
     rest = caption.replace(SLOT, " ")
     named = [word for word in words if re.search(rf"\b{re.escape(word)}(?:e?s)?\b", rest, flags=re.IGNORECASE)]
     if named:
-        found.append(f"still names the subject ({', '.join(named)}): take the word out unless it is another one")
+        found.append(f"still names the subject ({', '.join(named)}): remove the word unless it means another one")
     described = _DESCRIBED.search(caption)
     if described:
-        found.append(f"describes the subject ({described[1].strip()}): captions say where it is, not what it is like")
+        found.append(f"describes the subject ({described[1].strip()}): captions should say where it is, not what it looks like")
     if any(mark in caption for mark in "<>"):
-        found.append("has < or >, which mark tokens: take it out")
+        found.append("contains < or >, which mark tokens: remove it")
     return found
 
 
 def write_drafts(
     folder: Path, photos: list[Path], drafts: list[list[str]], words: list[str], replace_edited: bool
 ) -> list[Draft]:
-    """Write each photo's caption file, but leave alone what was edited by hand unless `replace_edited`.
+    """Write each photo's caption file. Files that were edited by hand are kept unless `replace_edited`.
 
-    folder: of the subject. drafts: sentences for each photo.
+    folder: of the subject. drafts: sentences, for each photo.
 
     Raises:
-        OSError: a file could not be written; those before it are whole.
+        OSError: a file could not be written; the files before it are complete.
     """
     record = folder / DRAFTS_FILE
     known = _read_record(record)
@@ -87,7 +90,7 @@ def write_drafts(
             captions = list(dict.fromkeys(to_caption(sentence, words) for sentence in sentences if sentence.strip()))
             content = "".join(f"{caption}\n" for caption in captions).encode()
             known[path.name] = _hash(content)
-            # First the record: a kill between the two leaves an old draft that counts as edited, never the reverse.
+            # The record first: if the process is killed in between, an old draft counts as edited, never the reverse.
             _write(record, json.dumps(known, indent=1, sort_keys=True).encode())
             _write(path, content)
         captions = read_captions(path)
@@ -104,6 +107,85 @@ def is_edited(photo: Path) -> bool:
     """Whether a test photo has captions that were written or changed by hand."""
     path = captions_path(photo)
     return path.exists() and _hash(path.read_bytes()) != _read_record(photo.parents[1] / DRAFTS_FILE).get(path.name)
+
+
+def stamp(photo: Path) -> bool | str:
+    """What Make PDST Captions has to notice of a photo's captions: whether they exist, and their text if edited by hand.
+
+    The text of drafts does not count: the node writes them itself and would run again every time.
+    """
+    path = captions_path(photo)
+    return path.exists() and (not is_edited(photo) or hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def words_of(typed: str) -> list[str]:
+    """The words for the subject that were typed.
+
+    Raises:
+        UserError: there are none.
+    """
+    words = subject_words(typed)
+    if not words:
+        raise UserError("subject_words is empty: type the words that captions use for the subject, such as dog, puppy.")
+    return words
+
+
+def photos_to_caption(root: Path, subject: str) -> list[Path]:
+    """The held-out photos of a subject.
+
+    Raises:
+        UserError: there are none, or two would share their captions.
+    """
+    if subject not in subject_names(root):
+        raise UserError(f"subject: {root.name} has no subject {subject!r}. It has: {', '.join(subject_names(root)) or 'none'}.")
+    test = root / subject / "test"
+    photos = pictures(test) if test.is_dir() else []
+    if not photos:
+        raise UserError(f"subject: {subject}/test has no photos: put photos there that training must not see.")
+    stems = [path.stem for path in photos]
+    doubled = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if doubled:
+        raise UserError(
+            f"subject: several photos in {subject}/test differ only in their extension ({', '.join(doubled)}) and would share "
+            "their captions: rename one of each."
+        )
+    return photos
+
+
+def from_texts(texts: list[str], photos: list[Path]) -> list[list[str]]:
+    """Captions for each photo.
+
+    Raises:
+        UserError: their number is not that of the photos.
+    """
+    blocks = texts if len(texts) > 1 else [block for block in re.split(r"\n\s*\n", texts[0]) if block.strip()]
+    if len(blocks) != len(photos):
+        raise UserError(
+            f"texts: there are {len(photos)} photos and {len(blocks)} texts. Wire a list with one text per photo, or one text "
+            f"with a blank line between photos, in this order: {', '.join(p.name for p in photos)}."
+        )
+    return [[line for line in block.splitlines() if line.strip()] for block in blocks]
+
+
+def from_florence(florence2, photos: list[Path], count: int, replace_edited: bool, progress: Progress) -> list[list[str]]:
+    """Drafts by Florence-2 for the photos whose captions will be written."""
+    if not florence2 or florence2[0] is None:
+        raise UserError(
+            "florence2: nothing is wired to it or to texts. Wire Load Florence-2 to have captions drafted, or wire texts."
+        )
+    drafts = []
+    for done, photo in enumerate(photos):
+        progress.update(done)
+        progress.text(f"{photo.name} ({done + 1} of {len(photos)})")
+        if is_edited(photo) and not replace_edited:
+            drafts.append([])
+            continue
+        try:
+            image = read_picture(photo)[0]
+        except UNREADABLE as error:
+            raise UserError(f"subject: {photo.name} cannot be read ({brief(error)}). Replace or remove it.") from error
+        drafts.append(florence2[0].captions(image, count))
+    return drafts
 
 
 def _read_record(path: Path) -> dict[str, str]:

@@ -1,21 +1,17 @@
-"""CLIP and DINO for the scores, by transformers, and the node that loads them."""
+"""CLIP and DINO for the scores, by transformers."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from comfy_api.latest import io
 from torch import Tensor
 
-from ..errors import UserError
 from ..host.managed import Managed
-from ..link_types import EvaluationEncodersType
-from ..pretrained.model_files import Family, choices, find, native_classes, problem, read_weights, reading
+from ..pretrained.model_files import Family, native_classes, read_weights, reading
 from .preprocessing import CLIP_NORM, IMAGENET_NORM, Preprocessing
 
-NONE = "none"
 CLIP = Family(
     "CLIP",
     ("evaluation", "clip_vision"),
@@ -41,7 +37,7 @@ class _Encoder:
         self._weights = weights_hash(path)
 
     def describe(self) -> dict[str, str]:
-        """What the scores of this encoder depend on, in words; equal for equal encoders, whatever the machine."""
+        """What the scores of this encoder depend on, in words; the same for the same encoder on every machine."""
         return {"backbone": self._name, "weights": self._weights, **self._preprocessing.describe(), "dtype": "float32"}
 
     def image(self, images: Tensor) -> Tensor:
@@ -49,8 +45,8 @@ class _Encoder:
         if not len(images):
             raise ValueError("no images to encode")
         model = self._managed.loaded()
-        # One by one: the bits of a result must not depend on what else was in its batch, so that shards and resumed runs
-        # give the very numbers of a single run.
+        # One at a time: a result must not depend, even by rounding, on what else is in its batch, so that shards and resumed
+        # runs give exactly the numbers of a single run.
         with torch.inference_mode(), _exact():
             rows = [self._features(model, self._preprocessing(image)[None].to(self._managed.device)) for image in images]
         return F.normalize(torch.cat(rows).float().cpu(), dim=-1)
@@ -72,7 +68,7 @@ class ClipEncoder(_Encoder):
         return {**super().describe(), "text": f"the first {self._length} tokens of a prompt"}
 
     def text(self, texts: list[str]) -> Tensor:
-        """Features (n, d) of texts: float32, L2-normalised, on the CPU. Words past the model's length are cut off.
+        """Features (n, d) of texts: float32, L2-normalised, on the CPU. Words beyond the model's length are cut off.
 
         A text is encoded once and remembered: every image of a caption asks for it again.
         """
@@ -100,7 +96,7 @@ class DinoEncoder(_Encoder):
 
     def __init__(self, model, path: Path):
         side = model.config.image_size
-        crop = side if model.config.model_type == "vit" else min(side, 224)  # DINOv2's 518 is where its training ended
+        crop = side if model.config.model_type == "vit" else min(side, 224)  # 518 is only what DINOv2's training ended with
         super().__init__(model, path, Preprocessing(round(crop * 256 / 224), crop, IMAGENET_NORM))
 
     def describe(self) -> dict[str, str]:
@@ -112,13 +108,13 @@ class DinoEncoder(_Encoder):
 
 @dataclass(frozen=True)
 class EvaluationEncoders:
-    """The backbones of the scores; either may be absent, and its scores with it."""
+    """The backbones for the scores. Either may be None; its scores are then left out."""
 
     clip: ClipEncoder | None = None
     dino: DinoEncoder | None = None
 
     def describe(self) -> dict[str, dict[str, str]]:
-        """By `clip` and `dino`, those that are there: what the scores depend on."""
+        """What the scores depend on, by `clip` and `dino`, for those that are loaded."""
         found = {"clip": self.clip, "dino": self.dino}
         return {name: encoder.describe() for name, encoder in found.items() if encoder is not None}
 
@@ -128,13 +124,13 @@ class EvaluationEncoders:
 
 
 def _projected(output) -> Tensor:
-    """CLIP's features: a tensor until transformers 4, the pooled part of an output object from 5 on."""
+    """CLIP's features: a tensor up to transformers 4, the pooled part of an output object from 5 on."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
 def _exact():
-    """float32 to the letter: cuDNN's convolutions would round to TF32, and the patch embedding is one."""
-    own = torch.backends.cudnn  # all else stays as the host has set it
+    """Strict float32: without it cuDNN's convolutions, such as the patch embedding, round to TF32."""
+    own = torch.backends.cudnn  # everything else stays as ComfyUI has set it
     return own.flags(
         enabled=own.enabled,
         benchmark=own.benchmark,
@@ -145,12 +141,12 @@ def _exact():
 
 
 def _weight_files(path: Path) -> list[Path]:
-    """What holds the weights of a folder: safetensors, or else the older format."""
+    """The weight files of a folder: safetensors, or else the older format."""
     return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
 def weights_hash(path: Path) -> str:
-    """Identity of a folder's weights. Of a single file it is the sha256 that the Hugging Face hub shows beside it."""
+    """Identity of a folder's weights. For a single file it is the sha256 that the Hugging Face hub shows."""
     hashes = [_sha256(file) for file in _weight_files(path)]
     return f"sha256:{hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()}"
 
@@ -164,7 +160,7 @@ def _sha256(file: Path) -> str:
 
 
 def load_clip(path: Path) -> ClipEncoder:
-    """CLIP out of a folder in transformers' format, in float32.
+    """CLIP from a folder in transformers' format, in float32.
 
     Raises:
         UserError: what is wrong with the files.
@@ -174,13 +170,15 @@ def load_clip(path: Path) -> ClipEncoder:
         model = _read(model_class, path)
         tokenizer = tokenizer_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         words = tokenizer.get_vocab()
-        if "a</w>" not in words or max(words.values()) >= model.config.text_config.vocab_size:
-            raise ValueError("its tokenizer is missing or another model's")  # without files transformers makes an empty one
+        if (
+            "a</w>" not in words or max(words.values()) >= model.config.text_config.vocab_size
+        ):  # Without its files transformers makes an empty one.
+            raise ValueError("its tokenizer is missing or belongs to another model")
         return ClipEncoder(model, tokenizer, path)
 
 
 def load_dino(path: Path) -> DinoEncoder:
-    """DINO or DINOv2 out of a folder in transformers' format, in float32.
+    """DINO or DINOv2 from a folder in transformers' format, in float32.
 
     Raises:
         UserError: what is wrong with the files.
@@ -197,68 +195,3 @@ def load_dino(path: Path) -> DinoEncoder:
 def _read(model_class, path: Path, **settings):
     safe = any(file.suffix == ".safetensors" for file in _weight_files(path))
     return read_weights(model_class, path, safetensors=safe, **settings)
-
-
-class LoadEvaluationEncoders(io.ComfyNode):
-    """CLIP and DINO for PDST scores, from disk or the hub."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AttractorLoadEvaluationEncoders",
-            display_name="Load Evaluation Encoders",
-            category="attractor/evaluation",
-            description="Loads CLIP and DINO, which score generated images against prompts and photos.",
-            search_aliases=["clip score", "clip-i", "clip-t", "dino", "metrics", "pdst"],
-            hidden=[io.Hidden.unique_id],
-            inputs=[
-                io.Combo.Input(
-                    "clip",
-                    options=[*choices(CLIP), NONE],
-                    default=CLIP.repositories[0],
-                    tooltip="For CLIP-T and CLIP-I. From models/evaluation or models/clip_vision (a folder in "
-                    "transformers' format); names that begin with openai/ can be downloaded. ViT-B/32 is "
-                    "the protocol's: scores of another are not comparable. none: no CLIP scores.",
-                ),
-                io.Combo.Input(
-                    "dino",
-                    options=[*choices(DINO), NONE],
-                    default=DINO.repositories[0],
-                    tooltip="For DINO. From models/evaluation (a folder in transformers' format); names that "
-                    "begin with facebook/ can be downloaded. dino-vits16 is the protocol's: scores of "
-                    "another, DINOv2 too, are not comparable. none: no DINO score.",
-                ),
-                io.Boolean.Input(
-                    "download_if_missing",
-                    default=False,
-                    tooltip="Fetch the named models from the Hugging Face hub into models/evaluation. A broken "
-                    "download goes on when queued again.",
-                ),
-            ],
-            outputs=[
-                EvaluationEncodersType.Output("encoders", tooltip="Wire to PDST Evaluate, or to training for held-out scores.")
-            ],
-        )
-
-    @classmethod
-    def validate_inputs(cls, clip: str, dino: str) -> bool | str:
-        if clip == dino == NONE:
-            return "clip and dino are both none: choose at least one, or leave the encoders of the evaluation unwired."
-        wrong = [problem(family, name) for family, name in ((CLIP, clip), (DINO, dino)) if name != NONE]
-        return " ".join(filter(None, wrong)) or True
-
-    @classmethod
-    def execute(cls, clip: str, dino: str, download_if_missing: bool) -> io.NodeOutput:
-        encoders, problems = EvaluationEncoders(), []
-        for family, name, load in ((CLIP, clip, load_clip), (DINO, dino, load_dino)):
-            if name == NONE:
-                continue
-            try:
-                path = find(family, name, download_if_missing, cls.hidden.unique_id)
-                with torch.inference_mode(False):
-                    encoders = replace(encoders, **{family.field: load(path)})
-            except UserError as error:
-                problems.append(str(error))
-        if problems:
-            raise UserError.of(problems)
-        return io.NodeOutput(encoders)

@@ -1,4 +1,4 @@
-"""What is evaluated: tokens, checkpoints of a token, the floor; and on which subject each of them."""
+"""What is evaluated (tokens, checkpoints of a token, the floor), and on which subject."""
 
 import hashlib
 import json
@@ -45,17 +45,17 @@ class Entry:
 
 
 def method_of(token: PersonalizedToken) -> str:
-    """The method it was trained by, as far as its file says."""
+    """The method the token was trained with; if its file does not say, its kind."""
     settings = token.record.get("settings")
     return settings.get("method", token.kind) if isinstance(settings, dict) else token.kind
 
 
 def run_of(token: PersonalizedToken) -> str | None:
-    """What checkpoints of one training have in common and those of two have not; None if its file does not say."""
+    """A hash that all checkpoints of one training run share; None if the token's file does not say."""
     settings, inputs = (token.record.get(name) for name in ("settings", "identity"))
     if not isinstance(settings, dict):
         return None
-    same = {name: value for name, value in settings.items() if name != "steps"}  # a training may be prolonged
+    same = {name: value for name, value in settings.items() if name != "steps"}  # a training may be extended
     text = json.dumps([same, inputs], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
@@ -69,10 +69,10 @@ def make_entries(
     floor: bool,
     known: frozenset[tuple[str, str]] = frozenset(),
 ) -> tuple[list[Entry], list[str]]:
-    """Entries in the tokens' order, the floors of their subjects last; and what is wrong with the choice.
+    """Entries in the order of the tokens, then the floors of their subjects; and what is wrong with the inputs.
 
-    identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: a line a token, or "".
-    known: label and identity of tokens that this evaluation holds already; they keep their labels.
+    identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: one line per token, or "".
+    known: label and identity of the tokens that this evaluation already has; they keep their labels.
     """
     paired, problems = pair(tokens, dataset, pairs)
     names, wrong = _labels(tokens, identities, labels, known)
@@ -86,19 +86,19 @@ def make_entries(
         return [], problems
     entries = {}
     for token, identity, subject, label in zip(tokens, identities, paired, names, strict=True):
-        entries.setdefault((identity, subject.name), Entry(label, token, subject, identity))  # the same one twice is once
+        entries.setdefault((identity, subject.name), Entry(label, token, subject, identity))  # the same token twice counts once
     floors = []
-    if floor:  # one a subject, so that tokens of other subjects can join later
+    if floor:  # one per subject, so that tokens of other subjects can be added later
         used = {subject.name for subject in paired} if tokens else {subject.name for subject in dataset.subjects}
         floors = [Entry(_floor_label(s.name), None, s) for s in dataset.subjects if s.name in used]
     return [*entries.values(), *floors], []
 
 
 def misfits(entries: list[Entry]) -> list[str]:
-    """A line for each token whose subject is of another super-category than it was trained as."""
+    """A line for each token whose subject has another super-category than the token was trained with."""
     return list(
         dict.fromkeys(
-            f"Look again: {entry.token.placeholder} was trained as {entry.token.super_category!r}, and {entry.subject.name} is "
+            f"Check this: {entry.token.placeholder} was trained as {entry.token.super_category!r}, but {entry.subject.name} is "
             f"{entry.subject.super_category!r}. clip_t uses the latter."
             for entry in entries
             if entry.token is not None
@@ -111,8 +111,8 @@ def misfits(entries: list[Entry]) -> list[str]:
 def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple[list[Subject], list[str]]:
     """Each token's subject, and what is wrong.
 
-    What `pairs` says; else the data set's only subject; else the one named as the placeholder is; else the only one of the
-    token's super-category.
+    The subject that `pairs` says; else the only one of the data set; else the one named like the placeholder; else the
+    only one of the token's super-category.
     """
     said, problems = _parse(pairs, tokens, dataset)
     found = []
@@ -121,8 +121,8 @@ def pair(tokens: list[PersonalizedToken], dataset: Dataset, pairs: str) -> tuple
         if subject is None:
             names = ", ".join(s.name for s in dataset.subjects)
             problem = (
-                f"pairs: which subject is {token.placeholder} ({token.super_category or 'no super-category'})? Neither "
-                f"name nor super-category tells. Write {token.placeholder} = subject. Subjects: {names}."
+                f"pairs: which subject is {token.placeholder} ({token.super_category or 'no super-category'})? Neither its "
+                f"name nor its super-category tells. Write {token.placeholder} = subject. Subjects: {names}."
             )
             problems += [problem] if problem not in problems else []
         else:
@@ -137,9 +137,9 @@ def _parse(pairs: str, tokens: list[PersonalizedToken], dataset: Dataset) -> tup
     for line in filter(None, (line.strip() for line in pairs.splitlines())):
         placeholder, equals, name = (part.strip() for part in line.partition("="))
         if not equals:
-            problems.append(f"pairs: {line!r} has no =. Write a line for each token, such as <my-dog> = dog-1.")
+            problems.append(f"pairs: {line!r} has no =. Write one line per token, such as <my-dog> = dog-1.")
         elif placeholder not in known:
-            problems.append(f"pairs: no token is called {placeholder!r}. Wired are: {', '.join(sorted(known)) or 'none'}.")
+            problems.append(f"pairs: no token is called {placeholder!r}. Wired tokens: {', '.join(sorted(known)) or 'none'}.")
         elif name not in subjects:
             problems.append(f"pairs: the loaded data set has no subject {name!r}. It has: {', '.join(subjects)}.")
         else:
@@ -166,16 +166,18 @@ def _plain(name: str, without: str = "") -> str:
 def _labels(
     tokens: list[PersonalizedToken], identities: list[str], typed: str, known: frozenset[tuple[str, str]]
 ) -> tuple[list[str], list[str]]:
-    """A label for each token, which does not depend on the others' order, nor for a known one on the others at all."""
+    """A label for each token. It does not depend on the order of the tokens, and known tokens keep theirs in any case."""
     lines = [line.strip() for line in typed.splitlines() if line.strip()]
     if lines:
         problems = []
         if len(lines) != len(tokens):
-            problems.append(f"labels: there are {len(tokens)} tokens and {len(lines)} labels. Write a line for each, or none.")
+            problems.append(
+                f"labels: there are {len(tokens)} tokens and {len(lines)} labels. Write one line per token, or none."
+            )
         if len(set(lines)) < len(lines):
-            problems.append("labels: two are the same: give each token one of its own.")
+            problems.append("labels: two are the same: give each token its own.")
         problems += [
-            f"labels: {line!r} cannot be a file's name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
+            f"labels: {line!r} cannot be a file name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
             for line in lines
             if not re.fullmatch(r"\w[\w .+-]*", line) or line.startswith(FLOOR) or "-shard-" in line
         ]

@@ -1,6 +1,5 @@
-"""One evaluation on disk and on screen: checks what is there, goes on from it, and keeps every batch as it comes."""
+"""One evaluation: checks what is on disk, continues from there, and saves every batch as soon as it is made."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,38 +8,30 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...trainer.storage import replacing
 from ..errors import UserError
-from ..host.folders import free_bytes
 from ..host.progress import Progress, is_out_of_memory
-from ..pictures import beside, read_picture, to_picture
+from ..pictures import beside, to_picture
 from .encoders import EvaluationEncoders
 from .entries import Entry
+from .header import differs, header_differences, make_header, read_header, subject_identity
+from .image_files import keep_photos, photo_copy, save_image
 from .metrics import References, mean_scores, references, score
 from .pdst import SLOT, Subject
 from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
 from .preprocessing import in_8_bits
-from .results import (
-    FORMAT,
-    VERSION,
-    ResultsFile,
-    differs,
-    file_name,
-    header_differences,
-    read_header,
-    read_records,
-    writing,
-)
+from .results import ResultsFile, file_name, read_records, writing
 
 PREVIEW_SECONDS = 2.0
-_REFERENCE_SIDE = 512  # pixels of the test photos' copies beside the results
 _SAMPLES = 12
 
 
 @dataclass(frozen=True)
-class Options:
-    """settings: JSON-able, everything that a person sets and the results depend on; with `seed`, `images_per_caption` and
-    `batch_size`. models: hashes by name. shard: 1 is the first of `shards`."""
+class Setup:
+    """What holds for every entry of an evaluation.
+
+    settings: what the user set and the results depend on, as the header has it (`options.recorded`). models: hashes by name.
+    shard: 1 is the first of `shards`.
+    """
 
     settings: dict
     models: dict[str, str]
@@ -67,60 +58,53 @@ class Evaluation:
         folder: Path,
         entries: list[Entry],
         encoders: EvaluationEncoders | None,
-        options: Options,
+        setup: Setup,
         make_maker: Callable[[Entry], Callable[[list[str], list[int]], Tensor]],
     ):
-        """encoders None: no scores. make_maker(entry): gives what makes images of prompts and seeds."""
-        self.folder, self.options, self._encoders, self._make_maker = folder, options, encoders, make_maker
+        """encoders None: no scores. make_maker(entry): returns what makes images from prompts and seeds."""
+        self.folder, self.setup, self._encoders, self._make_maker = folder, setup, encoders, make_maker
         self._references: dict[str, References] = {}
         self._subjects = {entry.subject.name: entry.subject for entry in entries}
         self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
         self._parts = [self._part(entry) for entry in entries]
-        self._carried = 0.0  # seconds of the last batch after its record was written
+        self._carried = 0.0  # seconds spent on the last batch after its record was written
         self._first: dict[str, Image.Image] = {}
 
     def _part(self, entry: Entry) -> _Part:
-        options = self.options
-        shots = make_plan((entry.subject,), options.settings["images_per_caption"], options.settings["seed"])
-        batches = shard_of(make_batches(shots, options.settings["batch_size"]), options.shard, options.shards)
-        identity = {"token": entry.identity or "none", **options.models, **self._hashes[entry.subject.name]}
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "evaluation": self.folder.name,
-            "entry": entry.label,
-            "step": entry.step,
-            "shard": [options.shard, options.shards],
-            "expected": len(shots),
-            "token": entry.describe(),
-            "identity": identity,
-            "settings": options.settings,
-            "encoders": self._encoders.describe() if self._encoders else {},
-            "ceiling": {},
-            "subjects": {entry.subject.name: _describe(entry.subject)},
-        }
-        path = self.folder / file_name(entry.label, options.shard, options.shards)
+        setup = self.setup
+        shots = make_plan((entry.subject,), setup.settings["images_per_caption"], setup.settings["seed"])
+        batches = shard_of(make_batches(shots, setup.settings["batch_size"]), setup.shard, setup.shards)
+        header = make_header(
+            self.folder.name,
+            entry,
+            setup.settings,
+            {**setup.models, **self._hashes[entry.subject.name]},
+            self._encoders,
+            (setup.shard, setup.shards),
+            len(shots),
+        )
+        path = self.folder / file_name(entry.label, setup.shard, setup.shards)
         return _Part(entry, ResultsFile(path, header, batches))
 
     # -- before any work -------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Compare with everything in the folder; with `start_over` remove what does not fit.
+        """Compare with everything in the folder; with `start_over`, delete what does not match.
 
         Raises:
-            UserError: what does not fit, and the remedy.
+            UserError: what does not match, and the remedy.
         """
         own = {part.file.path: part for part in self._parts}
         problems = []
         for path in sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []:
-            if self.options.start_over and path in own:
+            if self.setup.start_over and path in own:
                 path.unlink()
                 continue
             header = read_header(path)
             if header is None or not read_records(path)[0]:
                 continue
             differences = self._differences(header, own.get(path))
-            if differences and self.options.start_over:
+            if differences and self.setup.start_over:
                 path.unlink()
             elif differences:
                 problems.append(differs(path, differences))
@@ -128,7 +112,7 @@ class Evaluation:
             raise UserError("\n".join(problems))
 
     def _differences(self, header: dict, own: _Part | None) -> list[str]:
-        """What of an existing file does not go with this evaluation."""
+        """Why an existing file does not belong to this evaluation."""
         if own is not None:
             return header_differences(header, own.file.header)
         found = []
@@ -143,7 +127,7 @@ class Evaluation:
         return list(dict.fromkeys(found))
 
     def open(self, progress: Progress) -> None:
-        """Read what is there, and encode the photos that the rest is compared with.
+        """Read existing results, and encode the photos that images are compared with.
 
         Raises:
             Interrupted: the user cancelled.
@@ -155,31 +139,18 @@ class Evaluation:
             subject = part.entry.subject
 
             def begin(header: dict, subject: Subject = subject) -> None:
-                progress.text(f"looking at the photos of {subject.name}")
+                progress.text(f"reading the photos of {subject.name}")
                 progress.update(self.done)
-                self._keep_photos(subject)
+                keep_photos(self.folder, subject)
                 header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
 
             part.records = part.file.open(begin)
-            self._keep_photos(subject, missing=True)  # such as of shards that were put together without them
+            keep_photos(self.folder, subject, missing=True)  # for example of shards that were merged without them
 
     def _real(self, subject: Subject) -> References:
         if subject.name not in self._references:
             self._references[subject.name] = references(subject, self._encoders)
         return self._references[subject.name]
-
-    def _keep_photos(self, subject: Subject, missing: bool = False) -> None:
-        """Small copies of the test photos, so that the results can be looked at where the data set is not.
-
-        missing: only of those that have none.
-        """
-        for photo, name in zip(subject.test, _describe(subject)["references"], strict=True):
-            if missing and (self.folder / name).is_file():
-                continue
-            picture = to_picture(read_picture(photo.path)[0][None])
-            picture.thumbnail((_REFERENCE_SIDE, _REFERENCE_SIDE))
-            with writing(name), replacing(self.folder / name) as temporary:
-                picture.save(temporary, format="JPEG", quality=92)
 
     # -- the work --------------------------------------------------------------------------------------
 
@@ -193,11 +164,11 @@ class Evaluation:
         return sum(len(part.records) for part in self._parts)
 
     def run(self, progress: Progress) -> None:
-        """Make what is left.
+        """Make the missing images.
 
         Raises:
             Interrupted: the user cancelled; every batch so far is on disk.
-            UserError: a file could not be written, memory ran out, or the model gave no image.
+            UserError: a file could not be written, memory ran out, or an image contains NaN.
         """
         total, before, started, last_preview = self.total, self.done, time.monotonic(), 0.0
         progress.update(before)
@@ -210,7 +181,7 @@ class Evaluation:
                 preview = None
                 if left - last_preview > PREVIEW_SECONDS or self.done == total:
                     last_preview = left
-                    preview = beside(self._photo(batch[-1]), to_picture(images[-1:]))
+                    preview = beside(photo_copy(self.folder, part.entry.subject, batch[-1]), to_picture(images[-1:]))
                 progress.text(self._status(number, part, total, pace))
                 progress.update(self.done, preview)
                 self._carried += time.monotonic() - left
@@ -223,7 +194,7 @@ class Evaluation:
         images = _sample(maker, prompts, [shot.seed for shot in batch], part.entry.label)
         sampled = time.monotonic()
         scores = self._scores(images, batch, subject)
-        files = [self._save(image, part.entry, shot) for image, shot in zip(images, batch, strict=True)]
+        files = self._save(images, batch, part.entry) if self.setup.save_images else [None] * len(batch)
         spent = time.monotonic() - sampled + self._carried
         records = [
             {
@@ -255,21 +226,9 @@ class Evaluation:
         plain = [shot.text.replace(SLOT, subject.super_category) for shot in batch]
         return score(images, plain, self._real(subject), [shot.photo for shot in batch], self._encoders)
 
-    def _save(self, image: Tensor, entry: Entry, shot: Shot) -> str | None:
-        """Write an image; its name relative to the folder."""
-        if not self.options.save_images:
-            return None
-        stem = self._subjects[shot.subject].test[shot.photo].path.stem
-        name = f"images/{entry.label}/{shot.subject}/{stem}-{shot.caption + 1:02d}-{shot.index + 1}.png"
-        with writing(name), replacing(self.folder / name) as temporary:
-            to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
-        return name
-
-    def _photo(self, shot: Shot) -> Image.Image:
-        """The test photo of an image."""
-        name = _describe(self._subjects[shot.subject])["references"][shot.photo]
-        with Image.open(self.folder / name) as file:
-            return file.convert("RGB")
+    def _save(self, images: Tensor, batch: list[Shot], entry: Entry) -> list[str]:
+        pairs = zip(images, batch, strict=True)
+        return [save_image(self.folder, image, entry.label, entry.subject, shot) for image, shot in pairs]
 
     # -- what is shown ---------------------------------------------------------------------------------
 
@@ -284,7 +243,7 @@ class Evaluation:
 
     def summary(self) -> str:
         """A line for each entry: images and mean scores."""
-        shard = f", shard {self.options.shard} of {self.options.shards}" if self.options.shards > 1 else ""
+        shard = f", shard {self.setup.shard} of {self.setup.shards}" if self.setup.shards > 1 else ""
         lines = [f"{self.folder.name}{shard}"]
         for part in self._parts:
             means = ", ".join(f"{name} {value:.4f}" for name, value in _means(part.records).items())
@@ -293,11 +252,11 @@ class Evaluation:
             sum(record[key] for part in self._parts for record in part.records) for key in ("seconds_sampling", "seconds_other")
         ]
         if sum(spent):
-            lines.append(f"time: {sum(spent):.0f} s, {spent[1] / sum(spent):.1%} of it for anything but sampling")
+            lines.append(f"time: {sum(spent):.0f} s, {spent[1] / sum(spent):.1%} of it spent on anything but sampling")
         return "\n".join(lines)
 
     def samples(self) -> list[Image.Image]:
-        """The first image of each entry, a dozen at most; none where a resumed entry has saved none."""
+        """The first image of each entry, a dozen at most; a resumed entry that saved no images has none."""
         found = []
         for part in self._parts[:_SAMPLES]:
             saved = next((self.folder / record["image"] for record in part.records if record["image"]), None)
@@ -317,49 +276,11 @@ def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"batch_size: memory does not suffice for {len(prompts)} images at once. Lower batch_size, "
-            "and where images are there already give another name: other batches differ slightly."
+            f"batch_size: there is not enough memory for {len(prompts)} images at once. Lower batch_size on PDST Evaluate "
+            "Options, and if some images are already there, use another name: images of another batch size differ slightly."
         ) from error
     return in_8_bits(images, label)
 
 
 def _means(records: list[dict]) -> dict[str, float]:
     return mean_scores([record["scores"] for record in records])
-
-
-def subject_identity(subject: Subject) -> dict[str, str]:
-    """A hash of every photo's and every caption's content, and what the subject is."""
-    name = subject.name
-    found = {f"subject {name}": f"{subject.super_category}, {subject.kind}"}
-    for path in (*subject.train, *(photo.path for photo in subject.test)):
-        found[f"photo {name}/{path.parent.name}/{path.name}"] = _short_hash(path.read_bytes())
-    for photo in subject.test:
-        found[f"captions {name}/{photo.path.name}"] = _short_hash("\n".join(photo.captions).encode())
-    return found
-
-
-def _short_hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _describe(subject: Subject) -> dict:
-    """A subject for a header."""
-    return {
-        "super_category": subject.super_category,
-        "kind": subject.kind,
-        "train": [path.name for path in subject.train],
-        "test": [photo.path.name for photo in subject.test],
-        "captions": [len(photo.captions) for photo in subject.test],
-        "references": [f"photos/{subject.name}/{photo.path.stem}.jpg" for photo in subject.test],
-    }
-
-
-def disk_problems(folder: Path, needed: int) -> list[str]:
-    """Whether the folder's disk has `needed` bytes left."""
-    free = free_bytes(folder)
-    if free >= needed:
-        return []
-    return [
-        f"The output folder's disk has {free // 1024**2} MB left and this evaluation may need {needed // 1024**2} MB. Free "
-        "some space, or turn save_images off."
-    ]

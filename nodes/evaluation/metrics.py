@@ -1,4 +1,4 @@
-"""CLIP-T, CLIP-I and DINO: the one scorer of the evaluation node, of training and of the report. All are cosines."""
+"""CLIP-T, CLIP-I and DINO, computed in the same way for the evaluation node and while training. All are cosines."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -31,7 +31,7 @@ class References:
 
     test, train: features (photos, d) by encoder, `clip` and `dino`, in the data set's order, L2-normalised.
     ceiling: by score, what real photos reach. clip_t: test photos and their own captions; clip_i, dino: test photos among
-    themselves; clip_i_train, dino_train: training photos among themselves. None where one photo is alone.
+    themselves; clip_i_train, dino_train: training photos among themselves. None if there is only one photo.
     """
 
     test: dict[str, Tensor]
@@ -62,10 +62,10 @@ def references(subject: "Subject", encoders: EvaluationEncoders) -> References:
 def score(
     images: Tensor, prompts: list[str], references: References, photo_indices: list[int], encoders: EvaluationEncoders
 ) -> dict[str, list[float]]:
-    """Scores of generated images, by the names of `SCORES`, those whose encoder is there; one number an image.
+    """Scores of generated images by name (`SCORES`), for the encoders that are loaded; one number per image.
 
     images: (n, H, W, 3) in 0..1. prompts: their captions with the super-category word in place of the subject.
-    photo_indices: for each image the place, among the subject's test photos, of the one its caption was written for.
+    photo_indices: for each image, the index of the subject's test photo that its caption was written for.
     """
     if not len(images) == len(prompts) == len(photo_indices):
         raise ValueError(f"{len(images)} images have {len(prompts)} prompts and {len(photo_indices)} photos, not one each")
@@ -83,7 +83,7 @@ def score(
 
 
 def mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each score over images; all have the same."""
+    """Mean of each score over images, which all have the same scores."""
     return {name: sum(own[name] for own in scores) / len(scores) for name in scores[0]} if scores else {}
 
 
@@ -93,7 +93,7 @@ def _photo_features(encoder, paths: list[Path]) -> Tensor:
 
 
 def _rows(a: Tensor, b: Tensor) -> Tensor:
-    """Cosines of rows that belong together, of normalised features. Summed in double: the order of a sum shows in float32."""
+    """Cosines of matching rows of normalised features. Summed in float64: in float32 the order of summation would show."""
     return (a.double() * b.double()).sum(-1)
 
 

@@ -1,24 +1,24 @@
-"""Nodes that bring data sets and a training's checkpoints into the graph."""
+"""Load PDST Dataset, and Split Subject Photos, which makes a data set from your own photos."""
 
 import math
 import os
+import random
 import re
 
-import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...trainer.token_file import load_token
 from ..errors import UserError
 from ..host import folders
-from ..link_types import PdstDatasetType, PersonalizedTokenType
-from ..pictures import read_picture
-from .pdst import Dataset, looks_like_dataset, read_dataset
+from ..link_types import PdstDatasetType
+from ..pictures import natural_order, read_picture
+from .pdst import KINDS, Dataset, looks_like_dataset, read_dataset
+from .splitting import photo_problems, place
 
 CATEGORY = "attractor/evaluation"
 ALL = "all"
-_CHECKPOINT = re.compile(r".*-step-(\d+)\.safetensors")
+_BY_NAME, _SHUFFLED = "by name", "shuffled"
 
 
 def folder_input():
@@ -26,13 +26,13 @@ def folder_input():
     return io.Combo.Input(
         "folder",
         options=folders.dataset_folders(looks_like_dataset),
-        tooltip="A data set in models/pdst or in ComfyUI's input folder: a folder with a folder for each "
-        "subject. Press R to refresh the list.",
+        tooltip="A data set in models/pdst or in ComfyUI's input folder: a folder with one folder per subject. Press R to "
+        "refresh the list.",
     )
 
 
 def known_folder(folder: str) -> bool | str:
-    """For `validate_inputs`: whether there is such a folder now, or why not. A list in the page may be older."""
+    """For `validate_inputs`: True, or why there is no such folder. The list in the browser may be out of date."""
     try:
         folders.dataset_path(folder)
     except UserError as error:
@@ -49,23 +49,23 @@ class LoadPDST(io.ComfyNode):
             node_id="AttractorLoadPDST",
             display_name="Load PDST Dataset",
             category=CATEGORY,
-            description="Loads subjects with photos to train on, photos held back, and captions for these. Everything that is "
-            "wrong with the files is said at once.",
+            description="Loads subjects with photos to train on, held-out photos, and captions for these. All problems of the "
+            "files are reported in one message.",
             search_aliases=["dataset", "held-out", "test photos", "evaluation set", "captions"],
             inputs=[
                 folder_input(),
                 io.String.Input(
                     "subjects",
                     default=ALL,
-                    tooltip="all, or names of subjects (their folders), parted by commas. Only these are checked "
-                    "and loaded, with all their photos in memory: for training name the one.",
+                    tooltip="all, or names of subjects (their folders), separated by commas. Only these are checked and "
+                    "loaded, with all their photos in memory: for training, name just one.",
                 ),
                 io.Int.Input(
                     "captions_per_photo",
                     default=10,
                     min=0,
                     max=1000,
-                    tooltip="How many captions each test photo must have (paper: 10). 0: any number but none.",
+                    tooltip="How many captions each test photo must have (paper: 10). 0: any number, at least one.",
                 ),
                 io.Int.Input(
                     "longest_side",
@@ -75,8 +75,8 @@ class LoadPDST(io.ComfyNode):
                     step=64,
                     optional=True,
                     advanced=True,
-                    tooltip="Photos that are larger are scaled down to this many pixels in the image outputs, to "
-                    "save memory; 0: as they are. Scores always use the files.",
+                    tooltip="Larger photos are scaled down to this many pixels in the image outputs, to save memory. 0: "
+                    "never. Scores always use the original files.",
                 ),
             ],
             outputs=[
@@ -84,10 +84,10 @@ class LoadPDST(io.ComfyNode):
                 io.Image.Output(
                     "train_images",
                     is_output_list=True,
-                    tooltip="The training photos. Of one subject: wire to Subject Mask and training.",
+                    tooltip="The training photos. If they are of one subject, wire them to Subject Mask and training.",
                 ),
                 io.String.Output("train_names", is_output_list=True, tooltip="Their names: subject/file."),
-                io.Image.Output("test_images", is_output_list=True, tooltip="The photos held back: never train on these."),
+                io.Image.Output("test_images", is_output_list=True, tooltip="The held-out photos: never train on these."),
                 io.String.Output("test_names", is_output_list=True, tooltip="Their names: subject/file."),
                 io.String.Output("captions", tooltip="All captions as text, by photo."),
             ],
@@ -107,7 +107,7 @@ class LoadPDST(io.ComfyNode):
     def execute(cls, folder: str, subjects: str, captions_per_photo: int, longest_side: int = 1024) -> io.NodeOutput:
         names = [name.strip() for name in re.split(r"[,\n]", subjects) if name.strip()]
         if not names:
-            raise UserError("subjects is empty: write all, or the names of subjects.")
+            raise UserError("subjects is empty: type all, or names of subjects.")
         chosen = None if names == [ALL] else list(dict.fromkeys(names))
         dataset = read_dataset(folders.dataset_path(folder), chosen, captions_per_photo)
         train = [(f"{s.name}/{path.name}", path) for s in dataset.subjects for path in s.train]
@@ -145,84 +145,102 @@ def _load(path, longest_side: int) -> Tensor:
     return F.interpolate(image.movedim(-1, 1), size=size, mode="bicubic", antialias=True).movedim(1, -1).clamp(0, 1)
 
 
-class LoadTokenCheckpoints(io.ComfyNode):
-    """Every checkpoint of a training run, for curves over its steps."""
+class SplitSubjectPhotos(io.ComfyNode):
+    """A folder of photos -> a subject of a PDST data set, some photos to train on and the others held back."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="AttractorLoadTokenCheckpoints",
-            display_name="Load Token Checkpoints",
+            node_id="AttractorSplitSubjectPhotos",
+            display_name="Split Subject Photos",
             category=CATEGORY,
-            description="Loads the tokens that a training run has saved at its steps. Wire them to PDST Evaluate to see when "
-            "it was best and when it began to overfit.",
-            search_aliases=["checkpoints", "overfitting curve", "steps"],
-            inputs=[
-                io.Combo.Input(
-                    "run",
-                    options=folders.runs(),
-                    tooltip="A run under output/neti that has saved checkpoints (checkpoint_every). Press R to "
-                    "refresh the list.",
-                ),
-                io.String.Input("steps", default="", tooltip="Which steps, such as 100, 200, 400. Empty: all."),
-                io.Int.Input(
-                    "every",
-                    default=1,
-                    min=1,
-                    max=1000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Take every so manyth of them, and always the last. 1: all.",
-                ),
-            ],
+            description="Copies a subject's photos into a data set under models/pdst: some to train on, the others held back "
+            "for the test. Continue with Make PDST Captions.",
+            search_aliases=["train test split", "held-out", "make dataset"],
+            is_output_node=True,
+            inputs=_split_inputs(),
             outputs=[
-                PersonalizedTokenType.Output("tokens", is_output_list=True, tooltip="By step. Wire to PDST Evaluate."),
-                io.Int.Output("steps_out", display_name="steps", is_output_list=True, tooltip="Their steps."),
+                io.Image.Output("train_images", is_output_list=True, tooltip="The photos to train on."),
+                io.String.Output("train_names", is_output_list=True, tooltip="Their names."),
+                io.String.Output("folder", tooltip="The data set, as the other nodes list it."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, run: str) -> bool | str:
-        try:
-            return bool(checkpoints(run)) or f"run: {run!r} has saved no checkpoints: train with checkpoint_every above 0."
-        except UserError as error:
-            return str(error)
+    def fingerprint_inputs(cls, photos, **_):
+        return [(path.name, path.stat().st_mtime) for path in folders.pictures_in(photos)]
 
     @classmethod
-    def fingerprint_inputs(cls, run, **_):
-        return [(path.name, os.path.getmtime(path)) for path in checkpoints(run).values()]
-
-    @classmethod
-    def execute(cls, run: str, steps: str, every: int = 1) -> io.NodeOutput:
-        found = checkpoints(run)
-        chosen = list(found)
-        if steps.strip():
-            try:
-                chosen = sorted({int(part) for part in re.split(r"[\s,;]+", steps.strip()) if part})
-            except ValueError as error:
-                raise UserError(f"steps: {steps!r} are no numbers. Write 100, 200, or nothing for all.") from error
-            missing = [str(step) for step in chosen if step not in found]
-            if missing:
-                raise UserError(
-                    f"steps: {run} has no checkpoint of step {', '.join(missing)}. It has: {', '.join(map(str, found))}."
-                )
-        chosen = [step for i, step in enumerate(chosen, 1) if i % every == 0 or i == len(chosen)]
-        tokens = []
-        with torch.inference_mode(False):
-            for step in chosen:
-                try:
-                    tokens.append(load_token(found[step]))
-                except ValueError as error:
-                    raise UserError(f"run: {error}") from error
-                tokens[-1].subject.requires_grad_(False)
-        return io.NodeOutput(tokens, chosen, ui={"text": [", ".join(f"step {step}" for step in chosen)]})
+    def execute(
+        cls, photos, dataset, subject, super_category, kind, train_photos, order, seed, source="", licence=""
+    ) -> io.NodeOutput:
+        dataset, subject = dataset.strip(), subject.strip()
+        paths = sorted(folders.pictures_in(photos), key=lambda path: natural_order(path.name))
+        problems = folders.name_problems(dataset, "dataset") + folders.name_problems(subject, "subject")
+        problems += [
+            f"{field}: {name!r} contains a /: use a plain name."
+            for field, name in (("dataset", dataset), ("subject", subject))
+            if "/" in name
+        ]
+        word = super_category.strip()
+        if not word or any(mark in word for mark in "{}<>\n"):
+            problems.append(f"super_category is {word!r}: say what the subject is, such as dog.")
+        problems += photo_problems(photos, paths, train_photos)
+        if problems:
+            raise UserError.of(problems)
+        if order == _SHUFFLED:
+            random.Random(seed).shuffle(paths)
+        by_name = {"train": paths[:train_photos], "test": paths[train_photos:]}
+        parts = {part: sorted(chosen, key=lambda path: natural_order(path.name)) for part, chosen in by_name.items()}
+        meta = {"super_category": word, "kind": kind, "source": source.strip(), "licence": licence.strip()}
+        text = place(folders.new_dataset_path(dataset) / subject, parts, meta)
+        images = [read_picture(path)[0][None] for path in parts["train"]]
+        return io.NodeOutput(images, [path.name for path in parts["train"]], f"pdst/{dataset}", ui={"text": [text]})
 
 
-def checkpoints(run: str) -> dict:
-    """Files of a run's checkpoints by step, in order.
-
-    Raises:
-        UserError: no such run.
-    """
-    found = {int(match[1]): path for path in folders.checkpoint_files(run) if (match := _CHECKPOINT.fullmatch(path.name))}
-    return dict(sorted(found.items()))
+def _split_inputs() -> list:
+    return [
+        io.Combo.Input(
+            "photos",
+            options=folders.picture_folders(),
+            tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied. "
+            "Press R to refresh the list.",
+        ),
+        io.String.Input("dataset", default="my-subjects", tooltip="Name of the data set's folder under models/pdst."),
+        io.String.Input(
+            "subject",
+            default="my-dog",
+            tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog.",
+        ),
+        io.String.Input("super_category", default="dog", tooltip="What the subject is, in one word."),
+        io.Combo.Input(
+            "kind",
+            options=list(KINDS),
+            tooltip="living: people, animals, plants. rigid: things. The report shows them separately.",
+        ),
+        io.Int.Input(
+            "train_photos",
+            default=5,
+            min=1,
+            max=1000,
+            tooltip="How many photos to train on (paper: 5 of 15). The others are held back.",
+        ),
+        io.Combo.Input(
+            "order",
+            options=[_SHUFFLED, _BY_NAME],
+            default=_SHUFFLED,
+            tooltip="shuffled: chosen at random by the seed. by name: the first ones are for training.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**53 - 1,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            tooltip="For shuffled: the same seed and photos give the same split.",
+        ),
+        io.String.Input(
+            "source", default="", optional=True, advanced=True, tooltip="Where the photos come from; kept in meta.json."
+        ),
+        io.String.Input("licence", default="", optional=True, advanced=True, tooltip="Their licence; also kept in meta.json."),
+    ]

@@ -1,40 +1,32 @@
-"""PDST Evaluate: the schema, the checks before any work, and the wiring of an evaluation."""
+"""PDST Evaluate and PDST Evaluate Options."""
 
 import time
 
 import torch
 from comfy_api.latest import io, ui
 
-from ...trainer.concept import placeholder_problem
 from ..errors import UserError
 from ..host import folders
-from ..host.checks import clip_problems, model_problems, vae_problems
-from ..host.identity import clip_identity, model_identity, token_identity, vae_identity
+from ..host.identity import clip_identity, model_identity, vae_identity
 from ..host.progress import Progress
-from ..host.sampling import SAMPLERS, SCHEDULERS, Sampling, evaluation_maker
-from ..host.text_encoder import HostTextEncoder
-from ..link_types import EvaluationEncodersType, PdstDatasetType, PdstResultsType, PersonalizedTokenType
+from ..host.sampling import evaluation_maker
+from ..link_types import (
+    EvaluateOptionsType,
+    EvaluationEncodersType,
+    PdstDatasetType,
+    PdstResultsType,
+    PersonalizedTokenType,
+)
 from ..pictures import to_tensor
-from .entries import Entry, make_entries, misfits
-from .evaluation import Evaluation, Options, disk_problems
+from .entries import misfits
+from .evaluation import Evaluation, Setup
 from .nodes_dataset import CATEGORY
+from .options import EvaluateOptions, EvaluateSettings, recorded, widgets
 from .plan import limited
-from .results import known_tokens, result_stamps
+from .preflight import check
+from .results import result_stamps
 
-_DEFAULTS = {
-    "negative": "",
-    "metrics": True,
-    "pairs": "",
-    "labels": "",
-    "max_photos": 0,
-    "max_captions": 0,
-    "shard": 1,
-    "shards": 1,
-    "start_over": False,
-}
-_SETTINGS = ("images_per_caption", "seed", "batch_size", "metrics", "max_photos", "max_captions")
 _finished: set[str] = set()  # stamps of results as runs of this session have left them
-_ROOM = 100 * 1024**2  # bytes kept free beside the images
 
 
 class PDSTEvaluate(io.ComfyNode):
@@ -46,13 +38,35 @@ class PDSTEvaluate(io.ComfyNode):
             node_id="AttractorPDSTEvaluate",
             display_name="PDST Evaluate",
             category=CATEGORY,
-            description="Makes images of every caption of the held-out photos and scores them against prompt and photo. "
-            "Cancel keeps every finished batch, and queueing again goes on from it.",
+            description="Makes images of every caption of the held-out photos and compares them with prompt and photo. "
+            "Cancel keeps every finished batch, and queueing again continues from there.",
             search_aliases=["benchmark", "clip score", "dino score", "held-out", "test token", "overfitting"],
             is_output_node=True,
             is_input_list=True,  # several tokens come as a list, and are one evaluation
             hidden=[io.Hidden.unique_id],
-            inputs=_wired_inputs() + _main_inputs() + _advanced_inputs(),
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs on it are used."
+                ),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint, before any Apply Personalized Token."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                PdstDatasetType.Input("dataset", tooltip="From Load PDST Dataset."),
+                PersonalizedTokenType.Input(
+                    "tokens",
+                    optional=True,
+                    tooltip="One token, or a list: of several methods, several subjects, or all checkpoints of a run "
+                    "(Load Token Checkpoints). Each is evaluated on its own subject.",
+                ),
+                EvaluationEncodersType.Input(
+                    "encoders", optional=True, tooltip="From Load Evaluation Encoders. Needed unless metrics is off."
+                ),
+                EvaluateOptionsType.Input(
+                    "options",
+                    optional=True,
+                    tooltip="From PDST Evaluate Options: sampling, image size, batch size and shards. Unwired: its defaults.",
+                ),
+                *widgets(EvaluateSettings),
+            ],
             outputs=[
                 PdstResultsType.Output("results", tooltip="Wire to PDST Report."),
                 io.String.Output("path", tooltip="The folder with the results, under output/pdst."),
@@ -63,231 +77,80 @@ class PDSTEvaluate(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name=None, start_over=None, **_):
-        """Runs again unless results on disk are as a run has left them, which is quick where none are missing; with
-        start_over each time.
+        """Runs again unless the results on disk are as a run left them (quick if none are missing); with start_over always.
 
-        Every input comes as a list, and [None] where it is wired.
+        Every input comes as a list, and as [None] if it is wired.
         """
         (name,), (start_over,) = name or [None], start_over or [False]
-        anew = f"{time.time_ns()}"
+        rerun = f"{time.time_ns()}"
         if name is None or start_over is not False:
-            return anew
+            return rerun
         try:
             stamps = result_stamps([folders.evaluation_path(name.strip())])
         except UserError:
-            return anew  # the run says what is wrong
-        return stamps if stamps in _finished else anew  # the host knows what was on disk before a run only
+            return rerun  # the run says what is wrong
+        return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, **inputs) -> io.NodeOutput:
-        (model,), (clip,), (vae,), (dataset,) = model, clip, vae, dataset
-        tokens = [token for token in tokens or [] if token is not None]
-        encoders = encoders[0] if encoders else None
-        inputs = {**_DEFAULTS, **{name: values[0] for name, values in inputs.items()}}
-        dataset = limited(dataset, inputs["max_photos"], inputs["max_captions"])
-        entries = _check(model, clip, vae, dataset, tokens, encoders, inputs)
-        sampling = Sampling(
-            **{name: inputs[name] for name in ("sampler", "scheduler", "steps", "cfg", "width", "height", "negative")}
-        )
-        options = Options(
-            settings={**sampling.to_dict(), **{name: inputs[name] for name in _SETTINGS}},
-            models={"model": model_identity(model), "text encoder": clip_identity(clip), "vae": vae_identity(vae)},
-            shard=inputs["shard"],
-            shards=inputs["shards"],
-            save_images=inputs["save_images"],
-            start_over=inputs["start_over"],
+    def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, options=None, **inputs) -> io.NodeOutput:
+        models, dataset, tokens = (model[0], clip[0], vae[0]), dataset[0], [t for t in tokens or [] if t is not None]
+        encoders, options = (encoders or [None])[0], (options or [None])[0] or EvaluateOptions()
+        settings = EvaluateSettings(**{name: values[0] for name, values in inputs.items()})
+        dataset = limited(dataset, settings.max_photos, settings.max_captions)
+        entries = check(models, tokens, dataset, encoders, settings, options)
+        setup = Setup(
+            settings=recorded(settings, options),
+            models=_identities(*models),
+            shard=options.shard,
+            shards=options.shards,
+            save_images=settings.save_images,
+            start_over=settings.start_over,
         )
         evaluation = Evaluation(
-            folders.evaluation_path(inputs["name"].strip()),
+            folders.evaluation_path(settings.name.strip()),
             entries,
-            encoders if inputs["metrics"] else None,
-            options,
-            lambda entry: evaluation_maker(model, clip, vae, entry.token, sampling),
+            encoders if settings.metrics else None,
+            setup,
+            lambda entry: evaluation_maker(*models, entry.token, options.sampling),
         )
         evaluation.check()
         progress = Progress(evaluation.total, cls.hidden.unique_id)
         evaluation.open(progress)
         evaluation.run(progress)
-        samples = [to_tensor(picture) for picture in evaluation.samples()]
-        samples = samples or [torch.zeros(1, sampling.height, sampling.width, 3)]
-        shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
-        summary = "\n".join([*misfits(entries), evaluation.summary()])
-        path = str(evaluation.folder)
+        output = _output(cls, evaluation, misfits(entries), (options.height, options.width))
         _finished.add(result_stamps([evaluation.folder]))
-        return io.NodeOutput((path,), path, summary, samples, ui={**shown, "text": [summary]})
+        return output
 
 
-def _check(model, clip, vae, dataset, tokens, encoders, inputs) -> list[Entry]:
-    """Everything that can be wrong, before anything is sampled; the entries.
+def _identities(model, clip, vae) -> dict[str, str]:
+    """Hashes of the models, as a results file names them."""
+    return {"model": model_identity(model), "text encoder": clip_identity(clip), "vae": vae_identity(vae)}
 
-    Raises:
-        UserError: every problem at once, each with its input and remedy.
-    """
-    problems = model_problems(model) + vae_problems(vae) + folders.name_problems(inputs["name"].strip())
-    text_problems = clip_problems(clip)
-    problems += text_problems
-    if getattr(clip, "applied", ()):
-        known = ", ".join(token.placeholder for token in clip.applied)
-        problems.append(
-            f"clip: it knows {known} already. Wire MODEL and CLIP from before Apply Personalized Token, and the "
-            "tokens to tokens."
+
+def _output(cls, evaluation: Evaluation, notes: list[str], size: tuple[int, int]) -> io.NodeOutput:
+    """notes: lines above the summary. size: height and width of the black image that stands in where none was saved."""
+    samples = [to_tensor(picture) for picture in evaluation.samples()] or [torch.zeros(1, *size, 3)]
+    shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
+    summary, path = "\n".join([*notes, evaluation.summary()]), str(evaluation.folder)
+    return io.NodeOutput((path,), path, summary, samples, ui={**shown, "text": [summary]})
+
+
+class PDSTEvaluateOptions(io.ComfyNode):
+    """Sampling and sharding for PDST Evaluate."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AttractorPDSTEvaluateOptions",
+            display_name="PDST Evaluate Options",
+            category=CATEGORY,
+            description="How PDST Evaluate samples its images, and how an evaluation is split over several servers. Optional: "
+            "without this node PDST Evaluate uses the defaults shown here.",
+            search_aliases=["sampler", "steps", "cfg", "shard", "evaluation settings"],
+            inputs=widgets(EvaluateOptions, optional=True),
+            outputs=[EvaluateOptionsType.Output("options", tooltip="Wire to PDST Evaluate.")],
         )
-    elif not text_problems:
-        text = HostTextEncoder(clip)
-        for token in tokens:
-            wrong = placeholder_problem(token.placeholder, text.is_word)
-            problems += [f"tokens: {wrong}"] if wrong else []
-            if token.width != text.width:
-                problems.append(
-                    f"tokens: {token.placeholder} has width {token.width}, this text encoder {text.width}: it was "
-                    "made for another model family."
-                )
-    if inputs["metrics"] and (encoders is None or not encoders.describe()):
-        problems.append(
-            "encoders: scores need CLIP, DINO or both. Wire Load Evaluation Encoders, or turn metrics off to make images only."
-        )
-    if inputs["shard"] > inputs["shards"]:
-        problems.append(f"shard is {inputs['shard']} of {inputs['shards']}: use 1 to {inputs['shards']}.")
-    known = frozenset() if problems else known_tokens(folders.evaluation_path(inputs["name"].strip()))
-    entries, wrong = make_entries(
-        tokens,
-        [token_identity(token) for token in tokens],
-        dataset,
-        inputs["pairs"],
-        inputs["labels"],
-        inputs["include_floor"],
-        known,
-    )
-    problems += list(dict.fromkeys(wrong))
-    if not problems:
-        captions = sum(len(photo.captions) for entry in entries for photo in entry.subject.test)
-        images = captions * inputs["images_per_caption"] // inputs["shards"]
-        size = images * inputs["width"] * inputs["height"] * 2 if inputs["save_images"] else 0  # a PNG has 1 to 2 bytes a pixel
-        problems += disk_problems(folders.evaluations_folder(), _ROOM + size)
-    if problems:
-        raise UserError.of(list(dict.fromkeys(problems)))
-    return entries
 
-
-def _wired_inputs() -> list:
-    return [
-        io.Model.Input(
-            "model", tooltip="The Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs in it count."
-        ),
-        io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint, before any Apply Personalized Token."),
-        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-        PdstDatasetType.Input("dataset", tooltip="From Load PDST Dataset."),
-        PersonalizedTokenType.Input(
-            "tokens",
-            optional=True,
-            tooltip="A token, or a list: of several methods, several subjects, or all checkpoints of a "
-            "run (Load Token Checkpoints). Each is evaluated on its subject.",
-        ),
-        EvaluationEncodersType.Input(
-            "encoders", optional=True, tooltip="From Load Evaluation Encoders. Needed unless metrics is off."
-        ),
-    ]
-
-
-def _main_inputs() -> list:
-    return [
-        io.String.Input(
-            "name",
-            default="my-evaluation",
-            tooltip="Names the folder under output/pdst. The same name goes on where it stopped, and takes more "
-            "tokens; with other settings or files it is refused.",
-        ),
-        io.Int.Input(
-            "images_per_caption", default=5, min=1, max=100, tooltip="Images of each caption (paper: 5, in its appendix 10)."
-        ),
-        io.Combo.Input(
-            "sampler",
-            options=list(SAMPLERS),
-            default="euler",
-            tooltip="The host's samplers. Those with noise of their own (ancestral, SDE) take one image at a time: "
-            "so each depends on its own seed only. The paper does not say which it used.",
-        ),
-        io.Combo.Input("scheduler", options=list(SCHEDULERS), default="normal", tooltip="The host's schedulers."),
-        io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Sampling steps. The paper gives no number."),
-        io.Float.Input("cfg", default=7.0, min=1.0, max=30.0, step=0.5, tooltip="Guidance. The paper gives no number."),
-        io.Int.Input("width", default=512, min=64, max=2048, step=8, tooltip="Of the images, in pixels."),
-        io.Int.Input("height", default=512, min=64, max=2048, step=8, tooltip="Of the images, in pixels."),
-        io.Int.Input(
-            "batch_size",
-            default=5,
-            min=1,
-            max=64,
-            tooltip="Images at once, all of one caption. Changes images in their last bits only, so results of "
-            "several batch sizes are still not mixed.",
-        ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**53 - 1,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="Each image has a seed of its own, made of this, subject, photo, caption and number.",
-        ),
-        io.Boolean.Input("save_images", default=True, tooltip="Keep all images (PNG), for contact sheets. Off: scores only."),
-        io.Boolean.Input(
-            "include_floor",
-            default=True,
-            tooltip="Also evaluate the unlearned floor: the super-category's plain word instead of the token.",
-        ),
-    ]
-
-
-def _advanced_inputs() -> list:
-    more = {"optional": True, "advanced": True}
-    return [
-        io.String.Input("negative", default="", **more, tooltip="Negative prompt of all images."),
-        io.Boolean.Input("metrics", default=True, **more, tooltip="Off: make the images and no scores."),
-        io.String.Input(
-            "pairs",
-            default="",
-            multiline=True,
-            **more,
-            tooltip="Which subject a token is, a line each: <my-dog> = dog-1. Needed only where the data set has "
-            "several subjects, and neither the placeholder's name nor the super-category tells.",
-        ),
-        io.String.Input(
-            "labels",
-            default="",
-            multiline=True,
-            **more,
-            tooltip="Names of the tokens in results, a line each. Empty: from placeholder, method and step.",
-        ),
-        io.Int.Input(
-            "max_photos",
-            default=0,
-            min=0,
-            max=10_000,
-            **more,
-            tooltip="For a quick look: the first test photos of each subject only. 0: all.",
-        ),
-        io.Int.Input(
-            "max_captions",
-            default=0,
-            min=0,
-            max=10_000,
-            **more,
-            tooltip="For a quick look: the first captions of each photo only. 0: all.",
-        ),
-        io.Int.Input(
-            "shard",
-            default=1,
-            min=1,
-            max=1000,
-            **more,
-            tooltip="Which share this server makes, of so many. Run 1 to K on K servers and put the files into one "
-            "folder: the report gives the numbers of a single run.",
-        ),
-        io.Int.Input("shards", default=1, min=1, max=1000, **more, tooltip="How many shares. 1: everything here."),
-        io.Boolean.Input(
-            "start_over",
-            default=False,
-            **more,
-            tooltip="Throw away what this name holds of these tokens, and what there does not fit, each time it "
-            "is queued. Turn it off again.",
-        ),
-    ]
+    @classmethod
+    def execute(cls, **options) -> io.NodeOutput:
+        return io.NodeOutput(EvaluateOptions(**options))

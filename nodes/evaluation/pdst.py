@@ -3,7 +3,7 @@
 <root>/<subject>/meta.json          {"super_category": "dog", "kind": "living" | "rigid", "source": ..., "licence": ...}
 <root>/<subject>/train/*            photos
 <root>/<subject>/test/*             photos that training never sees
-<root>/<subject>/test/<photo>.txt   captions of the photo of that name, one a line, {} where the subject goes
+<root>/<subject>/test/<photo>.txt   captions of the photo of that name, one per line, {} where the subject goes
 """
 
 import json
@@ -19,7 +19,7 @@ from .same_photo import Look, look_at, same_photo
 KINDS = ("living", "rigid")
 SLOT = "{}"
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-_OF_NO_CONCERN = {"thumbs.db", "desktop.ini"}
+_IGNORED = {"thumbs.db", "desktop.ini"}
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
@@ -28,7 +28,7 @@ class TestPhoto:
     path: Path
     captions: tuple[str, ...]
 
-    __test__ = False  # no test class, whatever pytest thinks of its name
+    __test__ = False  # not a test class, although pytest would take it for one
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def captions_path(photo: Path) -> Path:
-    """Where the captions of a test photo lie."""
+    """The caption file of a test photo."""
     return photo.with_suffix(".txt")
 
 
@@ -86,10 +86,10 @@ def read_captions(path: Path) -> tuple[str, ...]:
 
 
 def read_dataset(root: Path, subjects: list[str] | None = None, captions: int = 10) -> Dataset:
-    """Read and check subjects of a data set; all of them if none are named.
+    """Read and check subjects of a data set; all subjects if none are named.
 
     Args:
-        captions: how many each test photo must have; 0: any number but none.
+        captions: how many each test photo must have; 0: any number, at least one.
 
     Raises:
         UserError: every problem of every subject at once.
@@ -98,11 +98,11 @@ def read_dataset(root: Path, subjects: list[str] | None = None, captions: int = 
     problems = (
         []
         if names
-        else [f"the folder {root.name} holds no subject: make a folder for each subject in it, with meta.json, train and test."]
+        else [f"the folder {root.name} has no subjects: make a folder for each subject in it, with meta.json, train and test."]
     )
     if names:
         unknown = [name for name in subjects or [] if name not in names]
-        problems += [f"subjects: there is no subject {name!r}. There are: {', '.join(names)}." for name in unknown]
+        problems += [f"subjects: there is no subject {name!r}. Available: {', '.join(names)}." for name in unknown]
     found = []
     for name in subjects or names:
         if name in names:
@@ -116,7 +116,7 @@ def read_dataset(root: Path, subjects: list[str] | None = None, captions: int = 
 
 
 def _read_subject(folder: Path, count: int) -> tuple[Subject | None, list[str]]:
-    """The subject if all is well, and what is wrong; texts go on from the subject's name."""
+    """The subject if nothing is wrong, and the problems; their texts continue the subject's name."""
     meta, problems = _read_meta(folder / "meta.json")
     looks, paths = {}, {}
     for part in ("train", "test"):
@@ -135,7 +135,7 @@ def _read_subject(folder: Path, count: int) -> tuple[Subject | None, list[str]]:
 
 
 def _read_meta(path: Path) -> tuple[dict, list[str]]:
-    form = 'Write {"super_category": "dog", "kind": "living"} into it, as it fits the subject.'
+    form = 'Write {"super_category": "dog", "kind": "living"} into it, with the values of this subject.'
     try:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -143,15 +143,15 @@ def _read_meta(path: Path) -> tuple[dict, list[str]]:
     except (OSError, ValueError) as error:
         return {}, [f"/meta.json cannot be read ({brief(error)}). {form}"]
     if not isinstance(meta, dict):
-        return {}, [f"/meta.json holds no object. {form}"]
+        return {}, [f"/meta.json is not a JSON object. {form}"]
     problems = []
     word = meta.get("super_category")
     if not isinstance(word, str) or not word.strip():
         problems.append('/meta.json: super_category is missing: say what the subject is, such as "dog".')
     elif SLOT in word or any(mark in word for mark in "<>\n"):
-        problems.append(f"/meta.json: super_category {word!r} is no plain word: say what the subject is, such as dog.")
+        problems.append(f"/meta.json: super_category {word!r} is not a plain word: say what the subject is, such as dog.")
     if meta.get("kind") not in KINDS:
-        problems.append(f"/meta.json: kind is {meta.get('kind')!r}: it is living or rigid.")
+        problems.append(f"/meta.json: kind is {meta.get('kind')!r}: write living or rigid.")
     return meta, problems
 
 
@@ -159,15 +159,15 @@ def _read_part(folder: Path, looks: dict[Path, Look]) -> tuple[list[Path], list[
     """The photos of `train` or `test`. Adds how each of them looks to `looks`."""
     part = folder.name
     if not folder.is_dir():
-        return [], [f"/{part} is missing: make this folder and put the {part} photos there."]
+        return [], [f"/{part} is missing: create this folder and put the {part} photos there."]
     photos, problems = pictures(folder), []
     if not photos:
-        problems.append(f"/{part} holds no photo: put at least one there.")
+        problems.append(f"/{part} has no photos: put at least one there.")
     for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name)):
         texts = {".txt"} if part == "test" else {".txt", ".json"}  # training tools leave captions beside photos
         known = path in photos or path.suffix.lower() in texts or path.name.startswith(".")
-        if not known and path.name.lower() not in _OF_NO_CONCERN:
-            problems.append(f"/{part}/{path.name} is no picture of a known kind: remove it, or save it as PNG or JPEG.")
+        if not known and path.name.lower() not in _IGNORED:
+            problems.append(f"/{part}/{path.name} is not an image file of a known type: remove it, or save it as PNG or JPEG.")
     for path in photos:
         try:
             looks[path] = look_at(path)
@@ -181,22 +181,22 @@ def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[
     try:
         captions = read_captions(path)
     except FileNotFoundError:
-        return (), [f"{where} is missing: write the photo's captions there, one a line, with {{}} where the subject goes."]
+        return (), [f"{where} is missing: write the photo's captions there, one per line, with {{}} where the subject goes."]
     except (OSError, UnicodeDecodeError) as error:
         return (), [f"{where} cannot be read ({brief(error)}): save it as UTF-8 text."]
     problems = []
     if not captions or (count and len(captions) != count):
         wanted = (
-            f"{count} are asked for: write the rest, or set captions_per_photo to another number, 0 for any"
+            f"{count} are required: add or remove captions, or set captions_per_photo to another number (0: any number)"
             if count
             else "write at least one"
         )
-        problems.append(f"{where} holds {len(captions)} captions; {wanted}.")
+        problems.append(f"{where} has {len(captions)} captions; {wanted}.")
     for number, caption in enumerate(captions, 1):
         if SLOT not in caption:
             problems.append(f"{where}, caption {number} ({_short(caption)}) has no {{}}: write {{}} where the subject goes.")
         if any(mark in caption for mark in "<>"):
-            problems.append(f"{where}, caption {number} ({_short(caption)}) has < or >, which mark tokens: take it out.")
+            problems.append(f"{where}, caption {number} ({_short(caption)}) contains < or >, which mark tokens: remove it.")
         if caption in captions[: number - 1]:
             problems.append(f"{where}, caption {number} ({_short(caption)}) is there twice: change or remove one.")
     return captions, problems
@@ -208,26 +208,26 @@ def _misplaced(folder: Path, paths: dict[str, list[Path]]) -> list[str]:
         return []
     stems = [path.stem for path in paths["test"]]
     problems = [
-        f"/test/{path.name} belongs to no photo: name it as its photo, or remove it."
+        f"/test/{path.name} does not belong to any photo: give it the name of its photo, or remove it."
         for path in sorted((folder / "test").glob("*.txt"))
         if path.stem not in stems
     ]
     for stem in dict.fromkeys(stem for stem in stems if stems.count(stem) > 1):
         names = " and ".join(path.name for path in paths["test"] if path.stem == stem)
-        problems.append(f"/test: {names} differ in their ending only and would share their captions: rename one.")
+        problems.append(f"/test: {names} differ only in their extension and would share their captions: rename one.")
     return problems
 
 
 def _repeated(looks: dict[Path, Look], paths: dict[str, list[Path]]) -> list[str]:
-    """Test photos that are in training too, or twice in the test."""
+    """Test photos that are also training photos, or are there twice."""
     problems = []
     tests = [path for path in paths["test"] if path in looks]
     for i, test in enumerate(tests):
         for other in [*(path for path in paths["train"] if path in looks), *tests[:i]]:
             if same_photo(looks[test], looks[other]):
                 problems.append(
-                    f"/test/{test.name} is the same picture as {other.parent.name}/{other.name}: remove one, or "
-                    "the scores are not of photos that training never saw."
+                    f"/test/{test.name} is the same picture as {other.parent.name}/{other.name}: remove one, because scores "
+                    "must come from photos that training has never seen."
                 )
     return problems
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from .pdst import SLOT, Dataset, Subject
 
-_SEED_BITS = 53  # what a web page can hold, so that any image can be made again by hand in a KSampler
+_SEED_BITS = 53  # what a widget in the browser can hold, so that any image can be made again by hand in a KSampler
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Shot:
 def shot_seed(base: int, subject: str, photo: str, caption: str, index: int) -> int:
     """A seed that depends on these alone: any shard, order or resume gives the same image.
 
-    photo: the file's name without its ending.
+    photo: the file's name without extension.
     """
     parts = "\0".join(["attractor-pdst", str(base), subject, photo, caption, str(index)])
     return int.from_bytes(hashlib.sha256(parts.encode()).digest()[:8], "big") >> (64 - _SEED_BITS)
 
 
 def limited(dataset: Dataset, max_photos: int = 0, max_captions: int = 0) -> Dataset:
-    """The data set with the first test photos and captions only; 0: all of them."""
+    """The data set with only the first test photos and captions; 0: all of them."""
 
     def cut(subject: Subject) -> Subject:
         photos = subject.test[: max_photos or None]
@@ -59,8 +59,8 @@ def make_plan(subjects: tuple[Subject, ...], images_per_caption: int, seed: int)
 def make_batches(shots: list[Shot], size: int) -> list[list[Shot]]:
     """Images that are sampled together: at most `size`, of one caption.
 
-    A function of the whole plan, not of what is left of it: an image always has the same neighbours, so that resuming
-    and sharding change nothing, rounding included.
+    Depends on the whole plan, not on what is left of it: an image always has the same neighbours, so that resuming and
+    sharding change nothing, not even by rounding.
     """
     batches: list[list[Shot]] = []
     for shot in shots:
@@ -82,5 +82,5 @@ def shard_of(batches: list[list[Shot]], shard: int, shards: int) -> list[list[Sh
 
 
 def prompt_for(text: str, name: str) -> str:
-    """A caption as a prompt, with `name` for the subject. Brackets are meant literally, not as the host's weights."""
+    """A caption as a prompt, with `name` for the subject. Parentheses are escaped: ComfyUI would read them as weights."""
     return text.replace("(", "\\(").replace(")", "\\)").replace(SLOT, name)

@@ -1,4 +1,4 @@
-"""From any image to what a metric's backbone sees. Each metric owns its preprocessing: numbers move with it."""
+"""From any image to the input of a metric's backbone. Each metric has its own preprocessing: scores depend on it."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ _NORM_NAMES = {CLIP_NORM: "CLIP", IMAGENET_NORM: "ImageNet"}
 
 
 def in_8_bits(images: Tensor, label: str) -> Tensor:
-    """Images in steps of 1/255: what is scored is what is saved. label: what they are of.
+    """Images in steps of 1/255: what is scored is what is saved. label: names the token in the error.
 
     Raises:
-        UserError: they are no numbers.
+        UserError: they contain NaN or infinite values.
     """
     if not torch.isfinite(images).all():
         raise UserError(
-            f"model: {label} gives images that are no numbers. Start ComfyUI with --fp32-vae or --force-fp32, "
+            f"model: images of {label} contain NaN or infinite values. Start ComfyUI with --fp32-vae or --force-fp32, "
             "or use another model."
         )
     return (images * 255).round() / 255
@@ -33,8 +33,8 @@ def in_8_bits(images: Tensor, label: str) -> Tensor:
 class Preprocessing:
     """Bicubic resize of the shortest side to `resize` pixels, crop of `crop` x `crop` at the centre, then `norm` (mean, std).
 
-    8 bits and Pillow's filter (antialiased), as CLIP and DINO were published: an image scores the same from memory and from
-    its file.
+    8 bits and Pillow's filter (antialiased), as in the published code of CLIP and DINO: an image scores the same from
+    memory and from its file.
     """
 
     resize: int
@@ -52,7 +52,7 @@ class Preprocessing:
         return ((pixels - mean) / std).movedim(-1, 0)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """The longer side is cut to a whole pixel, as torchvision and transformers do."""
+        """The longer side is rounded down to a whole pixel, as torchvision and transformers do."""
         if width <= height:
             return self.resize, self.resize * height // width
         return self.resize * width // height, self.resize

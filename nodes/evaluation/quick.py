@@ -28,10 +28,10 @@ def quick_scores(
 ) -> dict[str, float]:
     """Mean of each score over `quick_shots`.
 
-    make_images(prompts, seeds): images (n, H, W, 3), such as `host.sampling.training_maker` gives. references: of `subject`.
+    make_images(prompts, seeds): images (n, H, W, 3), for example by `host.sampling.training_maker`. references: of `subject`.
 
     Raises:
-        UserError: the model gives no image.
+        UserError: an image contains NaN.
     """
     shots = quick_shots(subject, count, seed)
     # One at a time: training leaves little memory, and the captions differ anyway.

@@ -1,4 +1,4 @@
-"""Results on disk: one JSON-lines file for each entry (token, checkpoint or floor) and shard, and the one reader of them.
+"""Results on disk: one JSON-lines file for each entry (token, checkpoint or floor) and shard, and their reader.
 
 <evaluation>/<entry>.jsonl or <entry>-shard-<i>-of-<k>.jsonl. The first line is the header:
 
@@ -11,7 +11,7 @@
     subjects    {name: {super_category, kind, train: [file names], test: [file names], captions: [how many each], references:
                 [small copies of the test photos, relative to the evaluation's folder]}}; an entry has one
 
-and each further line an image, in the order in which they were made:
+and each further line is an image, in the order in which they were made:
 
     number (place in the plan), subject, photo (file name), caption (index), text (caption with {}), prompt, index, seed,
     scores {name: cosine}, image (relative to the evaluation's folder) or null, seconds_sampling, seconds_other
@@ -28,30 +28,17 @@ from pathlib import Path
 
 from ...trainer.storage import replacing
 from ..errors import UserError
+from .header import differs, header_differences, read_header
 from .pdst import brief
 from .plan import Shot
 
-FORMAT, VERSION = "attractor-pdst", 1
 _SHARD = re.compile(r"(?P<entry>.+)-shard-(?P<shard>\d+)-of-(?P<shards>\d+)")
-_HEADER = {
-    "version": int,
-    "entry": str,
-    "step": int | None,
-    "shard": list,
-    "expected": int,
-    "token": dict | None,
-    "identity": dict,
-    "settings": dict,
-    "encoders": dict,
-    "ceiling": dict,
-    "subjects": dict,
-}
 _SAME_IN_SHARDS = ("entry", "step", "expected", "token", "identity", "settings", "encoders", "subjects")
 
 
 @dataclass(frozen=True)
 class EntryResults:
-    """What became of one entry: all its shards, images in the order of the plan."""
+    """The results of one entry from all its shards; images in the order of the plan."""
 
     evaluation: str
     entry: str
@@ -70,7 +57,7 @@ def file_name(entry: str, shard: int, shards: int) -> str:
 class ResultsFile:
     """The results of one entry in one shard, added to batch by batch.
 
-    A batch is there in whole or not at all: what a kill has left of one is dropped when the file is opened again.
+    A batch is saved completely or not at all: what a crash left of one is dropped when the file is opened again.
     """
 
     def __init__(self, path: Path, header: dict, batches: list[list[Shot]]):
@@ -79,12 +66,12 @@ class ResultsFile:
         self.done = 0  # batches
 
     def open(self, complete: Callable[[dict], None] = lambda header: None) -> list[dict]:
-        """Go on with the file, or begin it; the records that are there already.
+        """Continue the file, or start it; the records that are already there.
 
-        complete(header): called before the file is begun, where no whole batch is there; may add to the header.
+        complete(header): called before the file is started, if it has no complete batch; may add to the header.
 
         Raises:
-            UserError: it holds results of something else; says what differs.
+            UserError: it holds results of something else; the message says what differs.
         """
         existing = read_header(self.path)
         records = read_records(self.path)[0] if existing else []
@@ -106,10 +93,10 @@ class ResultsFile:
             if len(part) < len(batch):
                 break
             if [(r["number"], r["seed"]) for r in part] != [(shot.number, shot.seed) for shot in batch]:
-                raise UserError(f"name: {self.path.name} is damaged at image {kept + 1}. Delete it, or give another name.")
+                raise UserError(f"name: {self.path.name} is damaged at image {kept + 1}. Delete it, or use another name.")
             kept, self.done = kept + len(batch), self.done + 1
         end = _end_of_line(self.path, 1 + kept)
-        if self.path.stat().st_size != end:  # else it stays untouched, its time too
+        if self.path.stat().st_size != end:  # otherwise it stays untouched, even its modification time
             with open(self.path, "r+b") as file:
                 file.truncate(end)
         return records[:kept]
@@ -134,15 +121,13 @@ class ResultsFile:
 
 @contextmanager
 def writing(name: str):
-    """Raises:
-    UserError: a file of this name could not be written in the block.
-    """
+    """Turns an OSError of the block into a UserError. name: of the file that is written."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{name} could not be written ({brief(error)}). Free space, or turn save_images off, and queue again: "
-            "it goes on from the last batch."
+            f"{name} could not be written ({brief(error)}). Free some space, or turn save_images off, and queue again: it "
+            "continues from the last batch."
         ) from error
 
 
@@ -152,39 +137,8 @@ def _end_of_line(path: Path, lines: int) -> int:
         return sum(len(file.readline()) for _ in range(lines))
 
 
-def read_header(path: Path) -> dict | None:
-    """The header of a results file; None if there is no file, or a kill left less than a header.
-
-    Raises:
-        UserError: it is no results file that this version can read.
-    """
-    if not path.exists():
-        return None
-    with open(path, "rb") as file:
-        line = file.readline()
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        header = json.loads(line)
-        known = header["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise UserError(f"{path.name} is no results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
-    if isinstance(header.get("version"), int) and header["version"] > VERSION:
-        raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
-    wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key, ...), kind)]
-    if not wrong and not (len(header["shard"]) == 2 and all(isinstance(part, int) for part in header["shard"])):
-        wrong = ["shard"]
-    if wrong:
-        raise UserError(
-            f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate again."
-        )
-    return header
-
-
 def result_stamps(folders: Iterable[Path]) -> str:
-    """Another for every change of results in these folders: their files' names, times and sizes."""
+    """A hash that changes whenever results in these folders change: of their files' names, times and sizes."""
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.jsonl"))]
     stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
     return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
@@ -197,14 +151,14 @@ def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
         try:
             header = read_header(path)
         except UserError:
-            continue  # said where the results are compared
+            continue  # reported where results are compared
         if header is not None:
             found.add((header["entry"], header["identity"].get("token")))
     return frozenset(found)
 
 
 def read_records(path: Path) -> tuple[list[dict], bool]:
-    """The records of a results file, and whether its last line is half written (it is left out).
+    """The records of a results file, and whether its last line is incomplete (it is left out).
 
     Raises:
         UserError: another line is damaged.
@@ -221,71 +175,16 @@ def read_records(path: Path) -> tuple[list[dict], bool]:
     return records, half
 
 
-def header_differences(old: dict, new: dict, alone: bool = True) -> list[str]:
-    """What differs between two headers, in words; empty if their results may lie side by side.
-
-    alone: as results of one entry; else of two entries of one evaluation, whose tokens and subjects may differ.
-    """
-    new = json.loads(json.dumps(new))
-    found = []
-    for part in ("settings", "encoders"):
-        found += _changes(old[part], new[part], part.removesuffix("s") + " ")
-    before, now = old["identity"], new["identity"]
-    if alone:
-        found += _changes(before, now, "")
-        found += [f"{key} was {old[key]!r}, is {new[key]!r}" for key in ("entry", "step", "expected") if old[key] != new[key]]
-    else:
-        shared = [name for name in old["subjects"] if name in new["subjects"]]
-        own = [key for key in before if key in now and key != "token" and not _of_subject(key)]
-        own += [key for key in {**before, **now} if _of_subject(key) in shared]
-        found += _changes({k: before[k] for k in own if k in before}, {k: now[k] for k in own if k in now}, "")
-    return found
-
-
-def _of_subject(key: str) -> str | None:
-    """The subject that a part of the identity belongs to; `photo cat/train/1.jpg` -> cat."""
-    kind, _, path = key.partition(" ")
-    return path.split("/")[0] if kind in ("photo", "captions", "subject") else None
-
-
-def _changes(old: dict, new: dict, prefix: str) -> list[str]:
-    lines = []
-    for key in {**old, **new}:
-        if old.get(key) != new.get(key):
-            if prefix:
-                lines.append(f"{prefix}{key} was {old.get(key)!r}, is {new.get(key)!r}")
-            else:
-                change = "is new" if key not in old else "is gone" if key not in new else "has changed"
-                lines.append(f"{key} {change}")
-    return lines
-
-
-def differs(path: Path, differences: list[str]) -> str:
-    """The message that results on disk belong to something else."""
-    other = (
-        "For another token of this placeholder, method and step type names into labels. "
-        if "token has changed" in differences
-        else ""
-    )
-    shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
-    return (
-        f"name: {path.parent.name}/{path.name} holds results of something else, and they are not mixed:\n- "
-        + "\n- ".join(shown)
-        + f"\n{other}Restore what differs, give another name, or turn on start_over to replace what "
-        "was evaluated under this name."
-    )
-
-
 def read_results(folder: Path) -> list[EntryResults]:
-    """All entries of an evaluation, each whole: every shard there, of the same thing, with every image of the plan.
+    """All entries of an evaluation, each complete: all shards, which match each other, and every image of the plan.
 
     Raises:
-        UserError: every reason why that is not so, at once.
+        UserError: every reason why they are not, in one message.
     """
     folder = Path(folder)
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if not files:
-        raise UserError(f"name: there are no results in {folder.name}. Run PDST Evaluate under this name first.")
+        raise UserError(f"name: there are no results in {folder.name}. Run PDST Evaluate with this name first.")
     parts: dict[str, dict[tuple[int, int], tuple[Path, dict]]] = {}
     problems, entries = [], []
     for path in files:
@@ -300,7 +199,7 @@ def read_results(folder: Path) -> list[EntryResults]:
         header = shards[min(shards)][1]
         entries.append(EntryResults(folder.name, entry, header, records))
     if problems:
-        raise UserError(f"The results in {folder.name} are not whole:\n" + "\n".join(f"- {p}" for p in problems))
+        raise UserError(f"The results in {folder.name} cannot be used:\n" + "\n".join(f"- {p}" for p in problems))
     return sorted(entries, key=lambda e: (e.header["token"] is None, e.entry.rsplit("-step-", 1)[0], e.step or 0, e.entry))
 
 
@@ -310,7 +209,10 @@ def _merge(entry: str, shards: dict[tuple[int, int], tuple[Path, dict]]) -> tupl
     counts = {count for _, count in shards}
     if len(counts) > 1:
         names = ", ".join(path.name for path, _ in shards.values())
-        return [], [f"{entry} is there as one run and in shards, or in shards of several counts ({names}): keep one of them."]
+        return [], [
+            f"{entry} is there both as a single run and in shards, or in different numbers of shards ({names}): keep "
+            "one of them."
+        ]
     count = counts.pop()
     problems = [
         f"{entry}: shard {i} of {count} is missing ({file_name(entry, i, count)}): run it, or copy it here."
@@ -320,15 +222,15 @@ def _merge(entry: str, shards: dict[tuple[int, int], tuple[Path, dict]]) -> tupl
     records = []
     for (i, _), (path, header) in sorted(shards.items()):
         if path.name != file_name(entry, i, count):
-            problems.append(f"{path.name} says of itself that it is {file_name(entry, i, count)}: give it that name.")
+            problems.append(f"{path.name} is {file_name(entry, i, count)} according to its header: rename it to that.")
         unlike = [key for key in _SAME_IN_SHARDS if header[key] != first[key]]
         if unlike:
             what = header_differences(first, header) or unlike
-            problems.append(f"{path.name} is of something else than {first_path.name}: " + "; ".join(what[:8]))
+            problems.append(f"{path.name} does not match {first_path.name}: " + "; ".join(what[:8]))
             continue
         own, half = read_records(path)
         if half:
-            problems.append(f"{path.name} ends in half a line: queue that evaluation again to resume it.")
+            problems.append(f"{path.name} ends in an incomplete line: queue that evaluation again to resume it.")
         records += own
     if problems:
         return [], problems

@@ -28,7 +28,7 @@ class Look:
 
 
 def look_at(path: Path) -> Look:
-    """Reads a picture file to its end.
+    """Look at a picture file; reads it to its end.
 
     Raises:
         OSError, ValueError, SyntaxError, Image.DecompressionBombError: as `read_picture`.
@@ -45,13 +45,13 @@ def look_at(path: Path) -> Look:
 
 
 def look_at_pixels(image: Tensor) -> Look:
-    """The same of a photo (H, W, C) in 0..1 in memory; for images of at least 8 pixels a side."""
+    """The same for a photo (H, W, C) in 0..1 in memory, of at least 8 pixels a side."""
     small = F.interpolate(image[None, ..., :3].movedim(-1, 1).float(), (_SIDE, _SIDE), mode="area")[0].movedim(0, -1)
     return Look(small.numpy(), image.shape[1] / image.shape[0])
 
 
 def same_photo(one: Look, other: Look) -> bool:
-    """Also where one of them is mirrored: training mirrors its photos."""
+    """Whether both are the same photo, also if one is mirrored: training mirrors its photos."""
     if abs(one.ratio / other.ratio - 1) > _SAME_SHAPE:
         return False
     for view in (other.thumbnail, other.thumbnail[:, ::-1]):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-UNITS = ("subject", "photo", "caption", "image")  # what is drawn again, from the widest to the narrowest
+UNITS = ("subject", "photo", "caption", "image")  # what is resampled, from the widest to the narrowest
 
 Key = tuple[str, str, str, int]  # of an image: subject, photo, caption, index: the same in every system
 
@@ -22,9 +22,9 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `images`, and where it may lie had other `unit`s (so many there are `units`) been drawn.
+    """A mean over `images`, and the interval in which it may lie for other `unit`s. units: how many of them there are.
 
-    low, high: None where a single unit tells nothing.
+    low, high: None if there is a single unit, which tells nothing.
     """
 
     mean: float
@@ -37,14 +37,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """One system's score minus another's, image by image on the same prompts. wins: share of images where the one is higher."""
+    """One system's score minus another's, image by image on the same prompts. wins: share of images where it is higher."""
 
     estimate: Estimate
     wins: float
 
 
 def unit_of(keys: list[Key]) -> str:
-    """What is drawn again: subjects if there are several, else photos, else captions, else images."""
+    """What is resampled: subjects if there are several, else photos, else captions, else images."""
     for depth, unit in enumerate(UNITS[:-1], 1):
         if len({key[:depth] for key in keys}) > 1:
             return unit
@@ -68,7 +68,7 @@ def estimate(values: Mapping[Key, float], bootstrap: Bootstrap, unit: str | None
     for key, value in values.items():
         sums.setdefault(key[:depth], []).append(value)
     groups = [sums[name] for name in sorted(sums)]
-    totals = np.array([math.fsum(group) for group in groups])  # exact: the order of images must not show
+    totals = np.array([math.fsum(group) for group in groups])  # exact: the order of images must not matter
     counts = np.array([len(group) for group in groups])
     low, high = _interval(totals, counts, bootstrap) if len(groups) > 1 else (None, None)
     return Estimate(math.fsum(values.values()) / len(values), low, high, len(values), len(groups), unit)

@@ -1,4 +1,4 @@
-"""Boxes: the host's BOUNDING_BOX, the older BBOX, typed ones; and the choice between several."""
+"""Boxes: ComfyUI's BOUNDING_BOX, the older BBOX, or typed; and choosing between several."""
 
 import math
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class Detection:
 
 
 def whole_pixels(box: Box) -> Box:
-    """Each side at the nearest border between pixels."""
+    """The box with each side at the nearest border between pixels."""
     left, top = round(box.x), round(box.y)
     return Box(left, top, round(box.x + box.width) - left, round(box.y + box.height) - top)
 
 
 def clip(box: Box, width: int, height: int) -> Box:
-    """The part of a box that lies inside an image; of no size if none does."""
+    """The part of a box that lies inside an image; of zero size if none does."""
     left, top = min(max(box.x, 0), width), min(max(box.y, 0), height)
     right, bottom = min(max(box.x + box.width, left), width), min(max(box.y + box.height, top), height)
     return Box(left, top, right - left, bottom - top)
@@ -48,12 +48,12 @@ def to_bounding_box(detection: Detection) -> dict:
 def read_boxes(values: list, images: int) -> list[list[Detection]]:
     """Boxes for each of `images` images.
 
-    values: what came over the link, one value or one for each image. As in the host's own nodes a value is a box, a list of
-        boxes, or a list of such lists, one for each image. What speaks of one image only counts for all of them. A box is
+    values: what came over the link, one value or one for each image. As in ComfyUI's own nodes, a value is a box, a list of
+        boxes, or a list of such lists, one for each image. Boxes for one image only are used for all. A box is
         {x, y, width, height} or the older (left, top, right, bottom).
 
     Raises:
-        ValueError: it is nothing of this, or the count does not fit.
+        ValueError: it is none of these, or the number does not match.
     """
     groups = [group for value in values for group in _groups(value)]
     if len(groups) == 1:
@@ -64,7 +64,7 @@ def read_boxes(values: list, images: int) -> list[list[Detection]]:
 
 
 def _groups(value) -> list[list[Detection]]:
-    """A value as lists of boxes, one for each image that it speaks of."""
+    """A value as lists of boxes, one for each image that it describes."""
     value = value.tolist() if hasattr(value, "tolist") else value  # an array or a tensor
     if value is None or _is_box(value) or not isinstance(value, list | tuple) or all(_is_box(item) for item in value):
         return [_group(value)]
@@ -100,13 +100,13 @@ def _read(value) -> Detection:
 
 
 def _no_box(value) -> ValueError:
-    return ValueError(f"{str(value)[:80]} is no box: {{x, y, width, height}} or (left, top, right, bottom) is wanted")
+    return ValueError(f"{str(value)[:80]} is not a box: use {{x, y, width, height}} or (left, top, right, bottom)")
 
 
 def parse_boxes(text: str, images: int) -> list[list[Detection]]:
-    """Typed boxes, `x, y, width, height` on a line for each image; several for one image are parted by `;`.
+    """Typed boxes, `x, y, width, height` on a line for each image; several for one image are separated by `;`.
 
-    A single line counts for every image.
+    A single line is used for every image.
 
     Raises:
         ValueError: names the line.
@@ -134,10 +134,10 @@ def _typed(text: str, line: int) -> Detection:
 
 
 def choose(detections: list[Detection], how: str, index: int = 0) -> list[int]:
-    """Which of several detections to take, by `CHOICES`; the earlier one where two are equal.
+    """Indices of the detections to use, by `CHOICES`; the first one if two are equal.
 
     Raises:
-        ValueError: there are not as many as `index` asks for.
+        ValueError: `index` is out of range.
     """
     if how == "all":
         return list(range(len(detections)))

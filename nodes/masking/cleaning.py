@@ -1,10 +1,10 @@
-"""Cleaning a mask (H, W) of 0 and 1: holes, stray pieces, size and edge. The image's border is no edge of the mask."""
+"""Cleaning a mask (H, W) of 0 and 1: holes, stray pieces, size and edge. The image's border is not an edge of the mask."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_TOUCHING = np.ones((3, 3), dtype=bool)  # corner to corner is one piece
+_TOUCHING = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner belong to one piece
 
 
 def clean(

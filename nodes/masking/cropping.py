@@ -18,10 +18,10 @@ def subject_box(mask: Tensor) -> tuple[int, int, int, int] | None:
 def square_around(height: int, width: int, box: tuple[int, int, int, int] | None, margin: float) -> tuple[int, int, int]:
     """Left, top and side of the square to cut out.
 
-    box: of the subject; the square holds it with `margin` (a share of its longer side) on each side and has its
-        centre where it can, but stays inside the picture. None: the largest square at the centre.
+    box: of the subject; the square contains it with `margin` (a fraction of its longer side) on each side, centred on it where
+        possible, but stays inside the image. None: the largest square at the centre.
 
-    A subject longer than the picture's shorter side cannot fit a square whole: the square is then the largest there is.
+    A subject longer than the image's shorter side does not fit: the square is then the largest possible.
     """
     largest = min(height, width)
     if box is None:
@@ -44,5 +44,5 @@ def crop(image: Tensor, mask: Tensor, square: tuple[int, int, int], resolution: 
 
 
 def empty_mask(image: Tensor) -> Tensor:
-    """(H, W) zeros: what stands for "no mask" of an image."""
+    """(H, W) zeros: they stand for "no mask"."""
     return torch.zeros(image.shape[:2])

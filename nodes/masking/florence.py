@@ -4,19 +4,17 @@ import re
 from pathlib import Path
 
 import torch
-from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import UserError
-from ..host.managed import DTYPES, Managed, resolve_dtype
-from ..link_types import Florence2Type
+from ..host.managed import Managed
 from ..pictures import to_picture
-from ..pretrained.model_files import FLORENCE2, choices, find, native_classes, problem, read_weights, reading, runs_own_code
+from ..pretrained.model_files import FLORENCE2, native_classes, read_weights, reading, runs_own_code
 from .boxes import Box, Detection, clip
 
-# Gives every instance of a phrase. The other candidate, open vocabulary detection, answers with polygons at times.
+# Finds every instance of a phrase. The alternative, <OPEN_VOCABULARY_DETECTION>, sometimes answers with polygons.
 TASK = "<CAPTION_TO_PHRASE_GROUNDING>"
-# As Florence-2 was published: beams, no sampling, so that the same photo gives the same boxes.
+# As published with Florence-2: beam search without sampling, so that the same photo gives the same boxes.
 DECODING = {"num_beams": 3, "do_sample": False, "max_new_tokens": 1024}
 CAPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 
@@ -33,15 +31,15 @@ class Florence2:
         Florence-2 gives no scores for grounding: `Detection.score` stays None.
 
         Raises:
-            UserError: the phrase is none.
+            UserError: the phrase cannot be used.
         """
-        if "<" in phrase:  # Florence-2's marks for tasks and places
-            raise UserError(f"phrase: {phrase!r} has a < in it. Say it in plain words, such as the dog.")
+        if "<" in phrase:  # Florence-2 marks tasks and locations with it
+            raise UserError(f"phrase: {phrase!r} contains a <. Use plain words, such as the dog.")
         height, width = image.shape[:2]
         model = self._managed.loaded()
         inputs = self._processor(text=TASK + phrase, images=to_picture(image[None]), return_tensors="pt")
         if inputs["input_ids"].shape[1] > model.config.text_config.max_position_embeddings:
-            raise UserError(f"phrase: {len(phrase)} characters are more than Florence-2 can read. Say it in a few words.")
+            raise UserError(f"phrase: {len(phrase)} characters are more than Florence-2 can read. Use a few words.")
         with torch.inference_mode():
             ids = model.generate(**inputs.to(self._managed.device, model.dtype), **DECODING)
         text = self._processor.batch_decode(ids, skip_special_tokens=False)[0]
@@ -55,7 +53,7 @@ class Florence2:
     def captions(self, image: Tensor, count: int) -> list[str]:
         """Up to `count` sentences that describe an image (H, W, 3) in 0..1, short ones first. Deterministic.
 
-        They are the best beams of each of Florence-2's three ways to describe a picture, so some differ in few words.
+        They are the best beams of each of Florence-2's three caption tasks, so some differ only in a few words.
         """
         each = -(-count // len(CAPTION_TASKS))
         model = self._managed.loaded()
@@ -71,7 +69,7 @@ class Florence2:
             with torch.inference_mode():
                 ids = model.generate(**inputs.to(self._managed.device, model.dtype), **decoding)
             for text in self._processor.batch_decode(ids, skip_special_tokens=True):
-                found.append(" ".join(re.sub(r"<[^<>]*>", " ", text).split()))  # marks of places, if it gives any
+                found.append(" ".join(re.sub(r"<[^<>]*>", " ", text).split()))  # location tokens, if there are any
         return list(dict.fromkeys(text for text in found if text))[:count]
 
 
@@ -91,54 +89,6 @@ def load_florence2(path: Path, dtype: torch.dtype) -> Florence2:
     with reading(FLORENCE2, path):
         model = read_weights(model_class, path)
         processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        if "<loc_999>" not in processor.tokenizer.get_vocab():  # without its files transformers makes an empty one
-            raise ValueError("its tokenizer knows no places in a picture")
+        if "<loc_999>" not in processor.tokenizer.get_vocab():  # without its files, transformers makes an empty one
+            raise ValueError("its tokenizer has no location tokens")
     return Florence2(model.to(dtype), processor)
-
-
-class LoadFlorence2(io.ComfyNode):
-    """A Florence-2 model, from disk or the hub."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AttractorLoadFlorence2",
-            display_name="Load Florence-2",
-            category="attractor",
-            description="Loads Florence-2, which finds what a phrase names.",
-            search_aliases=["florence2", "grounding", "detector"],
-            hidden=[io.Hidden.unique_id],
-            inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=choices(FLORENCE2),
-                    tooltip="From models/florence2 or models/LLM, in the converted format. Names that begin with "
-                    "florence-community/ can be downloaded; base-ft is fine.",
-                ),
-                io.Boolean.Input(
-                    "download_if_missing",
-                    default=False,
-                    tooltip="Fetch a florence-community/ model from the Hugging Face hub into models/florence2. "
-                    "A broken download goes on when queued again.",
-                ),
-                io.Combo.Input(
-                    "dtype",
-                    options=list(DTYPES),
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Precision of the weights. auto: float16 where the GPU is fast at it, else float32.",
-                ),
-            ],
-            outputs=[Florence2Type.Output("florence2", tooltip="Wire to Subject Mask, or to Make PDST Captions.")],
-        )
-
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return problem(FLORENCE2, model) or True
-
-    @classmethod
-    def execute(cls, model: str, download_if_missing: bool, dtype: str = "auto") -> io.NodeOutput:
-        path = find(FLORENCE2, model, download_if_missing, cls.hidden.unique_id)
-        with torch.inference_mode(False):
-            return io.NodeOutput(load_florence2(path, resolve_dtype(dtype, (torch.float16, torch.bfloat16))))

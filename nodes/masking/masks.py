@@ -1,4 +1,4 @@
-"""From images and boxes to masks: one for each image, in order, always."""
+"""From images and boxes to masks: one per image, always in order."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _PREVIEW = 640  # pixels
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person sets, as on the nodes."""
+    """What is set on the nodes."""
 
     choose: str
     index: int
@@ -37,9 +37,9 @@ class Choices:
 
 @dataclass(frozen=True)
 class Masked:
-    """What became of one image.
+    """The result for one image.
 
-    mask: (H, W). taken: indices of the detections that the mask is made of. problem: why it is made of none.
+    mask: (H, W). taken: indices of the detections that the mask was made from. problem: why there are none.
     """
 
     mask: Tensor
@@ -51,7 +51,7 @@ class Masked:
         return [to_bounding_box(self.detections[i]) for i in self.taken]
 
     def line(self) -> str:
-        """For the node: boxes taken, with label and score, and the mask's share of the image."""
+        """Text for the node: the boxes used, with label and score, and how much of the image the mask covers."""
         parts = [self.problem] if self.problem else []
         for i, box in zip(self.taken, self.boxes(), strict=True):
             found = f"box {i} [{box['x']}, {box['y']}, {box['width']}, {box['height']}] {box['label']}".rstrip()
@@ -68,10 +68,11 @@ def mask_images(
     nothing: str,
     report: Callable[[int, Image.Image, str], None],
 ) -> tuple[list[Masked], list[Tensor], list[Image.Image], str]:
-    """Mask every image. One that fails does not stop the others, and what the model found in them is kept.
+    """Mask every image. If one fails, the others are still masked, and what the models found in them is kept.
 
     Args:
-        images: (H, W, 3) each. names: how to call them. find(i): what there is in image i. nothing: said where it is nothing.
+        images: (H, W, 3) each. names: of the images, for messages. find(i): detections in image i. nothing: the problem if it
+            finds none.
         report(done, picture, text): called after each image with its small overlay and the lines so far.
 
     Returns:
@@ -88,7 +89,7 @@ def mask_images(
             bad = bool(result.problem) and choices.if_nothing_found == NOTHING_FOUND[0]
         except Interrupted:
             raise
-        except Exception as error:  # whatever a model makes of one picture must not lose the others
+        except Exception as error:  # an error on one image must not lose the others
             if is_out_of_memory(error):
                 raise
             logging.exception("%s could not be masked", names[i])
@@ -114,7 +115,7 @@ def mask_images(
 
 def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing: str) -> Masked:
     height, width = image.shape[:2]
-    # What is handed out as boxes must be what was masked, so that it gives the same masks again.
+    # The boxes output must be exactly what was masked, so that it gives the same masks again.
     found = [replace(d, box=clip(whole_pixels(d.box), width, height)) for d in found]
     found = [d for d in found if d.box.width >= 1 and d.box.height >= 1]
     if not found:
@@ -139,7 +140,7 @@ def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing
         invert=choices.invert,
     )
     if (mask == float(choices.invert)).all():
-        return _without(image, found, "nothing is left of its mask; see threshold and grow", choices)
+        return _without(image, found, "its mask is empty; change threshold or grow", choices)
     return Masked(mask, found, taken)
 
 

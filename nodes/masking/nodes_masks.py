@@ -21,7 +21,7 @@ class SubjectMask(io.ComfyNode):
             node_id="AttractorSubjectMask",
             display_name="Subject Mask (Florence-2 + SAM2)",
             category="attractor",
-            description="Finds what a phrase names in every photo and cuts it out. One mask for each image, in order, always.",
+            description="Finds what a phrase describes in every photo and masks it. One mask per image, always in order.",
             search_aliases=["segment", "mask from text", "grounding", "auto mask"],
             is_input_list=True,
             hidden=[io.Hidden.unique_id],
@@ -30,11 +30,11 @@ class SubjectMask(io.ComfyNode):
                 Florence2Type.Input("florence2", tooltip="From Load Florence-2."),
                 Sam2Type.Input("sam2", tooltip="From Load SAM2."),
                 io.String.Input(
-                    "phrase", default="the dog", tooltip="What to find, as one would say it: the dog, a red mug with a handle."
+                    "phrase", default="the dog", tooltip="What to find, in plain words: the dog, a red mug with a handle."
                 ),
                 *_choice_inputs("the phrase finds nothing"),
                 *_cleaning_inputs(),
-                _boxes_input("Where an image has a box here, it is taken and the phrase is not searched for."),
+                _boxes_input("If an image has a box here, the box is used and the phrase is not searched for."),
                 _names_input(),
             ],
             outputs=_outputs(),
@@ -44,7 +44,7 @@ class SubjectMask(io.ComfyNode):
     def execute(cls, images, florence2, sam2, phrase, boxes=None, names=None, **inputs) -> io.NodeOutput:
         (florence2,), (sam2,), phrase = florence2, sam2, phrase[0].strip()
         if not phrase:
-            raise UserError("phrase is empty: say what to find, such as the dog.")
+            raise UserError("phrase is empty: type what to find, such as the dog.")
         images = _pixels(images)
         given = _wired(boxes, len(images)) or [[]] * len(images)
 
@@ -55,7 +55,7 @@ class SubjectMask(io.ComfyNode):
 
 
 class MaskFromBoxes(io.ComfyNode):
-    """Boxes from elsewhere, or typed -> masks (SAM2)."""
+    """Boxes from another node, or typed -> masks (SAM2)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -63,7 +63,7 @@ class MaskFromBoxes(io.ComfyNode):
             node_id="AttractorMaskFromBoxes",
             display_name="Mask From Boxes (SAM2)",
             category="attractor",
-            description="Cuts out what lies in given boxes. One mask for each image, in order, always.",
+            description="Masks what is inside the given boxes. One mask per image, always in order.",
             search_aliases=["segment", "bbox to mask", "sam2 box"],
             is_input_list=True,
             hidden=[io.Hidden.unique_id],
@@ -74,12 +74,12 @@ class MaskFromBoxes(io.ComfyNode):
                     "typed_boxes",
                     default="",
                     multiline=True,
-                    tooltip="Used where no boxes are wired. x, y, width, height in pixels, a line for each image; "
-                    "a single line counts for all; several boxes of an image are parted by ;",
+                    tooltip="Used if no boxes are wired. x, y, width, height in pixels, one line per image; a single line is "
+                    "used for all. Separate several boxes of one image by ;",
                 ),
                 *_choice_inputs("an image has no box"),
                 *_cleaning_inputs(),
-                _boxes_input("Takes the place of typed_boxes."),
+                _boxes_input("Used instead of typed_boxes."),
                 _names_input(),
             ],
             outputs=_outputs(),
@@ -97,7 +97,7 @@ class MaskFromBoxes(io.ComfyNode):
             try:
                 found = parse_boxes(typed_boxes[0], len(images))
             except ValueError as error:
-                raise UserError(f"typed_boxes: {error}. Type a line for each image, or one for all.") from error
+                raise UserError(f"typed_boxes: {error}. Type one line per image, or one for all.") from error
         return _output(cls, images, names, lambda i: found[i], sam2, inputs, "it has no box inside the image")
 
 
@@ -110,7 +110,7 @@ def _wired(boxes: list | None, images: int) -> list[list[Detection]] | None:
     """Boxes for each image; None if nothing is wired.
 
     Raises:
-        UserError: they do not fit the images.
+        UserError: they do not match the images.
     """
     if boxes is None:
         return None
@@ -146,7 +146,7 @@ def _output(cls, images, names, find, sam2, inputs: dict, nothing: str) -> io.No
 
 
 def _images_input():
-    return io.Image.Input("images", tooltip="A batch, or a list of differing sizes.")
+    return io.Image.Input("images", tooltip="A batch, or a list of images of different sizes.")
 
 
 def _boxes_input(use: str):
@@ -164,7 +164,7 @@ def _names_input():
         "names",
         optional=True,
         force_input=True,
-        tooltip="Names of the images, for messages, such as Load Subject Images gives.",
+        tooltip="Names of the images for messages, for example from Load Subject Images.",
     )
 
 
@@ -174,16 +174,16 @@ def _choice_inputs(nothing: str) -> list:
             "choose",
             options=list(CHOICES),
             default=CHOICES[0],
-            tooltip="Which box, where there are several. highest score: the one whose mask SAM2 is surest of. "
-            "all: one mask over all of them. index: by number, as drawn on the overlay.",
+            tooltip="Which box to use if there are several. highest score: the one whose mask SAM2 rates best. all: one mask "
+            "over all of them. index: by number, as drawn on the overlay.",
         ),
         io.Int.Input("index", default=0, min=-100, max=100, tooltip="For choose = index; the first is 0, the last -1."),
         io.Combo.Input(
             "if_nothing_found",
             options=list(NOTHING_FOUND),
             default=NOTHING_FOUND[0],
-            tooltip=f"Where {nothing}. error: go through the other images, then stop and name every one without "
-            "a mask. whole image, empty: that mask for it, and go on.",
+            tooltip=f"What to do if {nothing}. error: process the other images, then stop and list every image without a mask. "
+            "whole image, empty: use such a mask and continue.",
         ),
     ]
 
@@ -198,17 +198,24 @@ def _cleaning_inputs() -> list:
             max=20.0,
             step=0.1,
             **more,
-            tooltip="How sure SAM2 must be of a pixel, as a logit: 0 is as likely as not. Above 0 the mask keeps "
-            "off doubtful edges, below 0 it takes them in. Try 1 or -1 first.",
+            tooltip="How sure SAM2 must be of a pixel, as a logit: 0 is 50 %. Above 0 the mask leaves out uncertain edges, "
+            "below 0 it includes them. Try 1 or -1 first.",
         ),
         io.Boolean.Input(
             "fill_holes",
             default=False,
             **more,
-            tooltip="Fill what the mask encloses; not for a subject that one can look through, such as a mug's handle.",
+            tooltip="Fill the holes of the mask. Not for subjects with real holes, such as the handle of a mug.",
         ),
-        io.Boolean.Input("keep_largest", default=False, **more, tooltip="Keep the largest piece only."),
-        io.Int.Input("grow", default=0, min=-512, max=512, **more, tooltip="Pixels by which the mask grows; negative shrinks."),
+        io.Boolean.Input("keep_largest", default=False, **more, tooltip="Keep only the largest connected piece."),
+        io.Int.Input(
+            "grow",
+            default=0,
+            min=-512,
+            max=512,
+            **more,
+            tooltip="Grow the mask by this many pixels; negative values shrink it.",
+        ),
         io.Int.Input("feather", default=0, min=0, max=512, **more, tooltip="Width of the soft edge in pixels."),
         io.Boolean.Input("invert", default=False, **more, tooltip="Mask everything but the subject."),
     ]
@@ -221,7 +228,7 @@ def _outputs() -> list:
         ),
         io.Image.Output("overlay", is_output_list=True, tooltip="The photos with mask and boxes drawn on them."),
         io.BoundingBox.Output(
-            "boxes_out", display_name="boxes", is_output_list=True, tooltip="The boxes taken, for each image."
+            "boxes_out", display_name="boxes", is_output_list=True, tooltip="The boxes that were used, for each image."
         ),
-        io.Mask.Output("background_masks", is_output_list=True, tooltip="1 - mask: where the background loss looks."),
+        io.Mask.Output("background_masks", is_output_list=True, tooltip="1 - mask: the area of the background loss."),
     ]

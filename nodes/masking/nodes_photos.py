@@ -1,4 +1,4 @@
-"""Nodes that bring a folder of photos into the graph and cut them to the training's shape."""
+"""Nodes that load a folder of photos and crop them to the training resolution."""
 
 import os
 
@@ -17,7 +17,7 @@ _STOP, _SKIP = "stop", "leave out"
 
 
 class LoadSubjectImages(io.ComfyNode):
-    """Every picture of a folder, in order, with its alpha channel as its mask."""
+    """Every image in a folder, in order, with its alpha channel as the mask."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,7 +25,7 @@ class LoadSubjectImages(io.ComfyNode):
             node_id="AttractorLoadSubjectImages",
             display_name="Load Subject Images",
             category="attractor",
-            description="Loads every picture of a folder under ComfyUI's input folder, upright, in natural order, each at its "
+            description="Loads every image in a folder under ComfyUI's input folder: upright, in natural order, each at its "
             "own size. Wire images and masks to Train Attractor Embedding.",
             search_aliases=["load folder", "load images", "dataset", "photos"],
             hidden=[io.Hidden.unique_id],
@@ -39,25 +39,25 @@ class LoadSubjectImages(io.ComfyNode):
                     "alpha",
                     options=[_OPAQUE, _TRANSPARENT, _IGNORED],
                     default=_OPAQUE,
-                    tooltip="What a picture's alpha channel says. Cut-outs: opaque is the subject. Painted in "
+                    tooltip="How to read the alpha channel. Cut-outs: opaque is the subject. Painted in "
                     "the mask editor: transparent is the subject.",
                 ),
                 io.Combo.Input(
                     "unreadable_files",
                     options=[_STOP, _SKIP],
                     default=_STOP,
-                    tooltip="stop: an error that names every file which cannot be read. leave out: go on "
-                    "with the others, and say so on the node.",
+                    tooltip="stop: an error that lists all files that cannot be read. leave out: continue without them and "
+                    "list them on the node.",
                 ),
             ],
             outputs=[
-                io.Image.Output("images", is_output_list=True, tooltip="A list: one image each, at its own size."),
+                io.Image.Output("images", is_output_list=True, tooltip="A list of images, each at its own size."),
                 io.Mask.Output(
                     "masks",
                     is_output_list=True,
-                    tooltip="One for each image, 1 on the subject; all 0 where a picture has no alpha channel.",
+                    tooltip="One for each image, 1 on the subject; all 0 if an image has no alpha channel.",
                 ),
-                io.String.Output("names", is_output_list=True, tooltip="The files' names, in the same order."),
+                io.String.Output("names", is_output_list=True, tooltip="The file names, in the same order."),
             ],
         )
 
@@ -92,7 +92,7 @@ class LoadSubjectImages(io.ComfyNode):
                 "unreadable_files to 'leave out'."
             )
         if not images:
-            raise UserError(f"folder: there is no picture in {folder!r}. Put the photos there, or choose another folder.")
+            raise UserError(f"folder: there are no images in {folder!r}. Put the photos there, or choose another folder.")
         text = "\n".join([*lines, *(f"left out: {line}" for line in broken)])
         progress.update(len(paths))
         progress.text(text)
@@ -113,13 +113,13 @@ class CropToSubject(io.ComfyNode):
             search_aliases=["crop by mask", "resize photos", "center crop"],
             is_input_list=True,
             inputs=[
-                io.Image.Input("images", tooltip="A batch, or a list of differing sizes."),
+                io.Image.Input("images", tooltip="A batch, or a list of images of different sizes."),
                 io.Mask.Input("masks", tooltip="One mask per image, in order, 1 on the subject."),
                 io.Combo.Input(
                     "where",
                     options=list(WHERE),
                     default=WHERE[0],
-                    tooltip="Where the square lies. An image with an empty mask is cut at the centre.",
+                    tooltip="Where the square is. An image with an empty mask is cropped at the centre.",
                 ),
                 io.Float.Input(
                     "margin",
@@ -127,8 +127,8 @@ class CropToSubject(io.ComfyNode):
                     min=0.0,
                     max=3.0,
                     step=0.05,
-                    tooltip="Room to leave on each side of the subject, as a share of its longer side. The "
-                    "background is what the attractor learns: leave some.",
+                    tooltip="Space to leave on each side of the subject, as a fraction of its longer side. The attractor "
+                    "learns the background: leave some.",
                 ),
                 io.Int.Input("resolution", default=512, min=64, max=2048, step=64, tooltip="Side of the squares, in pixels."),
             ],
@@ -150,7 +150,7 @@ class CropToSubject(io.ComfyNode):
             if mask.shape != image.shape[:2]:
                 raise UserError(
                     f"masks: the mask of image {i} is {mask.shape[1]} x {mask.shape[0]} pixels, the image "
-                    f"{image.shape[1]} x {image.shape[0]}. Wire masks made from these very images."
+                    f"{image.shape[1]} x {image.shape[0]}. Wire masks that were made from these images."
                 )
             box = subject_box(mask) if where[0] == WHERE[0] else None
             cut.append(crop(image[..., :3], mask, square_around(*mask.shape, box, margin[0]), resolution[0]))

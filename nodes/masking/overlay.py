@@ -12,7 +12,7 @@ STRENGTH = 0.45
 
 
 def draw_overlay(image: Tensor, mask: Tensor, detections: list[Detection], taken: list[int]) -> Tensor:
-    """(H, W, 3) with the mask tinted and every box drawn; those taken thick and in colour.
+    """(H, W, 3) with the mask tinted and every box drawn; those used thick and in colour.
 
     image: (H, W, 3), mask: (H, W), both in 0..1.
     """

@@ -1,4 +1,4 @@
-"""What a model found lately, so that a rerun with another setting does not ask it the same again."""
+"""Recent answers of a model, so that a rerun with other settings does not compute them again."""
 
 import hashlib
 from collections import OrderedDict
@@ -11,11 +11,11 @@ from torch import Tensor, from_numpy
 
 T = TypeVar("T")
 _LIMIT = 100
-_FOUND: WeakKeyDictionary[object, OrderedDict] = WeakKeyDictionary()  # goes with its model
+_FOUND: WeakKeyDictionary[object, OrderedDict] = WeakKeyDictionary()  # dropped together with its model
 
 
 def ask(model: object, question: Hashable, answer: Callable[[], T]) -> T:
-    """`answer()`, or what it was when the same was asked of this very model. What raises is not kept."""
+    """`answer()`, or its earlier value for the same model and question. Exceptions are not kept."""
     known = _FOUND.setdefault(model, OrderedDict())
     if question not in known:
         known[question] = answer()
@@ -26,7 +26,7 @@ def ask(model: object, question: Hashable, answer: Callable[[], T]) -> T:
 
 
 def digest(image: Tensor) -> bytes:
-    """Tells images (H, W, C) on the CPU apart."""
+    """A hash of an image (H, W, C) on the CPU."""
     return hashlib.blake2b(np.ascontiguousarray(image.numpy()), digest_size=16).digest() + str(tuple(image.shape)).encode()
 
 

@@ -5,23 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..host.managed import DTYPES, Managed, resolve_dtype
-from ..link_types import Sam2Type
+from ..host.managed import Managed
 from ..pictures import to_picture
-from ..pretrained.model_files import SAM2, choices, find, native_classes, problem, read_weights, reading
+from ..pretrained.model_files import SAM2, native_classes, read_weights, reading
 from .boxes import Box
 from .sam_checkpoint import read_checkpoint
 
-# Folders that transformers 4 saved hold these once. Transformers 4 makes the other of it; 5 would leave it random.
+# Folders saved by transformers 4 hold only one of these two. Transformers 4 copies it to the other; 5 would leave that random.
 _TWINS = {"prompt_encoder.shared_embedding.positional_embedding": "shared_image_embedding.positional_embedding"}
 
 
 class Sam2(ABC):
-    """A loaded SAM2. Weights stay in float32, for places in the image need its precision; layers compute in `dtype`."""
+    """A loaded SAM2. Weights stay in float32, which positions in the image need; layers compute in `dtype`."""
 
     def __init__(self, model: torch.nn.Module, dtype: torch.dtype):
         self._managed, self._dtype = Managed(model), dtype
@@ -58,7 +56,7 @@ class PackageSam2(Sam2):
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
         predictor = SAM2ImagePredictor(model, mask_threshold=threshold)  # holds the picture's features: not kept
-        predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]  # it has those of 1024 only
+        predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]  # its own are for 1024 px only
         predictor.set_image(picture)
         masks, scores = [], []
         for box in corners:  # one at a time: three masks of a large photo are hundreds of megabytes
@@ -77,7 +75,7 @@ class TransformersSam2(Sam2):
         self._processor = processor
 
     def _best(self, model, picture, corners, threshold):
-        # A box as its two corners, as SAM2 itself takes it: transformers 4.56 forgets a token of what it calls boxes.
+        # A box as its two corners, as SAM2 itself takes it: transformers 4.56 leaves out a token with `input_boxes`.
         points, labels = corners.reshape(-1, 2, 2).tolist(), [[2, 3]] * len(corners)
         inputs = self._processor(images=picture, input_points=[points], input_labels=[labels], return_tensors="pt")
         sizes = inputs["original_sizes"]
@@ -89,7 +87,7 @@ class TransformersSam2(Sam2):
 
 
 def load_sam2(path: Path, dtype: torch.dtype) -> Sam2:
-    """A converted folder, or an official file; that of an architecture of its own has its configuration beside it.
+    """A converted folder, or an official file; a file of another architecture needs its configuration beside it.
 
     Raises:
         UserError: what is wrong with the files, or what is missing to read them.
@@ -102,53 +100,3 @@ def load_sam2(path: Path, dtype: torch.dtype) -> Sam2:
         model = read_weights(model_class, path, _TWINS).float()
         processor = processor_class.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return TransformersSam2(model, processor, dtype)
-
-
-class LoadSAM2(io.ComfyNode):
-    """A SAM2 model, from disk or the hub."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AttractorLoadSAM2",
-            display_name="Load SAM2",
-            category="attractor",
-            description="Loads SAM2, which turns boxes into masks.",
-            search_aliases=["segment anything", "sam"],
-            hidden=[io.Hidden.unique_id],
-            inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=choices(SAM2),
-                    tooltip="From models/sam2: official files (.pt or .safetensors; they need the sam2 package) or "
-                    "converted folders. Names that begin with facebook/ can be downloaded; the smallest is "
-                    "fine.",
-                ),
-                io.Boolean.Input(
-                    "download_if_missing",
-                    default=False,
-                    tooltip="Fetch a facebook/ model from the Hugging Face hub into models/sam2. A broken "
-                    "download goes on when queued again.",
-                ),
-                io.Combo.Input(
-                    "dtype",
-                    options=list(DTYPES),
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What layers compute in; weights are float32. auto: bfloat16 where the GPU is fast at "
-                    "it, else float16 or float32.",
-                ),
-            ],
-            outputs=[Sam2Type.Output("sam2", tooltip="Wire to Subject Mask or Mask From Boxes.")],
-        )
-
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return problem(SAM2, model) or True
-
-    @classmethod
-    def execute(cls, model: str, download_if_missing: bool, dtype: str = "auto") -> io.NodeOutput:
-        path = find(SAM2, model, download_if_missing, cls.hidden.unique_id)
-        with torch.inference_mode(False):
-            return io.NodeOutput(load_sam2(path, resolve_dtype(dtype, (torch.bfloat16, torch.float16))))

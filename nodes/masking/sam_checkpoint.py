@@ -28,10 +28,10 @@ _PARTS = {
 def read_checkpoint(path: Path) -> nn.Module:
     """The `sam2` package's model, on the CPU in float32.
 
-    The architecture is told by the weights, since file names get changed; `<name>.yaml` beside the file overrides it.
+    The architecture is recognised from the weights, since files get renamed; `<name>.yaml` beside the file overrides it.
 
     Raises:
-        UserError: the sam2 package is missing, or the file is no checkpoint of plain tensors or none of a known size.
+        UserError: the sam2 package is missing, or the file is not a checkpoint of plain tensors, or not of a known size.
         RuntimeError: weights do not fit the configuration.
     """
     try:
@@ -58,8 +58,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         content = {"model": load_file(path)} if plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own message advises to run what is in the file
         raise UserError(
-            f"model: {path.name} cannot be read as plain tensors ({type(error).__name__}). It is damaged, no "
-            "checkpoint, or one that holds code, which is never run. Download it again."
+            f"model: {path.name} cannot be read as plain tensors ({type(error).__name__}). It is damaged, not a checkpoint, or "
+            "it contains code, which is never run. Download it again."
         ) from error
     weights = content.get("model") if isinstance(content, dict) else None
     if isinstance(weights, dict) and "vision_encoder.backbone.patch_embed.projection.weight" in weights:
@@ -69,7 +69,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         )
     if not isinstance(weights, dict) or "image_encoder.trunk.patch_embed.proj.weight" not in weights:
         raise UserError(
-            f"model: {path.name} is no SAM2 checkpoint: the weights of a SAM2 image encoder are not in it. Choose another."
+            f"model: {path.name} is not a SAM2 checkpoint: it has no weights of a SAM2 image encoder. Choose another."
         )
     return weights
 
@@ -80,7 +80,7 @@ def _official_config(path: Path, weights: dict[str, Tensor]) -> str:
     size = _SIZES.get((width, blocks))
     if size is None:
         raise UserError(
-            f"model: {path.name} is of no official size (width {width}, {blocks} blocks). Put the configuration it "
+            f"model: {path.name} does not have an official size (width {width}, {blocks} blocks). Put the configuration it "
             f"was trained with beside it, as {path.stem}.yaml."
         )
     version = "sam2.1" if "no_obj_embed_spatial" in weights else "sam2"
@@ -88,7 +88,7 @@ def _official_config(path: Path, weights: dict[str, Tensor]) -> str:
 
 
 def _build(node, config: str):
-    """What a configuration describes; in place of hydra's `instantiate`, which calls whatever is named."""
+    """Build what a configuration describes; instead of hydra's `instantiate`, which calls whatever is named."""
     if isinstance(node, list):
         return [_build(item, config) for item in node]
     if not isinstance(node, dict):
@@ -99,7 +99,7 @@ def _build(node, config: str):
     module, _, name = str(node["_target_"]).rpartition(".")
     if name not in _PARTS.get(module, ()):
         raise UserError(
-            f"model: {config} asks for {node['_target_']}, which is no part of SAM2, and was not run. Use the "
+            f"model: {config} asks for {node['_target_']}, which is not a part of SAM2 and was not run. Use the "
             "configuration that came with the model."
         )
     return getattr(importlib.import_module(module), name)(**arguments)

@@ -1,7 +1,7 @@
 """How much of an evaluation's time is not sampling; `dev.py bench evaluation [--images 5] [--setting NAME=VALUE ...]`.
 
 SD1.5, CLIP ViT-B/32 and DINO ViT-S/16 of their real sizes with random weights (time does not depend on them), through the
-real server at the node's default settings, for a NeTI token and the unlearned floor. Budget (DESIGN section 10): 5 %.
+real server at the nodes' default settings, for a NeTI token and the unlearned floor. Budget (DESIGN section 10): 5 %.
 Sampling is everything until the image is there, the VAE's decoding included. The rest is what a clock around the node says
 more: scores, files, hashes of models, photos that are encoded once. On a CPU fewer sampling steps do (`--setting steps=3`): the
 share that is printed is then above that of the default.
@@ -39,12 +39,13 @@ def write_encoders(folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5, help="images of the one caption")
-    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="of PDST Evaluate")
+    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="of PDST Evaluate or its options")
     arguments = parser.parse_args()
 
     import shutil
 
     import torch
+    from graphs import add_evaluation
 
     from comfy_client import ComfyClient, Graph
     from comfy_server import ComfyServer
@@ -87,8 +88,8 @@ def main() -> int:
                 download_if_missing=False,
             )
             token = graph.add("AttractorLoadNeTIMapper", file="bench.safetensors")
-            node = graph.add(
-                "AttractorPDSTEvaluate",
+            node = add_evaluation(
+                graph,
                 model=loader[0],
                 clip=loader[1],
                 vae=loader[2],

@@ -1,4 +1,4 @@
-"""Boxes of the host, older boxes, typed boxes, and the choice between several."""
+"""ComfyUI's boxes, older boxes, typed boxes, and choosing between several."""
 
 import math
 
@@ -54,17 +54,17 @@ def test_four_boxes_are_not_taken_for_one():
 @pytest.mark.parametrize(
     "value, message",
     [
-        ("1, 2, 3, 4", "no box"),
-        ({"x": 1, "y": 2}, "no box"),
-        ([1, 2, 3], "no box"),
-        ([[1, 2, 3, 4], "dog"], "no box"),
-        ([math.nan, 0, 1, 1], "no box"),
-        ({"x": 0, "y": 0, "width": math.inf, "height": 1}, "no box"),
-        ({"x": "0", "y": 0, "width": 1, "height": 1}, "no box"),
+        ("1, 2, 3, 4", "not a box"),
+        ({"x": 1, "y": 2}, "not a box"),
+        ([1, 2, 3], "not a box"),
+        ([[1, 2, 3, 4], "dog"], "not a box"),
+        ([math.nan, 0, 1, 1], "not a box"),
+        ({"x": 0, "y": 0, "width": math.inf, "height": 1}, "not a box"),
+        ({"x": "0", "y": 0, "width": 1, "height": 1}, "not a box"),
         ([[host(A)], [host(A)]], "3 images and boxes for 2"),
     ],
 )
-def test_what_is_no_box_is_refused(value, message):
+def test_what_is_not_a_box_is_refused(value, message):
     with pytest.raises(ValueError, match=message):
         read_boxes([value], 3)
 

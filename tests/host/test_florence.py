@@ -1,4 +1,4 @@
-"""Florence-2: the boxes of transformers' own processor and generation, the same each time; unfit files are said to be."""
+"""Florence-2: the boxes of transformers' own processor and generation, the same each time; unsuitable files are refused."""
 
 import gc
 import json

@@ -33,18 +33,18 @@ def test_the_subjects_word_becomes_the_slot(sentence, caption):
     "caption, said",
     [
         ("a {} on a sofa", []),
-        ("a sofa", ["does not have the subject"]),
+        ("a sofa", ["does not mention the subject"]),
         ("a {} and dogs", ["still names the subject (dog)"]),
         ("a {} near a puppy", ["still names the subject (puppy)"]),
         ("a {} on a {}", ["more than once"]),
         ("a small brown {} on a mat", ["describes the subject (small brown)"]),
         ("a {} and a hotdog stand", []),
-        ("a dog", ["does not have", "still names"]),
+        ("a dog", ["does not mention", "still names"]),
         ("a photo of a {} here", []),
         ("the {} <x>", ["< or >"]),
     ],
 )
-def test_what_a_person_has_to_look_at_is_flagged(caption, said):
+def test_what_a_person_has_to_check_is_flagged(caption, said):
     found = flags(caption, WORDS)
     assert len(found) == len(said) and all(part in text for part, text in zip(said, found, strict=True)), found
 

@@ -1,4 +1,4 @@
-"""The PDST layout: what is wrong is said at once; the same picture is known again whatever became of its file."""
+"""The PDST layout: all problems in one message; the same picture is recognised whatever became of its file."""
 
 import io
 import json
@@ -75,24 +75,24 @@ def test_every_problem_is_said_at_once(root):
         "bad/test is missing",
         "cat/meta.json: super_category is missing",
         "cat/meta.json: kind is 'alive'",
-        "cat/train/photo.heic is no picture of a known kind",
-        "cat/test/test-1.txt holds 3 captions; 2 are asked for",
+        "cat/train/photo.heic is not an image file of a known type",
+        "cat/test/test-1.txt has 3 captions; 2 are required",
         "cat/test/test-1.txt, caption 1 (a cat on a sofa) has no {}",
-        "cat/test/test-1.txt, caption 2 (a {} with a <thing>) has < or >",
-        "cat/test/test-1.txt, caption 3 (a {} with a <thing>) has < or >",
+        "cat/test/test-1.txt, caption 2 (a {} with a <thing>) contains < or >",
+        "cat/test/test-1.txt, caption 3 (a {} with a <thing>) contains < or >",
         "cat/test/test-1.txt, caption 3 (a {} with a <thing>) is there twice",
         "cat/test/test-2.txt is missing",
         "cat/test/test-3.txt cannot be read",
         "cat/test/test-3.txt cannot be read",
-        "cat/test/lost.txt belongs to no photo",
-        "cat/test: test-3.jpg and test-3.png differ in their ending only",
+        "cat/test/lost.txt does not belong to any photo",
+        "cat/test: test-3.jpg and test-3.png differ only in their extension",
         "cat/test/test-4.webp is the same picture as train/train-1.png",
         "empty/meta.json is missing",
         "empty/train is missing",
         "empty/test is missing",
         "mug 9/train/train-1.png cannot be read",
         "mug 9/train/train-2.png cannot be read",
-        "mug 10/test holds no photo",
+        "mug 10/test has no photos",
     ]
     for line, start in zip(said, expected, strict=True):
         assert line.startswith(start), (line, start)
@@ -115,7 +115,7 @@ def test_captions_by_a_windows_editor_are_read(root):
 
 def test_an_empty_folder_is_said(tmp_path):
     (tmp_path / "none").mkdir()
-    assert "holds no subject" in problems(tmp_path / "none")[0]
+    assert "has no subjects" in problems(tmp_path / "none")[0]
 
 
 def photographs():

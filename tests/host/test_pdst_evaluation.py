@@ -11,7 +11,7 @@ from attractor.nodes.errors import UserError
 from attractor.nodes.evaluation import nodes_evaluate as evaluate
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
-from attractor.nodes.evaluation.evaluation import Evaluation, Options
+from attractor.nodes.evaluation.evaluation import Evaluation, Setup
 from attractor.nodes.evaluation.metrics import SCORES, references, score
 from attractor.nodes.evaluation.nodes_evaluate import PDSTEvaluate
 from attractor.nodes.evaluation.pdst import read_dataset
@@ -65,8 +65,8 @@ def evaluation(tmp_path, encoders):
         entries, problems = make_entries(chosen, [f"{name}{tokens}" for name in which], dataset, "", "", True)
         assert not problems
         settings = {"images_per_caption": 3, "seed": 0, "batch_size": 2, **changes.pop("settings", {})}
-        options = Options(settings, {"model": "m"}, **changes)
-        return Evaluation(tmp_path / "out", entries, encoders if scored else None, options, lambda entry: make_images)
+        setup = Setup(settings, {"model": "m"}, **changes)
+        return Evaluation(tmp_path / "out", entries, encoders if scored else None, setup, lambda entry: make_images)
 
     return make
 
@@ -95,7 +95,7 @@ def test_scores_are_those_of_the_saved_files(evaluation, encoders, tmp_path):
             assert record["scores"] == {key: value for key, (value,) in wanted.items()}
             assert tuple(record["scores"]) == SCORES
     assert progress.values[-1] == whole.total == 4 * 12 and progress.previews
-    assert progress.lines[0] == "looking at the photos of cat"
+    assert progress.lines[0] == "reading the photos of cat"
     assert "floor-mug (4 of 4) · image 48 of 48 · clip_t" in progress.lines[-1]
     assert len(whole.samples()) == 4
 
@@ -158,7 +158,7 @@ def test_start_over_removes_what_does_not_fit_and_nothing_else(evaluation, tmp_p
 @pytest.mark.parametrize(
     "images, said",
     [
-        (torch.full((2, 8, 8, 3), float("nan")), "images that are no numbers"),
+        (torch.full((2, 8, 8, 3), float("nan")), "contain NaN"),
         (torch.OutOfMemoryError("no room"), "batch_size"),
     ],
 )
@@ -228,7 +228,7 @@ def test_scores_while_training_are_of_no_image_that_is_no_number(encoders, tmp_p
     real = references(subject, encoders)
     found = quick_scores(noise, "<cat>", subject, real, encoders, 2, 0)
     assert tuple(found) == SCORES
-    with pytest.raises(UserError, match="<cat> gives images that are no numbers"):
+    with pytest.raises(UserError, match="images of <cat> contain NaN"):
         quick_scores(lambda *_: torch.full((1, 8, 8, 3), float("nan")), "<cat>", subject, real, encoders, 2, 0)
 
 

@@ -171,7 +171,7 @@ def test_a_token_keeps_the_label_it_was_evaluated_under(dataset):
 def test_a_token_on_a_subject_of_another_super_category_is_said(dataset):
     only = Dataset(dataset.root, dataset.subjects[1:2])
     found, _ = entries(only, token("<rex>"), token("<rex>", step=2), token("<x>", "Cup"), token("<y>", ""), floor=True)
-    assert misfits(found) == ["Look again: <rex> was trained as 'dog', and mug is 'cup'. clip_t uses the latter."]
+    assert misfits(found) == ["Check this: <rex> was trained as 'dog', but mug is 'cup'. clip_t uses the latter."]
 
 
 def test_labels_by_hand(dataset):

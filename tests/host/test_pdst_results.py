@@ -1,4 +1,4 @@
-"""Results on disk: whole batches only, nothing mixed, and a reader that takes nothing half."""
+"""Results on disk: whole batches only, nothing mixed, and a reader that refuses what is incomplete."""
 
 import copy
 import json
@@ -6,8 +6,9 @@ import json
 import pytest
 
 from attractor.nodes.errors import UserError
+from attractor.nodes.evaluation.header import header_differences
 from attractor.nodes.evaluation.plan import Shot, make_batches, shard_of
-from attractor.nodes.evaluation.results import ResultsFile, file_name, header_differences, read_results
+from attractor.nodes.evaluation.results import ResultsFile, file_name, read_results
 
 HEADER = {
     "format": "attractor-pdst",
@@ -192,19 +193,19 @@ def test_the_reader_takes_nothing_that_is_not_whole(tmp_path):
     assert "setting steps was 30, is 20" in problems(tmp_path / "mixed")
     write(tmp_path / "both", 1, 2)
     write(tmp_path / "both")
-    assert "one run and in shards" in problems(tmp_path / "both")
+    assert "a single run and in shards" in problems(tmp_path / "both")
     path = write(tmp_path / "half").path
     path.write_bytes(path.read_bytes()[:-9])
-    assert "ends in half a line" in problems(tmp_path / "half")
+    assert "ends in an incomplete line" in problems(tmp_path / "half")
     path = write(tmp_path / "twice").path
     with open(path, "ab") as file:
         file.write(path.read_bytes().splitlines(keepends=True)[-1])
     assert "11 images of 10 are there, 1 of them twice" in problems(tmp_path / "twice")
     path = write(tmp_path / "renamed").path
     path.rename(path.with_name("my-dog.jsonl"))
-    assert "give it that name" in problems(tmp_path / "renamed")
+    assert "rename it to that" in problems(tmp_path / "renamed")
     write(tmp_path / "foreign").path.with_name("x.jsonl").write_text('{"a": 1}\n')
-    assert "x.jsonl is no results file" in problems(tmp_path / "foreign")
+    assert "x.jsonl is not a results file" in problems(tmp_path / "foreign")
     write(tmp_path / "newer", version=2)
     assert "update the pack" in problems(tmp_path / "newer")
 

@@ -1,4 +1,4 @@
-"""SAM2: the same masks as the libraries' own predictors give, by either of them; files that are no SAM2 are said to be none."""
+"""SAM2: the same masks as the libraries' own predictors make, with either of them; files that are not SAM2 are refused."""
 
 import gc
 import json
@@ -230,7 +230,7 @@ def test_a_configuration_can_build_nothing_but_sam2(vision_models, tmp_path):
     marker = tmp_path / "ran"
     for evil in ("os.mkdir", "sam2.modeling.sam2_base.torch.hub.os.mkdir", "${oc.env:HOME}", "sam2.build_sam.build_sam2"):
         (tmp_path / "tiny.yaml").write_text(f"{text}  evil:\n    _target_: {evil}\n    path: {marker}\n")
-        with pytest.raises(UserError, match="no part of SAM2"):
+        with pytest.raises(UserError, match="not a part of SAM2"):
             load_sam2(tmp_path / "tiny.pt", torch.float32)
     assert not marker.exists()
 
@@ -282,8 +282,8 @@ def unfit_checkpoints(tmp_path, vision_models):
     unreadable = ("cut.pt", "page.pt", "empty.pt", "evil.pt", "cut.safetensors", "really a pt.safetensors")
     return {
         **{name: "cannot be read as plain tensors" for name in unreadable},
-        **{name: "no SAM2 checkpoint" for name in ("lora.pt", "list.pt", "lora.safetensors")},
-        **{name: "no official size" for name in ("sizeless.pt", "sizeless.safetensors")},
+        **{name: "not a SAM2 checkpoint" for name in ("lora.pt", "list.pt", "lora.safetensors")},
+        **{name: "does not have an official size" for name in ("sizeless.pt", "sizeless.safetensors")},
         "part of a folder.safetensors": "weights of a converted folder.*with the .json files",
         "short.pt": "damaged",
     }

@@ -268,7 +268,7 @@ def test_a_wired_box_takes_the_place_of_the_phrase(comfy):
     "boxes, message",
     [
         ([[[1, 2, 3, 4]]] * 3, "boxes: there are 2 images and boxes for 3"),
-        ({"left": 1}, "boxes: .* is no box"),
+        ({"left": 1}, "boxes: .* is not a box"),
         (None, "boxes: none are wired"),
     ],
 )
@@ -298,7 +298,7 @@ def test_cleaning_and_inverting_reach_the_mask(comfy):
     assert (less <= plain.masks[0]).all() and (plain.masks[0] <= more).all() and less.sum() < more.sum()
     soft = from_boxes(comfy, ["left"], box, feather=8).masks[0]
     assert ((soft > 0) & (soft < 255)).any()
-    with pytest.raises(ExecutionFailed, match="image 1: nothing is left of its mask"):
+    with pytest.raises(ExecutionFailed, match="image 1: its mask is empty"):
         from_boxes(comfy, ["left"], box, threshold=20.0)
 
 

@@ -148,7 +148,7 @@ def test_one_safetensors_file_is_listed_and_masks_as_the_pt_does(comfy, comfy_se
     _, same = run(comfy, "sam2/tiny.pt")
     assert mask.any() and np.array_equal(mask, same)
     save_file({"lora_unet.down.weight": torch.zeros(1)}, path)  # in its place, something else
-    assert "one file.safetensors is no SAM2 checkpoint" in refusal(comfy, "sam2/one file.safetensors")
+    assert "one file.safetensors is not a SAM2 checkpoint" in refusal(comfy, "sam2/one file.safetensors")
     path.unlink()
     path.with_suffix(".yaml").unlink()
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from graphs import add_sampling, add_tiny, encode
+from graphs import EVALUATE_OPTIONS, add_evaluation, add_sampling, add_tiny, encode
 from PIL import Image
 
 from attractor.trainer.concept import Embedding, PersonalizedToken
@@ -69,8 +69,8 @@ def evaluation(name, *tokens, folder="pets", clip="clip-tiny", dino="dino-tiny",
             "AttractorLoadEvaluationEncoders", clip=f"evaluation/{clip}", dino=f"evaluation/{dino}", download_if_missing=False
         )
         inputs["encoders"] = encoders[0]
-    node = graph.add(
-        "AttractorPDSTEvaluate",
+    node = add_evaluation(
+        graph,
         model=loader[0],
         clip=loader[1],
         vae=loader[2],
@@ -204,6 +204,35 @@ def test_going_on_makes_nothing_twice_and_further_tokens_join(comfy, base, singl
     assert "my-cat-textual_inversion: 12 images" in shown["text"][0]
 
 
+def test_every_option_reaches_the_evaluation(comfy, base):
+    changed = {
+        "sampler": "heun",
+        "scheduler": "karras",
+        "steps": 2,
+        "cfg": 4.5,
+        "width": 72,
+        "height": 80,
+        "batch_size": 3,
+        "negative": "blurry",
+        "shard": 2,
+        "shards": 4,
+    }
+    assert set(changed) == EVALUATE_OPTIONS
+    evaluate(comfy, "options", "pdst-plain.safetensors", images_per_caption=2, metrics=False, **changed)
+    (found,) = results(base, "options").values()
+    assert {**found.header["settings"], "shard": 2, "shards": 4} == {
+        **changed,
+        "images_per_caption": 2,
+        "seed": 5,
+        "metrics": False,
+        "max_photos": 0,
+        "max_captions": 0,
+    }
+    assert found.header["shard"] == [2, 4] and [record["number"] for record in found.records] == [2, 3]
+    with Image.open(base / "output" / "pdst" / "options" / found.records[0]["image"]) as image:
+        assert image.size == (72, 80)
+
+
 def test_another_setting_token_or_model_is_not_mixed_in(comfy, base):
     save_token(token(seed=1), base / "output" / "neti" / "pdst-changing.safetensors")
     evaluate(comfy, "strict", "pdst-changing.safetensors", images_per_caption=1, metrics=False)
@@ -267,7 +296,7 @@ def test_a_broken_data_set_is_said_whole_before_anything_is_made(comfy, base):
     for part in (
         "has 5 problems",
         "meta.json is missing",
-        "1 captions; 2 are asked for",
+        "1 captions; 2 are required",
         "has no {}",
         "cannot be read",
         "test-3.jpg is the same picture as train/train-1.png",
@@ -285,7 +314,7 @@ def test_wrong_wiring_is_said_at_once(comfy, base):
     with pytest.raises(ExecutionFailed) as failed:
         comfy.run(graph)
     said = failed.value.exception_message
-    for part in ("name '../out'", "clip: it knows <my-cat> already", "encoders: ", "shard is 3 of 2", "'<you>'"):
+    for part in ("name '../out'", "clip: <my-cat> is applied to it already", "encoders: ", "shard is 3 of 2", "'<you>'"):
         assert part in said, said
 
 
@@ -345,13 +374,13 @@ def test_a_persons_photos_become_a_data_set_with_captions_that_loads(comfy, base
         node = graph.add("AttractorSplitSubjectPhotos", **{**settings, **changes})
         return comfy.run(graph)["outputs"][node.id]["text"][0]
 
-    assert split().startswith("mine/my-cat is made.")
+    assert split().startswith("mine/my-cat was made.")
     folder = base / "models" / "pdst" / "mine" / "my-cat"
     train, test = (sorted(path.name for path in (folder / part).iterdir()) for part in ("train", "test"))
     assert len(train) == 5 and len(test) == 2 and set(train) | set(test) == {f"img-{i}.jpg" for i in range(1, 8)}
     (folder / "test" / "notes.txt").write_text("a caption that belongs to no photo yet")
     (folder / "test" / "notes.txt").unlink()
-    assert "there already, split like this" in split(seed=1, source="")
+    assert "already exists, split like this" in split(seed=1, source="")
     with pytest.raises(ExecutionFailed, match="another split"):
         split(order="by name")
     with pytest.raises(ExecutionFailed, match="train_photos is 7 of 7"):

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from graphs import add_tiny
+from graphs import add_evaluation, add_tiny
 from safetensors.torch import load_file
 
 from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
@@ -32,8 +32,8 @@ def evaluate(comfy, name, clip="evaluation/clip-tiny", dino="evaluation/dino-tin
     model = add_tiny(graph)
     encoders = graph.add("AttractorLoadEvaluationEncoders", clip=clip, dino=dino, download_if_missing=download)
     dataset = graph.add("AttractorLoadPDST", folder="pdst/report-pets", subjects="all", captions_per_photo=2)
-    node = graph.add(
-        "AttractorPDSTEvaluate",
+    node = add_evaluation(
+        graph,
         model=model[0],
         clip=model[1],
         vae=model[2],

@@ -69,7 +69,7 @@ def another(name):
         return row.choices[-1] if row.choices[-1] != default else row.choices[0]
     if isinstance(default, bool):
         return not default
-    return default + 1 if isinstance(default, int) else default / 2 + 0.25
+    return default + 1 if isinstance(default, int) else default / 2 + 0.125
 
 
 def recorded(comfy_server, name):

@@ -114,7 +114,7 @@ def test_unreadable_files_can_be_left_out(comfy, folder):
 
 
 def test_an_empty_folder_is_said(comfy, folder):
-    with pytest.raises(ExecutionFailed, match="no picture in"):
+    with pytest.raises(ExecutionFailed, match="no images in"):
         pictures(comfy, folder)
 
 

@@ -59,11 +59,16 @@ def made_small(prompt):
         "clip": "evaluation/clip-tiny",
         "dino": "evaluation/dino-tiny",
     }
-    for node in prompt.values():
+    sampling = {"steps": 2, "width": 128, "height": 128, "batch_size": 2}
+    options = {"class_type": "AttractorPDSTEvaluateOptions", "inputs": sampling}
+    for node in list(prompt.values()):
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
-        if node["class_type"] in ("EmptyLatentImage", "AttractorPDSTEvaluate"):
+        if node["class_type"] == "EmptyLatentImage":
             node["inputs"].update(width=128, height=128)
+        if node["class_type"] == "AttractorPDSTEvaluate":
+            prompt["options"] = options
+            node["inputs"]["options"] = ["options", 0]
         if node["class_type"] != "EmptyLatentImage":  # whose batch_size is of images
             # what is wired stays wired: CLIP is an input's name too
             node["inputs"].update(

@@ -104,13 +104,24 @@ def add_toy_dataset(graph, subject):
     )
 
 
+EVALUATE_OPTIONS = set("sampler scheduler steps cfg width height batch_size negative shard shards".split())
+
+
+def add_evaluation(graph, **inputs):
+    """PDST Evaluate; sampling and shards go to PDST Evaluate Options, which is added for them."""
+    options = {name: inputs.pop(name) for name in EVALUATE_OPTIONS & set(inputs)}
+    if options:
+        inputs["options"] = graph.add("AttractorPDSTEvaluateOptions", **options)[0]
+    return graph.add("AttractorPDSTEvaluate", **inputs)
+
+
 def add_toy_evaluation(graph, loader, subject, **inputs):
     """PDST Evaluate on it with the toy world's encoders."""
     encoders = graph.add(
         "AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino", download_if_missing=False
     )
-    return graph.add(
-        "AttractorPDSTEvaluate",
+    return add_evaluation(
+        graph,
         model=loader[0],
         clip=loader[1],
         vae=loader[2],

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..entries import FLOOR
+from ..header import header_differences
 from ..metrics import SCORES
-from ..results import EntryResults, header_differences, read_results
+from ..results import EntryResults, read_results
 from ..statistics import Bootstrap, Estimate, Key, estimate
 
 FEW = 6  # systems that can all be shown side by side

@@ -73,9 +73,10 @@ class TestToyWorld(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        tests = str(Path(__file__).resolve().parents[2])
-        if tests not in sys.path:
-            sys.path.append(tests)  # at the end: no folder of ours may hide a module of the host's
+        support = Path(__file__).resolve().parents[1]
+        for folder in map(str, (support.parent, support)):  # of toy_world and of test_nodes
+            if folder not in sys.path:
+                sys.path.append(folder)  # at the end: no folder of ours may hide a module of the host's
         from toy_world import models
 
         return io.NodeOutput(models.load_model(), models.load_clip(), models.load_vae())

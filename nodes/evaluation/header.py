@@ -1,0 +1,165 @@
+"""The first line of a results file: everything that its images and scores depend on, and how two of them differ."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from ..errors import UserError
+from .encoders import EvaluationEncoders
+from .entries import Entry
+from .pdst import Subject
+
+FORMAT, VERSION = "attractor-pdst", 1
+_HEADER = {
+    "version": int,
+    "entry": str,
+    "step": int | None,
+    "shard": list,
+    "expected": int,
+    "token": dict | None,
+    "identity": dict,
+    "settings": dict,
+    "encoders": dict,
+    "ceiling": dict,
+    "subjects": dict,
+}
+
+
+def make_header(
+    evaluation: str,
+    entry: Entry,
+    settings: dict,
+    identity: dict[str, str],
+    encoders: EvaluationEncoders | None,
+    shard: tuple[int, int],
+    expected: int,
+) -> dict:
+    """The header of an entry's results; its fields are described in `results`. identity: hashes of models and subject."""
+    subject = entry.subject
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "evaluation": evaluation,
+        "entry": entry.label,
+        "step": entry.step,
+        "shard": [*shard],
+        "expected": expected,
+        "token": entry.describe(),
+        "identity": {"token": entry.identity or "none", **identity},
+        "settings": settings,
+        "encoders": encoders.describe() if encoders else {},
+        "ceiling": {},
+        "subjects": {subject.name: describe_subject(subject)},
+    }
+
+
+def subject_identity(subject: Subject) -> dict[str, str]:
+    """Hashes of the content of every photo and of its captions, and what the subject is."""
+    name = subject.name
+    found = {f"subject {name}": f"{subject.super_category}, {subject.kind}"}
+    for path in (*subject.train, *(photo.path for photo in subject.test)):
+        found[f"photo {name}/{path.parent.name}/{path.name}"] = _short_hash(path.read_bytes())
+    for photo in subject.test:
+        found[f"captions {name}/{photo.path.name}"] = _short_hash("\n".join(photo.captions).encode())
+    return found
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def describe_subject(subject: Subject) -> dict:
+    """A subject for a header."""
+    return {
+        "super_category": subject.super_category,
+        "kind": subject.kind,
+        "train": [path.name for path in subject.train],
+        "test": [photo.path.name for photo in subject.test],
+        "captions": [len(photo.captions) for photo in subject.test],
+        "references": [f"photos/{subject.name}/{photo.path.stem}.jpg" for photo in subject.test],
+    }
+
+
+def read_header(path: Path) -> dict | None:
+    """The header of a results file; None if there is no file, or only a part of a header.
+
+    Raises:
+        UserError: it is not a results file that this version can read.
+    """
+    if not path.exists():
+        return None
+    with open(path, "rb") as file:
+        line = file.readline()
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        header = json.loads(line)
+        known = header["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"{path.name} is not a results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
+    if isinstance(header.get("version"), int) and header["version"] > VERSION:
+        raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
+    wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key, ...), kind)]
+    if not wrong and not (len(header["shard"]) == 2 and all(isinstance(part, int) for part in header["shard"])):
+        wrong = ["shard"]
+    if wrong:
+        raise UserError(
+            f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate again."
+        )
+    return header
+
+
+def header_differences(old: dict, new: dict, alone: bool = True) -> list[str]:
+    """What differs between two headers, in words; empty if their results belong together.
+
+    alone: compare as results of one entry; else as two entries of one evaluation, whose tokens and subjects may differ.
+    """
+    new = json.loads(json.dumps(new))
+    found = []
+    for part in ("settings", "encoders"):
+        found += _changes(old[part], new[part], part.removesuffix("s") + " ")
+    before, now = old["identity"], new["identity"]
+    if alone:
+        found += _changes(before, now, "")
+        found += [f"{key} was {old[key]!r}, is {new[key]!r}" for key in ("entry", "step", "expected") if old[key] != new[key]]
+    else:
+        shared = [name for name in old["subjects"] if name in new["subjects"]]
+        own = [key for key in before if key in now and key != "token" and not _of_subject(key)]
+        own += [key for key in {**before, **now} if _of_subject(key) in shared]
+        found += _changes({k: before[k] for k in own if k in before}, {k: now[k] for k in own if k in now}, "")
+    return found
+
+
+def _of_subject(key: str) -> str | None:
+    """The subject that a part of the identity belongs to; `photo cat/train/1.jpg` -> cat."""
+    kind, _, path = key.partition(" ")
+    return path.split("/")[0] if kind in ("photo", "captions", "subject") else None
+
+
+def _changes(old: dict, new: dict, prefix: str) -> list[str]:
+    lines = []
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            if prefix:
+                lines.append(f"{prefix}{key} was {old.get(key)!r}, is {new.get(key)!r}")
+            else:
+                change = "is new" if key not in old else "is gone" if key not in new else "has changed"
+                lines.append(f"{key} {change}")
+    return lines
+
+
+def differs(path: Path, differences: list[str]) -> str:
+    """The message that results on disk were made from something else."""
+    other = (
+        "If this is another token with the same placeholder, method and step, type names into labels. "
+        if "token has changed" in differences
+        else ""
+    )
+    shown = differences[:12] + ([f"and {len(differences) - 12} more"] if len(differences) > 12 else [])
+    return (
+        f"name: {path.parent.name}/{path.name} holds results of other settings, models or files, and results are not mixed:\n- "
+        + "\n- ".join(shown)
+        + f"\n{other}Restore what differs, use another name, or turn on start_over to replace the results under this name."
+    )

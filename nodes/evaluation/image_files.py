@@ -1,0 +1,52 @@
+"""The images of an evaluation on disk: those it makes, and small copies of the photos they are compared with."""
+
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ...trainer.storage import replacing
+from ..pictures import read_picture, to_picture
+from .header import describe_subject
+from .pdst import Subject
+from .plan import Shot
+from .results import writing
+
+_PHOTO_SIDE = 512  # pixels of the longest side of a copy
+
+
+def save_image(folder: Path, image: Tensor, label: str, subject: Subject, shot: Shot) -> str:
+    """Write an image (H, W, 3) in 0..1 as PNG; its name relative to the evaluation's folder.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    stem = subject.test[shot.photo].path.stem
+    name = f"images/{label}/{subject.name}/{stem}-{shot.caption + 1:02d}-{shot.index + 1}.png"
+    with writing(name), replacing(folder / name) as temporary:
+        to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
+    return name
+
+
+def keep_photos(folder: Path, subject: Subject, missing: bool = False) -> None:
+    """Small copies of the test photos, so that the results can be looked at where the data set is not.
+
+    missing: only of those that have none.
+
+    Raises:
+        UserError: one could not be written.
+    """
+    for photo, name in zip(subject.test, describe_subject(subject)["references"], strict=True):
+        if missing and (folder / name).is_file():
+            continue
+        picture = to_picture(read_picture(photo.path)[0][None])
+        picture.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))
+        with writing(name), replacing(folder / name) as temporary:
+            picture.save(temporary, format="JPEG", quality=92)
+
+
+def photo_copy(folder: Path, subject: Subject, shot: Shot) -> Image.Image:
+    """The copy of the test photo that an image's caption was written for."""
+    name = describe_subject(subject)["references"][shot.photo]
+    with Image.open(folder / name) as file:
+        return file.convert("RGB")
