@@ -1,6 +1,11 @@
 """Whether the wired models are what the method needs; said before any work starts."""
 
+from collections.abc import Callable
+
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from torch import Tensor
 
 from .injection import BLOCKS, cross_attention_blocks
 
@@ -8,7 +13,7 @@ _TRAINABLE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _SD15 = "Load a Stable Diffusion 1.5 checkpoint with Load Checkpoint."
 
 
-def model_problems(model, training: bool = False) -> list[str]:
+def model_problems(model: ModelPatcher, training: bool = False) -> list[str]:
     """Why a MODEL cannot take (or train) a token; empty if it can."""
     unet = model.model.diffusion_model
     if not hasattr(unet, "input_blocks"):
@@ -22,7 +27,7 @@ def model_problems(model, training: bool = False) -> list[str]:
         )
     if training:
         sampling = model.get_model_object("model_sampling")
-        if not _predicts_noise(sampling):
+        if not _predicts_noise(sampling.calculate_denoised):
             found.append(
                 "model: it predicts v or the image, not the noise, and the losses are on the noise. Use a "
                 "checkpoint of the eps kind, and no ModelSampling node before training."
@@ -40,14 +45,14 @@ def model_problems(model, training: bool = False) -> list[str]:
     return found
 
 
-def _predicts_noise(sampling) -> bool:
+def _predicts_noise(calculate_denoised: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
     """Tried, not guessed from a class name: eps models subtract sigma times the output from the input."""
     one, two = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
-    denoised = sampling.calculate_denoised(torch.ones(1), one, two)
+    denoised = calculate_denoised(torch.ones(1), one, two)
     return bool(torch.isclose(denoised, torch.ones_like(denoised)).all())
 
 
-def clip_problems(clip) -> list[str]:
+def clip_problems(clip: CLIP | None) -> list[str]:
     """Why a CLIP cannot take a token; empty if it can."""
     if clip is None:
         return [f"clip: the loaded file holds no text encoder. {_SD15}"]
@@ -57,7 +62,7 @@ def clip_problems(clip) -> list[str]:
     return []
 
 
-def vae_problems(vae) -> list[str]:
+def vae_problems(vae: VAE) -> list[str]:
     """Why a VAE cannot encode for SD1.5; empty if it can."""
     if getattr(vae, "first_stage_model", None) is None:  # the host's VAE of a file without one
         return [f"vae: the loaded file holds no VAE. {_SD15}"]

@@ -11,21 +11,21 @@ class PersonalizedCond:
     """Duck type of the host's `comfy.conds.CONDRegular`.
 
     payload None: a plain prompt, made to have the same keys so that cond and uncond stay in one batch.
-    length: the row's own context length; set by the MODEL side, which so claims the payload.
+    length: the row's own context length; set by the MODEL side, which claims the payload by that. 0: not claimed.
     """
 
-    def __init__(self, payload: Payload | None, length: int | None = None):
+    def __init__(self, payload: Payload | None, length: int = 0):
         self.payload, self.length = payload, length
 
-    def process_cond(self, batch_size, **_kwargs):
-        if self.length is None:
+    def process_cond(self, batch_size: int, **_kwargs: object) -> "PersonalizedCond":
+        if not self.length:
             _warn_unclaimed()
         return self
 
-    def can_concat(self, other) -> bool:
+    def can_concat(self, other: object) -> bool:
         return isinstance(other, PersonalizedCond)
 
-    def concat(self, others) -> "PersonalizedBatch":
+    def concat(self, others: list["PersonalizedCond"]) -> "PersonalizedBatch":
         return PersonalizedBatch([self, *others])
 
     def size(self) -> list[int]:

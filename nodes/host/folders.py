@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -134,12 +135,9 @@ def model_folders(key: str) -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(key)]
 
 
-def dataset_folders(looks_like_dataset) -> list[str]:
-    """Data sets for a node's list: `pdst/<folder>` of models/pdst, `input/<folder>` of the input folder.
-
-    looks_like_dataset(path) -> bool.
-    """
-    found = []
+def dataset_folders(looks_like_dataset: Callable[[Path], bool]) -> list[str]:
+    """Data sets for a node's list: `pdst/<folder>` of models/pdst, `input/<folder>` of the input folder."""
+    found: list[str] = []
     for label, root in _dataset_roots():
         if root.is_dir():
             names = sorted(path.name for path in root.iterdir() if path.is_dir() and looks_like_dataset(path))

@@ -5,9 +5,11 @@ seal against someone who means to deceive.
 """
 
 import hashlib
-from collections.abc import Callable
+from types import CellType
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
 
 from ...trainer.concept import PersonalizedToken
 
@@ -16,12 +18,12 @@ _DEPTH = 8
 _SAMPLING = "model_sampling"
 
 
-def model_identity(model) -> str:
+def model_identity(model: ModelPatcher) -> str:
     """Of a MODEL: weights, their patches (LoRA), replaced parts (ModelSampling) and options (FreeU, RescaleCFG)."""
     return _patcher_identity(model)
 
 
-def clip_identity(clip) -> str:
+def clip_identity(clip: CLIP) -> str:
     """Of a CLIP: weights, patches, clip skip, LoRA hooks with their schedule, options of the tokenizer."""
     patcher = clip.patcher
     keyframes = [
@@ -32,7 +34,7 @@ def clip_identity(clip) -> str:
     return _patcher_identity(patcher, clip.layer_idx, keyframes, hooks, clip.tokenizer_options)
 
 
-def vae_identity(vae) -> str:
+def vae_identity(vae: VAE) -> str:
     return _patcher_identity(vae.patcher)
 
 
@@ -46,7 +48,7 @@ def token_identity(token: PersonalizedToken) -> str:
     return digest.hexdigest()[:16]
 
 
-def _patcher_identity(patcher, *more) -> str:
+def _patcher_identity(patcher: ModelPatcher, *more: object) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(patcher.model_state_dict().items()):
         if name.startswith(_SAMPLING + "."):  # while another patch of the same model is loaded, it is that patch's
@@ -63,7 +65,7 @@ def _patcher_identity(patcher, *more) -> str:
     return digest.hexdigest()[:16]
 
 
-def _add(digest, value, depth: int = 0) -> None:
+def _add(digest: "hashlib._Hash", value: object, depth: int = 0) -> None:
     """Feed a value of a patch to the digest: what it is made of, never where it lies in memory."""
     if isinstance(value, torch.Tensor):  # a Parameter is no other weight than the Tensor kept of it
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
@@ -86,7 +88,7 @@ def _add(digest, value, depth: int = 0) -> None:
             _add(digest, item, depth + 1)
     elif value is None or isinstance(value, str | int | float | bool):
         digest.update(repr(value).encode())
-    elif isinstance(value, Callable) and hasattr(value, "__qualname__"):
+    elif callable(value) and hasattr(value, "__qualname__"):
         digest.update(value.__qualname__.encode())  # a node pack's module is named after where it lies
         for cell in getattr(value, "__closure__", None) or ():  # where FreeU and its like keep their settings
             _add(digest, _content(cell), depth + 1)
@@ -94,7 +96,7 @@ def _add(digest, value, depth: int = 0) -> None:
         _add(digest, value.weights, depth + 1)
 
 
-def _content(cell):
+def _content(cell: CellType) -> object:
     try:
         held = cell.cell_contents
     except ValueError:  # an empty cell

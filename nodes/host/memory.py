@@ -6,6 +6,7 @@ import logging
 import comfy.model_management as mm
 import torch
 
+from ...trainer.loop import Trainer
 from ..errors import UserError
 from .text_encoder import HostTextEncoder
 from .unet import HostUNet
@@ -36,7 +37,7 @@ def plan_memory(unet: HostUNet, rows: int, latent_size: tuple[int, int]) -> tupl
     return max(1, min(rows, int(free / checkpointed))), True
 
 
-def shrink(trainer, error: Exception) -> None:
+def shrink(trainer: Trainer, error: Exception) -> None:
     """Make the next attempt at a step need less memory.
 
     Raises:

@@ -5,6 +5,8 @@ import logging
 import re
 
 import comfy.sd
+from comfy.sd1_clip import SD1Tokenizer
+from torch import Tensor
 
 from ..errors import UserError
 from .conds import KEY, PersonalizedCond
@@ -18,7 +20,7 @@ class PersonalizedCLIP(comfy.sd.CLIP):
     """The host's CLIP with placeholders. Everything else, LoRA and clip skip included, is the host's."""
 
     @classmethod
-    def with_token(cls, clip, applied: AppliedToken) -> "PersonalizedCLIP":
+    def with_token(cls, clip: comfy.sd.CLIP, applied: AppliedToken) -> "PersonalizedCLIP":
         """A clone of `clip` that knows one token more.
 
         Raises:
@@ -37,18 +39,18 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         return personalized
 
     @classmethod
-    def _around(cls, clip, applied: tuple[AppliedToken, ...]) -> "PersonalizedCLIP":
+    def _around(cls, clip: comfy.sd.CLIP, applied: tuple[AppliedToken, ...]) -> "PersonalizedCLIP":
         personalized = cls(no_init=True)
         personalized.__dict__.update(clip.__dict__)
         personalized.applied = applied
         return personalized
 
-    def clone(self, *args, **kwargs):
+    def clone(self, *args: object, **kwargs: object) -> "PersonalizedCLIP":
         copied = self._around(super().clone(*args, **kwargs), self.applied)
         copied.stock_tokenizer = self.stock_tokenizer
         return copied
 
-    def tokenize(self, text, *args, **kwargs):
+    def tokenize(self, text: str, *args: object, **kwargs: object) -> dict[str, list]:
         return super().tokenize(self._mark(text), *args, **kwargs)
 
     def _mark(self, text: str) -> str:
@@ -65,7 +67,9 @@ class PersonalizedCLIP(comfy.sd.CLIP):
             )
         return text
 
-    def encode_from_tokens(self, tokens, return_pooled=False, return_dict=False):
+    def encode_from_tokens(
+        self, tokens: dict[str, list], return_pooled: bool = False, return_dict: bool = False
+    ) -> Tensor | tuple | dict:
         encoded = super().encode_from_tokens(tokens, return_pooled=return_pooled, return_dict=return_dict)
         chunks = next(iter(tokens.values()))
         if not any(is_applied(item) for chunk in chunks for item, *_ in chunk):
@@ -83,7 +87,7 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         encoded["additional_models"] = [*encoded.get("additional_models", []), self.patcher]
         return encoded
 
-    def encode_from_tokens_scheduled(self, tokens, *args, **kwargs):
+    def encode_from_tokens_scheduled(self, tokens: dict[str, list], *args: object, **kwargs: object) -> list:
         if self.patcher.forced_hooks is not None and self.use_clip_schedule:
             logging.warning("CLIP hooks with a schedule: the personalised token falls back to a single embedding.")
         return super().encode_from_tokens_scheduled(tokens, *args, **kwargs)
@@ -101,7 +105,7 @@ class _Vectors:
         return {"type": "embedding", "data": self._data[index], "applied": self._applied, "vector": index}
 
 
-def _tokenizer_with(stock, applied: tuple[AppliedToken, ...]):
+def _tokenizer_with(stock: SD1Tokenizer, applied: tuple[AppliedToken, ...]) -> SD1Tokenizer:
     """A copy of the host's tokenizer whose embedding look-up also finds applied tokens."""
     outer = copy.copy(stock)
     inner = copy.copy(getattr(stock, stock.clip))
@@ -110,7 +114,7 @@ def _tokenizer_with(stock, applied: tuple[AppliedToken, ...]):
     look_up = inner._try_get_embedding
     vectors = [_Vectors(token) for token in applied]
 
-    def try_get_embedding(name: str):
+    def try_get_embedding(name: str) -> tuple:
         head, _, rest = name.strip().partition(" ")
         if not head.startswith(_MARK):
             return look_up(name)

@@ -2,26 +2,30 @@
 
 import logging
 import weakref
+from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.conds import CONDCrossAttn
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from .conds import KEY, PersonalizedBatch, PersonalizedCond
-from .injection import context_patch
+from .injection import Contexts, context_patch
 from .payload import Payload
 
 _matches: "weakref.WeakKeyDictionary[object, bool]" = weakref.WeakKeyDictionary()
 
 
-def personalize_model(model):
+def personalize_model(model: ModelPatcher) -> ModelPatcher:
     """A clone of MODEL that serves NeTI payloads; stateless, so clones and branches share nothing."""
     personalized = model.clone()
     add_wrappers(personalized)
     return personalized
 
 
-def add_wrappers(patcher) -> None:
+def add_wrappers(patcher: ModelPatcher) -> None:
     """Put the wrappers on a patcher, once however often it is called."""
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, _prepare_schedule),
@@ -32,7 +36,7 @@ def add_wrappers(patcher) -> None:
         patcher.add_wrapper_with_key(kind, KEY, wrapper)
 
 
-def _prepare_schedule(executor, *args, **kwargs):
+def _prepare_schedule(executor: WrapperExecutor, *args: Tensor, **kwargs: object) -> Tensor:
     """Encode the schedule's times in batches before the U-Net is loaded; afterwards free the GPU of them."""
     guider, sigmas = executor.class_obj, args[3]
     payloads = {
@@ -53,7 +57,9 @@ def _prepare_schedule(executor, *args, **kwargs):
             payload.rest()
 
 
-def _claim_conds(executor, model, conds, *args, **kwargs):
+def _claim_conds(
+    executor: WrapperExecutor, model: BaseModel, conds: list[list[dict] | None], *args: object, **kwargs: object
+) -> list[Tensor]:
     """Give every cond of a call our key, so that the host batches prompts with and without tokens together."""
     if any(KEY in cond.get("model_conds", {}) for group in conds if group for cond in group):
         conds = [group and [_claimed(cond) for cond in group] for group in conds]
@@ -68,7 +74,7 @@ def _claimed(cond: dict) -> dict:
     return {**cond, "model_conds": {**entries, KEY: PersonalizedCond(payload, context.cond.shape[1])}}
 
 
-def _payload_fits(payload: Payload | None, context) -> bool:
+def _payload_fits(payload: Payload | None, context: CONDCrossAttn) -> bool:
     """Whether the conditioning still is what the payload was made for; other nodes may have changed it.
 
     A longer one (Conditioning Concat) fits if it starts with the payload's own.
@@ -88,7 +94,16 @@ def _payload_fits(payload: Payload | None, context) -> bool:
     return _matches[context]
 
 
-def _swap_contexts(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+def _swap_contexts(
+    executor: WrapperExecutor,
+    x: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    y: Tensor | None,
+    control: dict | None,
+    transformer_options: dict,
+    **kwargs: Any,
+) -> Tensor:
     """The U-Net call with each row's own per-layer contexts."""
     batch: PersonalizedBatch | None = kwargs.pop(KEY, None)
     if batch is None or all(cond.payload is None for cond in batch.conds):
@@ -104,12 +119,15 @@ def _swap_contexts(executor, x, timesteps, context, y, control, transformer_opti
     return executor(x, timesteps, context, y, control, options, **kwargs)
 
 
-def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, context: Tensor):
+def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, context: Tensor) -> Contexts:
     """`contexts(layer, context) -> (k, v)` for the rows of a call: chunk after chunk, `rows / chunks` each."""
     per_chunk = rows // len(batch.conds)
     times = [round(t) for t in timesteps.flatten().tolist()]
     owners = [batch.conds[row // per_chunk] for row in range(rows)]
-    steps = [cond.payload and cond.payload.get(times[row], context.device, context.dtype) for row, cond in enumerate(owners)]
+    steps = [
+        None if cond.payload is None else cond.payload.get(times[row], context.device, context.dtype)
+        for row, cond in enumerate(owners)
+    ]
 
     def contexts(layer: int, given: Tensor) -> tuple[Tensor, Tensor]:
         k, v = given.clone(), given.clone()

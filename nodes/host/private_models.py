@@ -6,11 +6,13 @@ RAM while they are used, and its attention may have no backward pass.
 
 import copy
 import gc
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 
 from ..errors import UserError
 from .memory import load_for_training
@@ -19,7 +21,7 @@ from .unet import HostUNet
 
 
 @contextmanager
-def private_models(model, clip):
+def private_models(model: ModelPatcher, clip: CLIP) -> Iterator[tuple[HostUNet, HostTextEncoder]]:
     """Gives `(HostUNet, HostTextEncoder)` on private copies, loaded in full; frees them at the end.
 
     Must be entered under `torch.inference_mode(False)`. LoRA and other weight patches are carried over.
@@ -41,7 +43,7 @@ def private_models(model, clip):
         mm.soft_empty_cache()
 
 
-def _private_copy(patcher, name: str) -> tuple:
+def _private_copy(patcher: ModelPatcher, name: str) -> tuple[ModelPatcher, ModelPatcher]:
     """A patcher over weights of its own, from the loader's own factory or, failing that, by copying.
 
     Also gives the patcher that first owned the weights, to be kept as long: the host calls a loaded model

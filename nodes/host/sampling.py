@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import comfy.sample
 import comfy.samplers
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
@@ -13,6 +15,7 @@ from .payload import AppliedToken
 from .personalized_clip import PersonalizedCLIP
 from .personalized_model import add_wrappers, personalize_model
 from .progress import check_interrupt
+from .unet import HostUNet
 
 SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
 # These draw no noise but the initial one and choose no step by what they see, so an image does not depend on its
@@ -62,10 +65,10 @@ class ImageMaker:
     An image's noise depends on its seed only, so neither batch size nor order changes it beyond rounding.
     """
 
-    def __init__(self, patcher, clip, vae, sampling: Sampling):
+    def __init__(self, patcher: ModelPatcher, clip: CLIP, vae: VAE, sampling: Sampling):
         """patcher, clip: know the token already. vae: decodes."""
         self._patcher, self._clip, self._vae, self.sampling = patcher, clip, vae, sampling
-        self._negative = None
+        self._negative: list | None = None
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -107,11 +110,13 @@ class ImageMaker:
         )
         return self._vae.decode(samples).to("cpu", torch.float32).clamp(0, 1)
 
-    def _encode(self, text: str):
+    def _encode(self, text: str) -> list:
         return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text))
 
 
-def evaluation_maker(model, clip, vae, token: PersonalizedToken | None, sampling: Sampling) -> ImageMaker:
+def evaluation_maker(
+    model: ModelPatcher, clip: CLIP, vae: VAE, token: PersonalizedToken | None, sampling: Sampling
+) -> ImageMaker:
     """On the graph's models, with a token or without."""
     if token is None:
         return ImageMaker(model, clip, vae, sampling)
@@ -119,10 +124,12 @@ def evaluation_maker(model, clip, vae, token: PersonalizedToken | None, sampling
     return ImageMaker(personalize_model(model), personalized, vae, sampling)
 
 
-def training_maker(unet, text_patcher, clip, vae, token: PersonalizedToken, sampling: Sampling) -> ImageMaker:
+def training_maker(
+    unet: HostUNet, text_patcher: ModelPatcher, clip: CLIP, vae: VAE, token: PersonalizedToken, sampling: Sampling
+) -> ImageMaker:
     """On the copies in training, with the token as it is now.
 
-    unet: the `HostUNet` in training; its patcher is sampled from, so no second copy takes memory. Call `load_for_training`
+    unet: the one in training; its patcher is sampled from, so no second copy takes memory. Call `load_for_training`
     before training goes on.
     """
     copied = clip.clone()

@@ -1,12 +1,16 @@
 """The host's CLIP text model, opened as the trainer's `TextEncoder`: one encode path for training and use."""
 
+from collections.abc import Callable
+
 import comfy.ops
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 from torch import Tensor
 
 
-def force_differentiable_attention(_function, *args, **kwargs):
+def force_differentiable_attention(_function: Callable, *args: object, **kwargs: object) -> Tensor:
     """`optimized_attention_override`: sage, flash and chunked attention have no, or a wrong, backward pass."""
     return attention_pytorch(*args, **kwargs)
 
@@ -18,7 +22,7 @@ class HostTextEncoder:
     bypass can pass through it. This one agrees with it to rounding, clip skip included.
     """
 
-    def __init__(self, clip, patcher=None):
+    def __init__(self, clip: CLIP, patcher: ModelPatcher | None = None):
         """clip: gives tokenizer and clip skip. patcher: gives the weights, the clip's own unless said."""
         self.patcher = patcher or clip.patcher
         stage = self.patcher.model

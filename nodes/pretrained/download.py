@@ -3,13 +3,17 @@
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..host.progress import Interrupted, Progress
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _WANTED = ("*.json", "*.txt", "*.safetensors")
 _OLDER = "pytorch_model*.bin"  # what a repository without safetensors has for weights
@@ -76,7 +80,7 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
 
 
 @contextmanager
-def _small_pieces():
+def _small_pieces() -> Iterator[None]:
     """Lets the hub's client hand on what comes in pieces of `_PIECE`. Its own are 10 MB: on a slow line minutes each."""
     from huggingface_hub import constants
 
@@ -95,7 +99,7 @@ class _Sink(io.FileIO):
         super().__init__(path, "ab")
         self._written = written
 
-    def write(self, data) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         count = super().write(data)
         self._written(self.tell())
         return count

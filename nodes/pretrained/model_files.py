@@ -1,13 +1,18 @@
 """Where models of other libraries lie on disk, what each of them is, and how their files are read."""
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..host import folders
 from .download import download
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NATIVE_SINCE = "4.56"  # the transformers that brought native classes of both families
 
@@ -63,7 +68,7 @@ def local_models(family: Family) -> dict[str, Path]:
 
 
 def _entries(family: Family) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for key in family.folders:
         for root in folders.model_folders(key):
             for path in sorted(root.iterdir()) if root.is_dir() else ():
@@ -146,7 +151,7 @@ def native_classes(family: Family, *names: str) -> list:
 
 
 @contextmanager
-def reading(family: Family, path: Path):
+def reading(family: Family, path: Path) -> Iterator[None]:
     """Turns whatever the libraries raise over unfit files into a sentence for the user.
 
     Raises:
@@ -164,7 +169,13 @@ def reading(family: Family, path: Path):
         ) from error
 
 
-def read_weights(model_class, path: Path, twins: dict[str, str] | None = None, safetensors: bool = True, **settings):
+def read_weights(
+    model_class: "type[PreTrainedModel]",
+    path: Path,
+    twins: dict[str, str] | None = None,
+    safetensors: bool = True,
+    **settings: object,
+) -> "PreTrainedModel":
     """A transformers model out of a local folder, every weight of it from the file.
 
     twins: weights that are the same as another's, by name, and that a file may hold once. safetensors: False for a folder
