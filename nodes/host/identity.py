@@ -1,7 +1,7 @@
-"""Hashes that tell models apart, patches included, so that results of two are never mixed.
+"""Hashes that tell models apart, patches included, so that results of two models are never mixed.
 
-They notice another checkpoint, LoRA or sampling patch. They look at a part of each tensor only, so they are quick, and no
-seal against someone who means to deceive.
+They notice another checkpoint, LoRA or sampling patch. They read only part of each tensor: that is quick, but it is no
+protection against deliberate forgery.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from comfy.sd import CLIP, VAE
 
 from ...trainer.concept import PersonalizedToken
 
-_LOOKED_AT = 2048  # values of a tensor
+_VALUES_READ = 2048  # of a tensor
 _DEPTH = 8
 _SAMPLING = "model_sampling"
 
@@ -30,7 +30,7 @@ def clip_identity(clip: CLIP) -> str:
         [(keyframe.strength, keyframe.start_percent) for keyframe in hook.hook_keyframe.keyframes]
         for hook in (patcher.forced_hooks.hooks if patcher.forced_hooks is not None else ())
     ]
-    hooks = list(patcher.hook_patches.values())  # by value: their keys are other objects in every session
+    hooks = list(patcher.hook_patches.values())  # without their keys, which are new objects in every session
     return _patcher_identity(patcher, clip.layer_idx, keyframes, hooks, clip.tokenizer_options)
 
 
@@ -39,7 +39,7 @@ def vae_identity(vae: VAE) -> str:
 
 
 def token_identity(token: PersonalizedToken) -> str:
-    """Of what a token does in a prompt; its name and training record do not count."""
+    """Of what a token does in a prompt, whatever its name and training record."""
     digest = hashlib.sha256()
     for name, value in sorted(token.subject.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
@@ -51,9 +51,9 @@ def token_identity(token: PersonalizedToken) -> str:
 def _patcher_identity(patcher: ModelPatcher, *more: object) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(patcher.model_state_dict().items()):
-        if name.startswith(_SAMPLING + "."):  # while another patch of the same model is loaded, it is that patch's
+        if name.startswith(_SAMPLING + "."):  # belongs to whichever clone is loaded; ours is added below
             continue
-        backup = patcher.backup.get(name)  # the weight as loaded, where patches are at work in its place
+        backup = patcher.backup.get(name)  # the original, where the weight is patched in place
         digest.update(name.encode())
         _add(digest, weight if backup is None else backup.weight)
     for name, patches in sorted(patcher.patches.items()):
@@ -66,12 +66,12 @@ def _patcher_identity(patcher: ModelPatcher, *more: object) -> str:
 
 
 def _add(digest: "hashlib._Hash", value: object, depth: int = 0) -> None:
-    """Feed a value of a patch to the digest: what it is made of, never where it lies in memory."""
-    if isinstance(value, torch.Tensor):  # a Parameter is no other weight than the Tensor kept of it
+    """Feed a value of a patch to the digest: what it is made of, never its address in memory."""
+    if isinstance(value, torch.Tensor):  # a Parameter counts like the plain Tensor that the host keeps of it
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
         digest.update(_some_values(value))
         return
-    # With its bases: the host makes classes of the same name from others, such as its samplings of noise or v.
+    # With its bases: the host builds classes of one name from different ones, such as its samplings for eps and v.
     digest.update(" ".join(base.__qualname__ for base in type(value).__mro__).encode())
     if depth > _DEPTH:
         return
@@ -89,8 +89,8 @@ def _add(digest: "hashlib._Hash", value: object, depth: int = 0) -> None:
     elif value is None or isinstance(value, str | int | float | bool):
         digest.update(repr(value).encode())
     elif callable(value) and hasattr(value, "__qualname__"):
-        digest.update(value.__qualname__.encode())  # a node pack's module is named after where it lies
-        for cell in getattr(value, "__closure__", None) or ():  # where FreeU and its like keep their settings
+        digest.update(value.__qualname__.encode())  # without the module, whose name contains the node pack's folder
+        for cell in getattr(value, "__closure__", None) or ():  # where patches such as FreeU keep their settings
             _add(digest, _content(cell), depth + 1)
     elif hasattr(value, "weights"):  # the host's LoRA and its relatives
         _add(digest, value.weights, depth + 1)
@@ -111,6 +111,6 @@ def _some_values(tensor: torch.Tensor) -> bytes:
     if hasattr(tensor, "_qdata"):  # the host's quantised weights
         tensor = tensor._qdata
     flat = tensor.detach().reshape(-1)
-    if flat.numel() > _LOOKED_AT:
-        flat = flat[:: -(-flat.numel() // _LOOKED_AT)]
+    if flat.numel() > _VALUES_READ:
+        flat = flat[:: -(-flat.numel() // _VALUES_READ)]
     return flat.to("cpu", torch.float32).numpy().tobytes()

@@ -32,7 +32,7 @@ Attn2Patch = Callable[[Tensor, Tensor, Tensor, dict], tuple[Tensor, Tensor, Tens
 
 
 def cross_attention_blocks(unet: UNetModel) -> list[tuple[str, int]]:
-    """Ids of the U-Net's blocks that hold cross-attention, in execution order."""
+    """Ids of the U-Net's blocks with cross-attention, in execution order."""
 
     def has_attention(block: nn.Module) -> bool:
         return any(isinstance(m, SpatialTransformer) for m in block.modules())
@@ -44,10 +44,10 @@ def cross_attention_blocks(unet: UNetModel) -> list[tuple[str, int]]:
 
 
 def context_patch(contexts: Contexts) -> Attn2Patch:
-    """An `attn2_patch` that takes each layer's contexts from `contexts(layer, context) -> (k, v)`.
+    """An `attn2_patch` that takes each layer's K and V contexts from `contexts(layer, context)`.
 
-    The layer comes with the call (`block`), not from a counter: a checkpointed block that is recomputed in the
-    backward pass still gets its own contexts (NeTI's counter does not survive that).
+    The layer comes with the call (`block`), not from a counter as in NeTI: so a checkpointed block that is recomputed in
+    the backward pass still gets its own contexts.
     """
 
     def patch(query: Tensor, context: Tensor, value: Tensor, extra_options: dict) -> tuple[Tensor, Tensor, Tensor]:

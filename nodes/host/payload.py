@@ -24,7 +24,7 @@ Chunk = list[tuple[Item, float]]  # 77 items and their weights
 
 @dataclass(frozen=True, eq=False)
 class AppliedToken:
-    """A representation as an Apply node wired it.
+    """A token as an Apply node set it up.
 
     anchor: (width,) the super-category's embedding, towards which `strength` below 1 pulls; None at strength 1.
     """
@@ -37,13 +37,13 @@ class AppliedToken:
 
     @property
     def varies(self) -> bool:
-        """Whether it depends on time and layer; if not, the stock path carries it alone."""
+        """Whether it depends on time and layer; if not, the host's own path is all it needs."""
         return not isinstance(self.concept, Embedding)
 
     @torch.no_grad()
     def at(self, timesteps: Tensor, layers: Tensor) -> tuple[Tensor, Tensor | None]:
         """Vectors (R, n, width) and bypass (R, width) or None, on the CPU in float32."""
-        device = next(self.concept.parameters()).device  # a sample in mid-training finds it on the GPU
+        device = next(self.concept.parameters()).device  # in training it is on the GPU
         vectors, bypass = represent(self.concept, timesteps.to(device), layers.to(device), self.truncation)
         vectors, bypass = vectors.cpu(), None if bypass is None else bypass.cpu()
         if self.anchor is not None:
@@ -62,7 +62,7 @@ class AppliedToken:
 
 @dataclass(frozen=True, eq=False)
 class StepContexts:
-    """Contexts of one prompt at one time. V equals K but for the tokens' places, so only those are kept."""
+    """Contexts of one prompt at one time. V equals K except where the tokens are, so only those rows are kept."""
 
     k: Tensor  # (layers, S, width)
     v_rows: Tensor  # (layers, M, width)
@@ -78,9 +78,9 @@ class StepContexts:
 
 
 class Payload:
-    """A prompt with NeTI tokens. Its meaning is immutable; it caches what it encodes.
+    """A prompt with NeTI tokens. It never changes, and caches what it encodes.
 
-    Copies are the object itself, as nodes copy conditionings freely.
+    Nodes copy conditionings freely, so a copy is the object itself.
     """
 
     def __init__(self, clip: CLIP, tokens: list[Chunk], base: Tensor):
@@ -103,7 +103,7 @@ class Payload:
         return self.base.shape[1]
 
     def get(self, timestep: int, device: torch.device, dtype: torch.dtype) -> StepContexts:
-        """Contexts at a denoising time 0..999, on `device` in `dtype`; encoded now unless `prepare` did."""
+        """Contexts at a denoising time 0..999, on `device` in `dtype`; encoded now unless `prepare` did it."""
         with self._lock:
             if timestep not in self._cache:
                 self._encode([timestep])
@@ -113,14 +113,14 @@ class Payload:
             return contexts
 
     def prepare(self, timesteps: list[int]) -> None:
-        """Encode the times of a schedule in batches, before sampling."""
+        """Encode the times of a schedule in batches before sampling."""
         with self._lock:
             missing = [t for t in timesteps[:CACHED_TIMES] if t not in self._cache]
             if missing:
                 self._encode(missing)
 
     def rest(self) -> None:
-        """After sampling: keep the cache for the next image, but off the GPU."""
+        """After sampling: move the cache off the GPU and keep it for the next image."""
         with self._lock:
             for timestep, contexts in self._cache.items():
                 self._cache[timestep] = contexts.to("cpu", contexts.k.dtype)
@@ -152,7 +152,7 @@ class Payload:
             self._cache.popitem(last=False)
 
     def _empty(self, ids: Tensor) -> Tensor | None:
-        """(1, S, width) context of the empty prompt where prompt weights need it (host: token weights)."""
+        """(1, S, width) context of the empty prompt; None where no prompt weight needs it."""
         if all(weight == 1.0 for chunk in self._tokens for _, weight in chunk):
             return None
         text = self._text
@@ -160,7 +160,7 @@ class Payload:
         return text.final_layer_norm(text.hidden_states(text.embed(empty)))
 
     def _weighted(self, context: Tensor, empty: Tensor | None) -> Tensor:
-        """The host's prompt weights on (rows, chunks, S, width): away from the empty prompt's context."""
+        """Prompt weights on (rows, chunks, S, width), as the host does it: interpolated from the empty prompt's context."""
         if empty is None:
             return context
         weights = torch.tensor([[weight for _, weight in chunk] for chunk in self._tokens]).to(context)
@@ -177,7 +177,7 @@ class _Slot(NamedTuple):
 
 
 def is_applied(item: Item) -> TypeGuard[dict]:
-    """Whether a tokenizer's item is one of ours that varies with time and layer."""
+    """Whether an item from the tokenizer is a token of ours that varies with time and layer."""
     return isinstance(item, dict) and isinstance(item.get("applied"), AppliedToken) and item["applied"].varies
 
 

@@ -1,4 +1,4 @@
-"""A CLIP that understands placeholders, so that stock text-encode nodes do."""
+"""A CLIP that understands placeholders, so that stock text-encode nodes do too."""
 
 import copy
 import logging
@@ -21,7 +21,7 @@ class PersonalizedCLIP(comfy.sd.CLIP):
 
     @classmethod
     def with_token(cls, clip: comfy.sd.CLIP, applied: AppliedToken) -> "PersonalizedCLIP":
-        """A clone of `clip` that knows one token more.
+        """A clone of `clip` that knows one more token.
 
         Raises:
             UserError: the placeholder is applied already.
@@ -29,8 +29,8 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         known = getattr(clip, "applied", ())
         if applied.placeholder in {other.placeholder for other in known}:
             raise UserError(
-                f"token: the placeholder {applied.placeholder} is applied to this CLIP already. Give one "
-                "of the two another name by the input 'placeholder'."
+                f"token: the placeholder {applied.placeholder} is already applied to this CLIP. Rename "
+                "one of the two with the input 'placeholder'."
             )
         personalized = cls._around(clip.clone(), (*known, applied))
         stock = getattr(clip, "stock_tokenizer", clip.tokenizer)
@@ -62,7 +62,7 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         if unknown:
             known = ", ".join(token.placeholder for token in self.applied)
             raise UserError(
-                f"text: {unknown.group()} in the prompt is no applied token. Known here: {known}. Correct "
+                f"text: {unknown.group()} in the prompt is not an applied token. Known here: {known}. Correct "
                 "the name, or load and apply that token before this node."
             )
         return text
@@ -76,14 +76,13 @@ class PersonalizedCLIP(comfy.sd.CLIP):
             return encoded
         if not return_dict:
             logging.warning(
-                "A node encodes text in a way that carries no extra data: the personalised token falls "
-                "back to a single embedding."
+                "A node encodes text in a way that drops extra data: the personalised token falls back to a single embedding."
             )
             return encoded
         pairs = [[(item, weight) for item, weight, *_ in chunk] for chunk in chunks]
         payload = Payload(self, pairs, encoded["cond"])
         encoded["model_conds"] = {**encoded.get("model_conds", {}), KEY: PersonalizedCond(payload)}
-        # Kept loaded while sampling, for times that the schedule does not announce.
+        # Kept loaded while sampling, for times that are not in the schedule.
         encoded["additional_models"] = [*encoded.get("additional_models", []), self.patcher]
         return encoded
 
@@ -94,7 +93,7 @@ class PersonalizedCLIP(comfy.sd.CLIP):
 
 
 class _Vectors:
-    """Poses as a loaded embedding (n, width), and gives the tokenizer one marked item for each vector."""
+    """Stands in for a loaded embedding (n, width), and gives the tokenizer one marked item for each vector."""
 
     def __init__(self, applied: AppliedToken):
         self._applied = applied

@@ -26,7 +26,7 @@ def personalize_model(model: ModelPatcher) -> ModelPatcher:
 
 
 def add_wrappers(patcher: ModelPatcher) -> None:
-    """Put the wrappers on a patcher, once however often it is called."""
+    """Put the wrappers on a patcher; calling it again changes nothing."""
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, _prepare_schedule),
         (WrappersMP.CALC_COND_BATCH, _claim_conds),
@@ -37,7 +37,7 @@ def add_wrappers(patcher: ModelPatcher) -> None:
 
 
 def _prepare_schedule(executor: WrapperExecutor, *args: Tensor, **kwargs: object) -> Tensor:
-    """Encode the schedule's times in batches before the U-Net is loaded; afterwards free the GPU of them."""
+    """Encode the schedule's times in batches before the U-Net is loaded; afterwards move them off the GPU."""
     guider, sigmas = executor.class_obj, args[3]
     payloads = {
         cond["model_conds"][KEY].payload
@@ -75,7 +75,7 @@ def _claimed(cond: dict) -> dict:
 
 
 def _payload_fits(payload: Payload | None, context: CONDCrossAttn) -> bool:
-    """Whether the conditioning still is what the payload was made for; other nodes may have changed it.
+    """Whether the conditioning is still what the payload was made for; other nodes may have changed it.
 
     A longer one (Conditioning Concat) fits if it starts with the payload's own.
     """
@@ -111,7 +111,7 @@ def _swap_contexts(
     if len(x) % len(batch.conds):
         logging.warning("A node regrouped the U-Net's batch: NeTI tokens fall back to a single embedding.")
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    # Never into the given dict: the host shares it between calls.
+    # In copies: the host shares the given dict between calls.
     patches = dict(transformer_options.get("patches", {}))
     swap = context_patch(_row_contexts(batch, len(x), timesteps, context))
     patches["attn2_patch"] = [swap, *patches.get("attn2_patch", [])]
@@ -135,7 +135,7 @@ def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, contex
             if step is None:
                 continue
             own_k, own_v = step.layer(layer)
-            # The host repeats a context to the batch's common length: so does each repetition here.
+            # The host repeats a context up to the batch's common length; each repetition is replaced.
             for start in range(0, given.shape[1], cond.length):
                 k[row, start : start + len(own_k)] = own_k
                 v[row, start : start + len(own_v)] = own_v

@@ -67,8 +67,8 @@ class HostUNet:
 
 def _checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def recomputing(x: Tensor, context: Tensor | None = None, transformer_options: dict | None = None) -> Tensor:
-        # A snapshot: the host overwrites `block` in this dict as the pass goes on, and a recomputation in the
-        # backward pass must see what this block saw, or it would take another layer's contexts.
+        # A copy: the host overwrites `block` in this dict from block to block, and when this block is recomputed in the
+        # backward pass it must see its own value, or it would take another layer's contexts.
         options = dict(transformer_options or {})
         return checkpoint(forward, x, context, options, use_reentrant=False, preserve_rng_state=False)
 
