@@ -152,7 +152,7 @@ def test_types_are_checked_across_folders_whatever_the_root_is_called(tmp_path, 
 
 def test_the_commit_hook_runs_the_same_ruff():
     hooks = (dev.ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
-    assert f"rev: v{dev.RUFF.partition('==')[2]}\n" in hooks
+    assert f"rev: v{dev.RUFF.partition('==')[2]} " in hooks
 
 
 def test_coverage_table_counts_by_folder_and_names_the_least_covered_first():
