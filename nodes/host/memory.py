@@ -37,8 +37,8 @@ def plan_memory(unet: HostUNet, rows: int, latent_size: tuple[int, int]) -> tupl
     return max(1, min(rows, int(free / checkpointed))), True
 
 
-def shrink(trainer: Trainer, error: Exception) -> None:
-    """Make the next attempt at a step need less memory.
+def shrink(unet: HostUNet, trainer: Trainer, error: Exception) -> None:
+    """Make the next attempt at a step need less memory. unet: the trainer's.
 
     Raises:
         UserError: there is nothing left to reduce.
@@ -47,8 +47,8 @@ def shrink(trainer: Trainer, error: Exception) -> None:
     mm.soft_empty_cache()
     if trainer.micro_batch > 1:
         trainer.micro_batch //= 2
-    elif not trainer.unet.checkpointed:
-        trainer.unet.enable_gradient_checkpointing()
+    elif not unet.checkpointed:
+        unet.enable_gradient_checkpointing()
     else:
         raise UserError(
             "The GPU has too little memory even for one image at a time with gradient checkpointing: "
@@ -57,5 +57,5 @@ def shrink(trainer: Trainer, error: Exception) -> None:
     logging.warning(
         "Out of memory: going on with micro_batch %d, gradient checkpointing %s.",
         trainer.micro_batch,
-        "on" if trainer.unet.checkpointed else "off",
+        "on" if unet.checkpointed else "off",
     )

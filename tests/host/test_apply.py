@@ -259,7 +259,7 @@ def test_bad_input_names_itself_and_the_remedy(tiny_model, tiny_clip, token, opt
 
 def test_a_placeholder_can_be_applied_once_only(tiny_model, tiny_clip):
     model, clip = apply(tiny_model, tiny_clip)
-    with pytest.raises(UserError, match="<cat> is applied .* already"):
+    with pytest.raises(UserError, match="<cat> is already applied"):
         apply(model, clip, neti_token(5))
     model, clip = apply(model, clip, neti_token(5), placeholder="<other>")
     assert torch.isfinite(sample(model, encode(clip, "<cat> and <other>"), encode(clip, ""))).all()
