@@ -1,11 +1,15 @@
 """ComfyUI-Attractor: the extension's entry point, nothing else."""
 
 import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .nodes import AttractorExtension
 
 WEB_DIRECTORY = "./web"
 
 
-async def comfy_entrypoint():
+async def comfy_entrypoint() -> "AttractorExtension":
     """Called by ComfyUI when it loads custom nodes."""
     try:
         from .nodes import AttractorExtension

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -40,6 +41,10 @@ def natural_order(name: str) -> list:
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
+@overload
+def as_list(values: list[Tensor]) -> list[Tensor]: ...
+@overload
+def as_list(values: None) -> None: ...
 def as_list(values: list[Tensor] | None) -> list[Tensor] | None:
     """Every image (or mask) of a list of batches as a plain float32 CPU tensor of its own.
 

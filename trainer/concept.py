@@ -1,5 +1,6 @@
 """What a learnt token is: a representation (an embedding or a NeTI mapper), its name and its record."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -64,8 +65,8 @@ class PersonalizedToken:
     record: dict = field(default_factory=dict)
 
 
-def placeholder_problem(placeholder: str, is_vocabulary_word) -> str | None:
-    """Why `placeholder` cannot name a token, or None. `is_vocabulary_word(text) -> bool`."""
+def placeholder_problem(placeholder: str, is_vocabulary_word: Callable[[str], bool]) -> str | None:
+    """Why `placeholder` cannot name a token, or None."""
     if not placeholder.strip():
         return "placeholder is empty: give the token a name such as <my-dog>."
     if any(c.isspace() or c in "()[]{}:\\," for c in placeholder):

@@ -87,6 +87,8 @@ def add_bypass(hidden: Tensor, tokens: TokenRows) -> Tensor:
 
     hidden: (R, S, width); rows without bypass are returned as they are.
     """
+    if tokens.bypass is None:
+        return hidden
     state = hidden[tokens.rows, tokens.positions]
     direction = tokens.bypass / tokens.bypass.norm(dim=-1, keepdim=True)
     moved = state + tokens.bypass_scale * direction * state.norm(dim=-1, keepdim=True)
@@ -132,7 +134,7 @@ def encode_layers(
     count = len(prompts)
     rows = layers * count
 
-    def encode_chunk(start: int, stop: int, *parts: TokenRows):
+    def encode_chunk(start: int, stop: int, *parts: TokenRows) -> tuple[Tensor, Tensor]:
         index = torch.arange(start, stop, device=prompts.device) % count
         return encode_rows(text, prompts[index], [part.within(start, stop) for part in parts])
 
@@ -140,8 +142,7 @@ def encode_layers(
     for start in range(0, rows, chunk):
         stop = min(start + chunk, rows)
         if torch.is_grad_enabled() and rows > chunk:
-            kept = {"use_reentrant": False, "preserve_rng_state": False}
-            pieces.append(checkpoint(encode_chunk, start, stop, *tokens, **kept))
+            pieces.append(checkpoint(encode_chunk, start, stop, *tokens, use_reentrant=False, preserve_rng_state=False))
         else:
             pieces.append(encode_chunk(start, stop, *tokens))
     context_k, context_v = (torch.cat(part).unflatten(0, (layers, count)) for part in zip(*pieces, strict=True))

@@ -1,11 +1,14 @@
 """The training photos as cached latents and masks, and the random draws of a step."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .settings import TrainingSettings
 
 TIMESTEPS = 1000  # t ~ U{0..999}
 
@@ -24,6 +27,12 @@ class Photos:
     @property
     def count(self) -> int:
         return self.latents.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the latents."""
+        height, width = self.latents.shape[-2:]
+        return height, width
 
 
 def latent_masks(masks: Tensor, size: tuple[int, int], resize: str = "area", dilation: int = 0) -> Tensor:
@@ -45,7 +54,9 @@ def latent_masks(masks: Tensor, size: tuple[int, int], resize: str = "area", dil
     return F.interpolate(masks, size=size, mode="nearest-exact" if resize == "nearest" else resize)
 
 
-def cache_photos(images: Tensor, masks: Tensor | None, encode, settings) -> Photos:
+def cache_photos(
+    images: Tensor, masks: Tensor | None, encode: Callable[[Tensor], Tensor], settings: TrainingSettings
+) -> Photos:
     """Encode every photo, and its mirror image if `settings.flip`.
 
     Args:
@@ -58,8 +69,8 @@ def cache_photos(images: Tensor, masks: Tensor | None, encode, settings) -> Phot
     if masks is None:
         masks = torch.ones(images.shape[:3])
     mask_views = [masks, masks.flip(2)] if settings.flip else [masks]
-    size = tuple(latents.shape[-2:])
-    small = [latent_masks(view, size, settings.mask_resize, settings.mask_dilation) for view in mask_views]
+    height, width = latents.shape[-2:]
+    small = [latent_masks(view, (height, width), settings.mask_resize, settings.mask_dilation) for view in mask_views]
     return Photos(latents, torch.stack(small).to(latents))
 
 

@@ -1,8 +1,8 @@
 """What the tokens start from: v* from the super-category's word, each A*_i from a word plus noise of its own."""
 
-from torch import Tensor, nn, no_grad, randint, tensor
+from torch import Tensor, no_grad, randint, tensor
 
-from .concept import Embedding, random_like
+from .concept import Embedding, Representation, random_like
 from .dataset import step_generator
 from .interfaces import TextEncoder
 from .mapper import NeTIMapper
@@ -11,7 +11,7 @@ from .pools import attractor_name
 from .settings import TrainingSettings
 
 
-def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder) -> nn.ModuleDict:
+def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder) -> dict[str, Representation]:
     """The learnable tokens of a run by name: the subject, and an attractor for each of so many `photos` if the method has any.
 
     Under NeTI a mapper's output has the norm of the word's embedding (NeTI: target_norm).
@@ -21,13 +21,13 @@ def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder)
     """
     neti = settings.kind == "neti"
     word = word_embedding(text, settings.subject_init or settings.super_category, "super_category")
-    concepts: dict[str, nn.Module] = {SUBJECT: _mapper(settings, word, -1) if neti else Embedding(word[None])}
+    concepts: dict[str, Representation] = {SUBJECT: _mapper(settings, word, -1) if neti else Embedding(word[None])}
     if settings.uses_attractor:
         word = word_embedding(text, settings.attractor_init, "attractor_init")
         for photo in range(photos):
             as_mapper = neti and settings.attractor_kind == "mapper"
             concepts[attractor_name(photo)] = (_mapper if as_mapper else _noisy_embedding)(settings, word, photo)
-    return nn.ModuleDict(concepts)
+    return concepts
 
 
 def word_embedding(text: TextEncoder, words: str, name: str) -> Tensor:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .concept import LAYERS, PersonalizedToken
+from .concept import LAYERS, PersonalizedToken, Representation
 from .conditioning import draw_truncations, encode_layers, place_tokens
 from .dataset import Batch, Photos, draw_batch, fixed_batch, step_generator
 from .denoising import denoising_losses, predict, prior_losses
@@ -66,14 +66,16 @@ class Trainer:
         photos: Photos,
         text: TextEncoder,
         unet: UNet,
-        concepts: nn.ModuleDict,
+        concepts: dict[str, Representation],
         held_out: Photos | None = None,
     ):
         """concepts: the learnable tokens by name. held_out: photos that are not trained on, for the fixed-batch loss; without
         them it is the training photos'."""
         self.settings, self.photos, self.text, self.unet = settings, photos, text, unet
-        self.held_out, self.concepts = held_out, concepts
-        self.optimizer = torch.optim.AdamW(concepts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.held_out, self._tokens, self.concepts = held_out, concepts, nn.ModuleDict(concepts)
+        self.optimizer = torch.optim.AdamW(
+            self.concepts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self.layers = LAYERS if settings.kind == "neti" else 1
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
         self.step_count = 0
@@ -134,8 +136,8 @@ class Trainer:
         device, truncations = self.text.device, {}
         if generator is not None:
             probability = self.settings.nested_dropout
-            truncations = draw_truncations(self.concepts, prompts, self.layers, probability, generator)
-        tokens = place_tokens(self.concepts, prompts, times, self.layers, truncations, device)
+            truncations = draw_truncations(self._tokens, prompts, self.layers, probability, generator)
+        tokens = place_tokens(self._tokens, prompts, times, self.layers, truncations, device)
         with torch.no_grad():
             embeddings = self.text.embed(torch.tensor([prompt.ids for prompt in prompts], device=device))
         return encode_layers(self.text, embeddings, self.layers, tokens, self.settings.text_chunk)
@@ -153,11 +155,10 @@ class Trainer:
             part = seen[start : start + self.micro_batch]
             leaves = [context.detach()[:, part].to(self.unet.device).requires_grad_() for context in contexts]
             total, losses, prior = self._micro_batch(batch, [rows[n] for n in part], *leaves)
-            total.mul(scale).backward()
             values.append(losses.detach())
             priors += [prior.detach()] if prior is not None else []
-            for gathered, leaf in zip(grads, leaves, strict=True):
-                gathered.append(leaf.grad / scale)
+            for gathered, grad in zip(grads, torch.autograd.grad(total.mul(scale), leaves), strict=True):
+                gathered.append(grad / scale)
         found = _mean_by_pool(torch.cat(values).tolist(), [rows[n].pool for n in seen])
         if priors:
             found["prior"] = torch.cat(priors).mean().item()
@@ -262,8 +263,8 @@ class Trainer:
             super_category=settings.super_category,
             kind=settings.kind,
             width=self.text.width,
-            subject=self.concepts[SUBJECT],
-            attractors=tuple(concept for name, concept in self.concepts.items() if name != SUBJECT),
+            subject=self._tokens[SUBJECT],
+            attractors=tuple(concept for name, concept in self._tokens.items() if name != SUBJECT),
             record={**(record or {}), "step": self.step_count, "settings": settings.to_dict()},
         )
 
@@ -287,5 +288,5 @@ def build_trainer(
     """A trainer at step 0, its tokens at their initial values (`initial.py`) on the text encoder's device."""
     concepts = initial_concepts(settings, photos.count, text)
     trainer = Trainer(settings, photos, text, unet, concepts, held_out)
-    concepts.to(text.device)
+    trainer.concepts.to(text.device)
     return trainer

@@ -14,6 +14,8 @@ TIMESTEPS = 1000
 class FourierEncoding(nn.Module):
     """Random Fourier features of (t, l); t is the raw 0..999. The frequencies are never trained."""
 
+    w: Tensor  # (num_w, 2)
+
     def __init__(self, num_w: int = 1024, sigma_t: float = 0.03, sigma_l: float = 2.0):
         super().__init__()
         self.register_buffer("w", torch.randn(num_w, 2) * torch.tensor([sigma_t, sigma_l]))
@@ -49,6 +51,8 @@ class NeTIMapper(nn.Module):
         nested_dropout: probability it was trained with; at 0 `truncation` has no meaning and no effect.
         seed: of the initialisation, which then leaves the global random state alone.
     """
+
+    encoder: FourierEncoding | BasicEncoding
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class NeTIMapper(nn.Module):
                 nn.LeakyReLU(),
             )
             self.output_layer = nn.Linear(hidden, width * (2 if bypass else 1))
-        if positional:
+        if isinstance(self.input_layer, nn.Linear):
             times = torch.arange(0, TIMESTEPS, TIMESTEPS // time_anchors)[:time_anchors]
             grid = torch.cartesian_prod(times, torch.arange(layers))
             self.input_layer.weight.data.copy_(self.encoder(grid[:, 0], grid[:, 1]))

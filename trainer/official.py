@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +33,9 @@ _ENCODERS = [
 ]
 
 
-def _load(path: Path) -> object:
+def _load(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_ENCODERS):
+        with torch.serialization.safe_globals([*_ENCODERS]):
             return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class)[^:]*:? ?([\w.]*)", str(error))

@@ -73,21 +73,23 @@ def build_prompt(text: TextEncoder, template: str, *fillings: str | Slot) -> Pro
     """
     # A word is put in before tokenising, so that it merges with its neighbours as in any prompt.
     words = iter(fillings)
-    pieces: list[str | Slot] = [""]
+    pieces: list[str | Slot] = []
+    piece = ""
     for i, part in enumerate(template.split("{}")):
-        if i:
-            filling = next(words)
-            pieces += [filling, ""] if isinstance(filling, Slot) else []
-            if isinstance(filling, str):
-                pieces[-1] += filling
-        pieces[-1] += part
+        filling = next(words) if i else ""
+        if isinstance(filling, Slot):
+            pieces += [piece, filling]
+            piece = part
+        else:
+            piece += filling + part
+    pieces.append(piece)
     ids, positions = [text.bos], {}
-    for piece in pieces:
-        if isinstance(piece, Slot):
-            positions[piece.token] = len(ids)
+    for item in pieces:
+        if isinstance(item, Slot):
+            positions[item.token] = len(ids)
             ids.append(text.eos)
-        elif piece:
-            ids += text.tokenize(piece)
+        elif item:
+            ids += text.tokenize(item)
     if len(ids) >= text.length:
         raise ValueError(f"The prompt {template!r} takes {len(ids) + 1} tokens; the text encoder holds {text.length}.")
     return Prompt(tuple(ids + [text.eos] * (text.length - len(ids))), positions)

@@ -136,16 +136,15 @@ def _load_official(path: Path) -> PersonalizedToken:
 
 def _from_embeddings(path: Path, tensors: dict[str, Tensor]) -> PersonalizedToken:
     """A plain embedding file: one token's vectors, (width,) or (n, width)."""
-    known = [name for name in ("clip_l", "emb_params") if name in tensors]
+    known: list[str] = [name for name in ("clip_l", "emb_params") if name in tensors]
     names = known or list(tensors)
     name = names[0] if known or len(names) == 1 else None  # several of other names: a LoRA or a whole model
-    vectors = tensors.get(name)
-    if vectors is None or not 1 <= vectors.ndim <= 2 or not torch.is_floating_point(vectors):
+    if name is None or not 1 <= tensors[name].ndim <= 2 or not torch.is_floating_point(tensors[name]):
         raise ValueError(
             f"{path.name} holds no token: neither a personalised token of this pack nor the vectors "
             "of a Textual Inversion embedding. Choose a file that is one of these."
         )
-    vectors = vectors.reshape(-1, vectors.shape[-1])
+    vectors = tensors[name].reshape(-1, tensors[name].shape[-1])
     is_name = name.startswith("<") or name not in ("clip_l", "emb_params")
     placeholder = name if is_name and not any(c.isspace() for c in name) else f"<{path.stem}>"
     return PersonalizedToken(

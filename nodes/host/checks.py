@@ -1,6 +1,11 @@
-"""Whether the wired models are what the method needs; said before any work starts."""
+"""Checks that the wired models are what the method needs, before any work starts."""
+
+from collections.abc import Callable
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from torch import Tensor
 
 from .injection import BLOCKS, cross_attention_blocks
 
@@ -8,11 +13,11 @@ _TRAINABLE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _SD15 = "Load a Stable Diffusion 1.5 checkpoint with Load Checkpoint."
 
 
-def model_problems(model, training: bool = False) -> list[str]:
+def model_problems(model: ModelPatcher, training: bool = False) -> list[str]:
     """Why a MODEL cannot take (or train) a token; empty if it can."""
     unet = model.model.diffusion_model
     if not hasattr(unet, "input_blocks"):
-        return [f"model: this is no Stable Diffusion 1.5 model ({type(model.model).__name__}). {_SD15}"]
+        return [f"model: this is not a Stable Diffusion 1.5 model ({type(model.model).__name__}). {_SD15}"]
     blocks = cross_attention_blocks(unet)
     found = []
     if tuple(blocks) != BLOCKS:
@@ -22,10 +27,10 @@ def model_problems(model, training: bool = False) -> list[str]:
         )
     if training:
         sampling = model.get_model_object("model_sampling")
-        if not _predicts_noise(sampling):
+        if not _predicts_noise(sampling.calculate_denoised):
             found.append(
-                "model: it predicts v or the image, not the noise, and the losses are on the noise. Use a "
-                "checkpoint of the eps kind, and no ModelSampling node before training."
+                "model: it predicts v or the image, and the losses need a model that predicts the noise. Use an eps "
+                "checkpoint, without a ModelSampling node before training."
             )
         channels = unet.input_blocks[0][0].weight.shape[1]
         if channels != 4:
@@ -34,33 +39,33 @@ def model_problems(model, training: bool = False) -> list[str]:
         if dtypes:
             names = ", ".join(sorted(str(d).removeprefix("torch.") for d in dtypes))
             found.append(
-                f"model: its weights are quantised ({names}), which has no exact gradient. Load the fp16 or "
-                "fp32 checkpoint, with weight_dtype 'default'."
+                f"model: its weights are quantised ({names}), so they give no exact gradient. Load the fp16 or "
+                "fp32 checkpoint with weight_dtype 'default'."
             )
     return found
 
 
-def _predicts_noise(sampling) -> bool:
-    """Tried, not guessed from a class name: eps models subtract sigma times the output from the input."""
+def _predicts_noise(calculate_denoised: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
+    """Finds out by trying, not from a class name: eps models subtract sigma times the output from the input."""
     one, two = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
-    denoised = sampling.calculate_denoised(torch.ones(1), one, two)
+    denoised = calculate_denoised(torch.ones(1), one, two)
     return bool(torch.isclose(denoised, torch.ones_like(denoised)).all())
 
 
-def clip_problems(clip) -> list[str]:
+def clip_problems(clip: CLIP | None) -> list[str]:
     """Why a CLIP cannot take a token; empty if it can."""
     if clip is None:
-        return [f"clip: the loaded file holds no text encoder. {_SD15}"]
+        return [f"clip: the loaded file contains no text encoder. {_SD15}"]
     stage = clip.cond_stage_model
     if getattr(stage, "clip", None) != "clip_l" or not hasattr(getattr(stage, "clip_l", None), "transformer"):
         return [f"clip: this is not the text encoder of Stable Diffusion 1.5 ({type(stage).__name__}). {_SD15}"]
     return []
 
 
-def vae_problems(vae) -> list[str]:
+def vae_problems(vae: VAE) -> list[str]:
     """Why a VAE cannot encode for SD1.5; empty if it can."""
-    if getattr(vae, "first_stage_model", None) is None:  # the host's VAE of a file without one
-        return [f"vae: the loaded file holds no VAE. {_SD15}"]
+    if getattr(vae, "first_stage_model", None) is None:  # what the host makes of a file without a VAE
+        return [f"vae: the loaded file contains no VAE. {_SD15}"]
     if vae.latent_channels != 4 or getattr(vae, "latent_dim", 2) != 2:
         return [
             f"vae: it has {vae.latent_channels} latent channels, Stable Diffusion 1.5 has 4. Wire the VAE of the "

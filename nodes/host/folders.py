@@ -1,8 +1,9 @@
-"""Where tokens and runs lie on disk; names from users cannot leave these folders."""
+"""Where tokens and runs are on disk; a name that a user typed cannot lead out of these folders."""
 
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -16,7 +17,7 @@ _NAME = re.compile(r"[\w][\w .+-]*(/[\w][\w .+-]*)*")
 
 
 def register() -> None:
-    """Make `models/neti` a model folder, with `output/neti` beside it so that fresh trainings appear unaided."""
+    """Make `models/neti` a model folder, and list `output/neti` with it so that new trainings appear without copying."""
     folder_paths.add_model_folder_path(TOKENS, os.path.join(folder_paths.models_dir, TOKENS), is_default=True)
     folder_paths.add_model_folder_path(TOKENS, str(output_folder()))
     paths, extensions = folder_paths.folder_names_and_paths[TOKENS]
@@ -32,7 +33,7 @@ def evaluations_folder() -> Path:
 
 
 def free_bytes(folder: Path) -> int:
-    """Room on the disk that a folder lies on, or will."""
+    """Free space on the disk of a folder, which need not exist yet."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(existing).free
 
@@ -44,7 +45,7 @@ def token_files() -> list[str]:
 
 
 def token_path(name: str) -> str:
-    """Path of a name that `token_files` gave.
+    """The path for a name from `token_files`.
 
     Raises:
         UserError: no such file.
@@ -63,19 +64,18 @@ def token_path(name: str) -> str:
 
 
 def name_problems(name: str, field: str = "name") -> list[str]:
-    """Why a user's name cannot be a file's name under our folders; empty if it can."""
+    """Why a name that a user typed cannot be a file name in our folders; empty if it can."""
     if not name.strip():
         return [f"{field} is empty: type a name, such as my-dog."]
     if not _NAME.fullmatch(name):
         return [
-            f"{field} {name!r} cannot be a file name: use letters, digits, spaces and . _ + - and at most a / "
-            "between folder and name."
+            f"{field} {name!r} cannot be a file name: use letters, digits, spaces and . _ + -, with / between folder and name."
         ]
     return []
 
 
 def output_path(name: str, suffix: str = "", field: str = "name") -> Path:
-    """A path for a user's name under `output/neti`. field: the input that it was typed into.
+    """The path under `output/neti` for a name that a user typed. field: the input it was typed into.
 
     Raises:
         UserError: the name is not a plain relative one.
@@ -84,7 +84,7 @@ def output_path(name: str, suffix: str = "", field: str = "name") -> Path:
 
 
 def evaluation_path(name: str) -> Path:
-    """The folder of an evaluation that a user named, under `output/pdst`.
+    """The folder under `output/pdst` of an evaluation that a user named.
 
     Raises:
         UserError: the name is not a plain relative one.
@@ -112,10 +112,10 @@ def picture_folders() -> list[str]:
 
 
 def pictures_in(folder: str) -> list[Path]:
-    """Files of the picture kinds in a folder that `picture_folders` gave; those of deeper folders are left out.
+    """The picture files in a folder from `picture_folders`, without those of its subfolders.
 
     Raises:
-        UserError: the folder is not there, or leads out of the input folder.
+        UserError: the folder does not exist, or leads out of the input folder.
     """
     root = Path(folder_paths.get_input_directory()).resolve()
     path = (root / folder).resolve()
@@ -129,17 +129,14 @@ def pictures_in(folder: str) -> list[Path]:
 
 
 def model_folders(key: str) -> list[Path]:
-    """Where models of a kind may lie: what the user's extra paths say, and ComfyUI's own models/<key>."""
-    folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))  # nothing if it is there
+    """Where models of a kind may be: the user's extra model paths, and ComfyUI's own models/<key>."""
+    folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))  # does nothing if it is known
     return [Path(path) for path in folder_paths.get_folder_paths(key)]
 
 
-def dataset_folders(looks_like_dataset) -> list[str]:
-    """Data sets for a node's list: `pdst/<folder>` of models/pdst, `input/<folder>` of the input folder.
-
-    looks_like_dataset(path) -> bool.
-    """
-    found = []
+def dataset_folders(looks_like_dataset: Callable[[Path], bool]) -> list[str]:
+    """Data sets for a node's list: `pdst/<folder>` of models/pdst, `input/<folder>` of the input folder."""
+    found: list[str] = []
     for label, root in _dataset_roots():
         if root.is_dir():
             names = sorted(path.name for path in root.iterdir() if path.is_dir() and looks_like_dataset(path))
@@ -148,7 +145,7 @@ def dataset_folders(looks_like_dataset) -> list[str]:
 
 
 def dataset_path(name: str) -> Path:
-    """The folder of a name that `dataset_folders` gave.
+    """The folder for a name from `dataset_folders`.
 
     Raises:
         UserError: no such folder.
@@ -165,7 +162,7 @@ def dataset_path(name: str) -> Path:
 
 
 def new_dataset_path(name: str) -> Path:
-    """Where a data set of this name lies or would lie: in models/pdst.
+    """Where a data set of this name is or would be: in models/pdst.
 
     Raises:
         UserError: the name is not a plain one.

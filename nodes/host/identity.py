@@ -1,43 +1,45 @@
-"""Hashes that tell models apart, patches included, so that results of two are never mixed.
+"""Hashes that tell models apart, patches included, so that results of two models are never mixed.
 
-They notice another checkpoint, LoRA or sampling patch. They look at a part of each tensor only, so they are quick, and no
-seal against someone who means to deceive.
+They notice another checkpoint, LoRA or sampling patch. They read only part of each tensor: that is quick, but it is no
+protection against deliberate forgery.
 """
 
 import hashlib
-from collections.abc import Callable
+from types import CellType
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
 
 from ...trainer.concept import PersonalizedToken
 
-_LOOKED_AT = 2048  # values of a tensor
+_VALUES_READ = 2048  # of a tensor
 _DEPTH = 8
 _SAMPLING = "model_sampling"
 
 
-def model_identity(model) -> str:
+def model_identity(model: ModelPatcher) -> str:
     """Of a MODEL: weights, their patches (LoRA), replaced parts (ModelSampling) and options (FreeU, RescaleCFG)."""
     return _patcher_identity(model)
 
 
-def clip_identity(clip) -> str:
+def clip_identity(clip: CLIP) -> str:
     """Of a CLIP: weights, patches, clip skip, LoRA hooks with their schedule, options of the tokenizer."""
     patcher = clip.patcher
     keyframes = [
         [(keyframe.strength, keyframe.start_percent) for keyframe in hook.hook_keyframe.keyframes]
         for hook in (patcher.forced_hooks.hooks if patcher.forced_hooks is not None else ())
     ]
-    hooks = list(patcher.hook_patches.values())  # by value: their keys are other objects in every session
+    hooks = list(patcher.hook_patches.values())  # without their keys, which are new objects in every session
     return _patcher_identity(patcher, clip.layer_idx, keyframes, hooks, clip.tokenizer_options)
 
 
-def vae_identity(vae) -> str:
+def vae_identity(vae: VAE) -> str:
     return _patcher_identity(vae.patcher)
 
 
 def token_identity(token: PersonalizedToken) -> str:
-    """Of what a token does in a prompt; its name and training record do not count."""
+    """Of what a token does in a prompt, whatever its name and training record."""
     digest = hashlib.sha256()
     for name, value in sorted(token.subject.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
@@ -46,12 +48,12 @@ def token_identity(token: PersonalizedToken) -> str:
     return digest.hexdigest()[:16]
 
 
-def _patcher_identity(patcher, *more) -> str:
+def _patcher_identity(patcher: ModelPatcher, *more: object) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(patcher.model_state_dict().items()):
-        if name.startswith(_SAMPLING + "."):  # while another patch of the same model is loaded, it is that patch's
+        if name.startswith(_SAMPLING + "."):  # belongs to whichever clone is loaded; ours is added below
             continue
-        backup = patcher.backup.get(name)  # the weight as loaded, where patches are at work in its place
+        backup = patcher.backup.get(name)  # the original, where the weight is patched in place
         digest.update(name.encode())
         _add(digest, weight if backup is None else backup.weight)
     for name, patches in sorted(patcher.patches.items()):
@@ -63,13 +65,13 @@ def _patcher_identity(patcher, *more) -> str:
     return digest.hexdigest()[:16]
 
 
-def _add(digest, value, depth: int = 0) -> None:
-    """Feed a value of a patch to the digest: what it is made of, never where it lies in memory."""
-    if isinstance(value, torch.Tensor):  # a Parameter is no other weight than the Tensor kept of it
+def _add(digest: "hashlib._Hash", value: object, depth: int = 0) -> None:
+    """Feed a value of a patch to the digest: what it is made of, never its address in memory."""
+    if isinstance(value, torch.Tensor):  # a Parameter counts like the plain Tensor that the host keeps of it
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
         digest.update(_some_values(value))
         return
-    # With its bases: the host makes classes of the same name from others, such as its samplings of noise or v.
+    # With its bases: the host builds classes of one name from different ones, such as its samplings for eps and v.
     digest.update(" ".join(base.__qualname__ for base in type(value).__mro__).encode())
     if depth > _DEPTH:
         return
@@ -86,15 +88,15 @@ def _add(digest, value, depth: int = 0) -> None:
             _add(digest, item, depth + 1)
     elif value is None or isinstance(value, str | int | float | bool):
         digest.update(repr(value).encode())
-    elif isinstance(value, Callable) and hasattr(value, "__qualname__"):
-        digest.update(value.__qualname__.encode())  # a node pack's module is named after where it lies
-        for cell in getattr(value, "__closure__", None) or ():  # where FreeU and its like keep their settings
+    elif callable(value) and hasattr(value, "__qualname__"):
+        digest.update(value.__qualname__.encode())  # without the module, whose name contains the node pack's folder
+        for cell in getattr(value, "__closure__", None) or ():  # where patches such as FreeU keep their settings
             _add(digest, _content(cell), depth + 1)
     elif hasattr(value, "weights"):  # the host's LoRA and its relatives
         _add(digest, value.weights, depth + 1)
 
 
-def _content(cell):
+def _content(cell: CellType) -> object:
     try:
         held = cell.cell_contents
     except ValueError:  # an empty cell
@@ -109,6 +111,6 @@ def _some_values(tensor: torch.Tensor) -> bytes:
     if hasattr(tensor, "_qdata"):  # the host's quantised weights
         tensor = tensor._qdata
     flat = tensor.detach().reshape(-1)
-    if flat.numel() > _LOOKED_AT:
-        flat = flat[:: -(-flat.numel() // _LOOKED_AT)]
+    if flat.numel() > _VALUES_READ:
+        flat = flat[:: -(-flat.numel() // _VALUES_READ)]
     return flat.to("cpu", torch.float32).numpy().tobytes()

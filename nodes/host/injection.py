@@ -1,6 +1,10 @@
 """Per-layer K and V contexts for the host's U-Net: which block is which layer, and the patch that swaps them."""
 
+from collections.abc import Callable
+
 from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from torch import Tensor, nn
 
 # NeTI's layer index is the execution order, which is the host's order of blocks (facts: NeTI constants.UNET_LAYERS).
 BLOCKS = (
@@ -23,11 +27,14 @@ BLOCKS = (
 )
 LAYER_OF_BLOCK = {block: layer for layer, block in enumerate(BLOCKS)}
 
+Contexts = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+Attn2Patch = Callable[[Tensor, Tensor, Tensor, dict], tuple[Tensor, Tensor, Tensor]]
 
-def cross_attention_blocks(unet) -> list[tuple[str, int]]:
-    """Ids of the U-Net's blocks that hold cross-attention, in execution order."""
 
-    def has_attention(block) -> bool:
+def cross_attention_blocks(unet: UNetModel) -> list[tuple[str, int]]:
+    """Ids of the U-Net's blocks with cross-attention, in execution order."""
+
+    def has_attention(block: nn.Module) -> bool:
         return any(isinstance(m, SpatialTransformer) for m in block.modules())
 
     found = [("input", i) for i, block in enumerate(unet.input_blocks) if has_attention(block)]
@@ -36,15 +43,16 @@ def cross_attention_blocks(unet) -> list[tuple[str, int]]:
     return found + [("output", i) for i, block in enumerate(unet.output_blocks) if has_attention(block)]
 
 
-def context_patch(contexts):
-    """An `attn2_patch` that takes each layer's contexts from `contexts(layer, context) -> (k, v)`.
+def context_patch(contexts: Contexts) -> Attn2Patch:
+    """An `attn2_patch` that takes each layer's K and V contexts from `contexts(layer, context)`.
 
-    The layer comes with the call (`block`), not from a counter: a checkpointed block that is recomputed in the
-    backward pass still gets its own contexts (NeTI's counter does not survive that).
+    The layer comes with the call (`block`), not from a counter as in NeTI: so a checkpointed block that is recomputed in
+    the backward pass still gets its own contexts.
     """
 
-    def patch(query, context, value, extra_options):
-        layer = LAYER_OF_BLOCK.get(extra_options.get("block"))
+    def patch(query: Tensor, context: Tensor, value: Tensor, extra_options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        block = extra_options.get("block")
+        layer = None if block is None else LAYER_OF_BLOCK.get(block)
         if layer is None:
             return query, context, value
         context_k, context_v = contexts(layer, context)

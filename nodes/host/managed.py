@@ -1,21 +1,21 @@
-"""Models of other libraries under the host's memory manager: on the GPU while they work, off it when others need room."""
+"""Models of other libraries under the host's memory manager: on the GPU while they work, off it when others need memory."""
 
 import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-_WORKING_ROOM = 2 * 1024**3  # bytes left free beside the weights, for what a forward pass needs
+_WORKING_ROOM = 2 * 1024**3  # bytes left free beside the weights, for the forward pass
 
 _FAST_AT = {torch.float16: mm.should_use_fp16, torch.bfloat16: mm.should_use_bf16}
 
 
 class Managed:
-    """A torch module whose weights the host loads for use and takes off the GPU when it needs the memory."""
+    """A torch module whose weights the host loads for use, and moves off the GPU when it needs the memory."""
 
     def __init__(self, module: torch.nn.Module):
         self.module = module.requires_grad_(False).train(False)
-        holder = torch.nn.Module()  # the host sets attributes such as `device`, which transformers' models forbid
+        holder = torch.nn.Module()  # the host sets attributes such as `device`, which models of transformers do not allow
         holder.inner = module
         self._patcher = ModelPatcher(holder, mm.get_torch_device(), mm.unet_offload_device())
 
@@ -30,7 +30,7 @@ class Managed:
 
 
 def resolve_dtype(name: str, preferred: tuple[torch.dtype, ...]) -> torch.dtype:
-    """The dtype for a choice of `DTYPES`; auto: the first of `preferred` that the device is fast at, else float32."""
+    """The dtype for one of `DTYPES`. auto: the first of `preferred` that the device computes fast, else float32."""
     if name != "auto":
         return getattr(torch, name)
     device = mm.get_torch_device()

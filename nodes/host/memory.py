@@ -1,4 +1,4 @@
-"""Room on the device for training: what is loaded, how much at once, and what gives way when it runs out."""
+"""Memory on the device for training: what is loaded, how much runs at once, and what to do when memory runs out."""
 
 import gc
 import logging
@@ -6,14 +6,15 @@ import logging
 import comfy.model_management as mm
 import torch
 
+from ...trainer.loop import Trainer
 from ..errors import UserError
 from .text_encoder import HostTextEncoder
 from .unet import HostUNet
 
 
 def load_for_training(unet: HostUNet, text: HostTextEncoder) -> None:
-    """Bring both copies whole onto their devices, and all others off: a VAE or encoders that were used in between would take
-    the room that the micro-batch was planned with."""
+    """Load both copies whole onto their devices and unload everything else: a VAE or encoders that were used in between
+    would take memory that the micro-batch was planned with."""
     own = [loaded for loaded in mm.current_loaded_models if loaded.model in (unet.patcher, text.patcher)]
     mm.free_memory(1e30, unet.device, keep_loaded=own)
     mm.load_models_gpu([unet.patcher, text.patcher], memory_required=2 * 1024**3, force_full_load=True)
@@ -23,7 +24,7 @@ def load_for_training(unet: HostUNet, text: HostTextEncoder) -> None:
 def plan_memory(unet: HostUNet, rows: int, latent_size: tuple[int, int]) -> tuple[int, bool]:
     """U-Net rows at once and whether to checkpoint, from the device's free memory.
 
-    A starting point: a step that runs out of memory is taken again with half the rows (`shrink`).
+    A starting point: a step that runs out of memory is repeated with half the rows (`shrink`).
     """
     if unet.device.type == "cpu":
         return min(rows, 8), False
@@ -36,18 +37,18 @@ def plan_memory(unet: HostUNet, rows: int, latent_size: tuple[int, int]) -> tupl
     return max(1, min(rows, int(free / checkpointed))), True
 
 
-def shrink(trainer, error: Exception) -> None:
-    """Make the next attempt at a step need less memory.
+def shrink(unet: HostUNet, trainer: Trainer, error: Exception) -> None:
+    """Make the next attempt at a step need less memory. unet: the trainer's.
 
     Raises:
-        UserError: nothing is left to save.
+        UserError: there is nothing left to reduce.
     """
     gc.collect()
     mm.soft_empty_cache()
     if trainer.micro_batch > 1:
         trainer.micro_batch //= 2
-    elif not trainer.unet.checkpointed:
-        trainer.unet.enable_gradient_checkpointing()
+    elif not unet.checkpointed:
+        unet.enable_gradient_checkpointing()
     else:
         raise UserError(
             "The GPU has too little memory even for one image at a time with gradient checkpointing: "
@@ -56,5 +57,5 @@ def shrink(trainer, error: Exception) -> None:
     logging.warning(
         "Out of memory: going on with micro_batch %d, gradient checkpointing %s.",
         trainer.micro_batch,
-        "on" if trainer.unet.checkpointed else "off",
+        "on" if unet.checkpointed else "off",
     )

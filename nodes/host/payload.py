@@ -3,9 +3,11 @@
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple, TypeGuard
 
 import comfy.model_management as mm
 import torch
+from comfy.sd import CLIP
 from torch import Tensor
 
 from ...trainer.concept import LAYERS, Embedding, Representation, represent
@@ -16,9 +18,13 @@ CACHED_TIMES = 64  # about 4 MB each for a prompt of one chunk
 SEQUENCES_AT_ONCE = 64
 
 
+Item = int | Tensor | dict  # of a tokenized prompt: an id, a stock embedding, or one with what it belongs to
+Chunk = list[tuple[Item, float]]  # 77 items and their weights
+
+
 @dataclass(frozen=True, eq=False)
 class AppliedToken:
-    """A representation as an Apply node wired it.
+    """A token as an Apply node set it up.
 
     anchor: (width,) the super-category's embedding, towards which `strength` below 1 pulls; None at strength 1.
     """
@@ -31,13 +37,13 @@ class AppliedToken:
 
     @property
     def varies(self) -> bool:
-        """Whether it depends on time and layer; if not, the stock path carries it alone."""
+        """Whether it depends on time and layer; if not, the host's own path is all it needs."""
         return not isinstance(self.concept, Embedding)
 
     @torch.no_grad()
     def at(self, timesteps: Tensor, layers: Tensor) -> tuple[Tensor, Tensor | None]:
         """Vectors (R, n, width) and bypass (R, width) or None, on the CPU in float32."""
-        device = next(self.concept.parameters()).device  # a sample in mid-training finds it on the GPU
+        device = next(self.concept.parameters()).device  # in training it is on the GPU
         vectors, bypass = represent(self.concept, timesteps.to(device), layers.to(device), self.truncation)
         vectors, bypass = vectors.cpu(), None if bypass is None else bypass.cpu()
         if self.anchor is not None:
@@ -56,7 +62,7 @@ class AppliedToken:
 
 @dataclass(frozen=True, eq=False)
 class StepContexts:
-    """Contexts of one prompt at one time. V equals K but for the tokens' places, so only those are kept."""
+    """Contexts of one prompt at one time. V equals K except where the tokens are, so only those rows are kept."""
 
     k: Tensor  # (layers, S, width)
     v_rows: Tensor  # (layers, M, width)
@@ -67,17 +73,17 @@ class StepContexts:
         k = self.k[index]
         return k, k.index_copy(0, self.positions, self.v_rows[index])
 
-    def to(self, device, dtype) -> "StepContexts":
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "StepContexts":
         return StepContexts(self.k.to(device, dtype), self.v_rows.to(device, dtype), self.positions.to(device))
 
 
 class Payload:
-    """A prompt with NeTI tokens. Its meaning is immutable; it caches what it encodes.
+    """A prompt with NeTI tokens. It never changes, and caches what it encodes.
 
-    Copies are the object itself, as nodes copy conditionings freely.
+    Nodes copy conditionings freely, so a copy is the object itself.
     """
 
-    def __init__(self, clip, tokens: list[list[tuple]], base: Tensor):
+    def __init__(self, clip: CLIP, tokens: list[Chunk], base: Tensor):
         """clip: gives weights (with its LoRA patches) and clip skip. tokens: per 77-token chunk, pairs of
         (id, vector or token dict) and weight, from the tokenizer. base: (1, S, width), the conditioning's own."""
         self.base = base
@@ -86,18 +92,18 @@ class Payload:
         self._cache: OrderedDict[int, StepContexts] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __copy__(self):
+    def __copy__(self) -> "Payload":
         return self
 
-    def __deepcopy__(self, _memo):
+    def __deepcopy__(self, _memo: dict) -> "Payload":
         return self
 
     @property
     def length(self) -> int:
         return self.base.shape[1]
 
-    def get(self, timestep: int, device, dtype) -> StepContexts:
-        """Contexts at a denoising time 0..999, on `device` in `dtype`; encoded now unless `prepare` did."""
+    def get(self, timestep: int, device: torch.device, dtype: torch.dtype) -> StepContexts:
+        """Contexts at a denoising time 0..999, on `device` in `dtype`; encoded now unless `prepare` did it."""
         with self._lock:
             if timestep not in self._cache:
                 self._encode([timestep])
@@ -107,14 +113,14 @@ class Payload:
             return contexts
 
     def prepare(self, timesteps: list[int]) -> None:
-        """Encode the times of a schedule in batches, before sampling."""
+        """Encode the times of a schedule in batches before sampling."""
         with self._lock:
             missing = [t for t in timesteps[:CACHED_TIMES] if t not in self._cache]
             if missing:
                 self._encode(missing)
 
     def rest(self) -> None:
-        """After sampling: keep the cache for the next image, but off the GPU."""
+        """After sampling: move the cache off the GPU and keep it for the next image."""
         with self._lock:
             for timestep, contexts in self._cache.items():
                 self._cache[timestep] = contexts.to("cpu", contexts.k.dtype)
@@ -138,7 +144,7 @@ class Payload:
             rows = [_token_rows(slot, moments, layers, chunks, text.device) for slot in slots]
             k, v = encode_layers(text, base, len(layers), rows, SEQUENCES_AT_ONCE)
             k, v = (self._weighted(context, empty).flatten(1, 2) for context in (k, v))
-            places = torch.tensor(sorted({chunk * text.length + position for _, _, chunk, position in slots}), device=k.device)
+            places = torch.tensor(sorted({slot.chunk * text.length + slot.position for slot in slots}), device=k.device)
             for i, time in enumerate(times):
                 part = slice(i * LAYERS, (i + 1) * LAYERS)
                 self._cache[time] = StepContexts(k[part].clone(), v[part][:, places].clone(), places)
@@ -146,7 +152,7 @@ class Payload:
             self._cache.popitem(last=False)
 
     def _empty(self, ids: Tensor) -> Tensor | None:
-        """(1, S, width) context of the empty prompt where prompt weights need it (host: token weights)."""
+        """(1, S, width) context of the empty prompt; None where no prompt weight needs it."""
         if all(weight == 1.0 for chunk in self._tokens for _, weight in chunk):
             return None
         text = self._text
@@ -154,20 +160,29 @@ class Payload:
         return text.final_layer_norm(text.hidden_states(text.embed(empty)))
 
     def _weighted(self, context: Tensor, empty: Tensor | None) -> Tensor:
-        """The host's prompt weights on (rows, chunks, S, width): away from the empty prompt's context."""
+        """Prompt weights on (rows, chunks, S, width), as the host does it: interpolated from the empty prompt's context."""
         if empty is None:
             return context
         weights = torch.tensor([[weight for _, weight in chunk] for chunk in self._tokens]).to(context)
         return torch.lerp(empty, context, weights[..., None])
 
 
-def is_applied(item) -> bool:
-    """Whether a tokenizer's item is one of ours that varies with time and layer."""
+class _Slot(NamedTuple):
+    """A place in a prompt that an embedding takes."""
+
+    source: AppliedToken | Tensor
+    vector: int  # which one of the source
+    chunk: int
+    position: int  # in the chunk
+
+
+def is_applied(item: Item) -> TypeGuard[dict]:
+    """Whether an item from the tokenizer is a token of ours that varies with time and layer."""
     return isinstance(item, dict) and isinstance(item.get("applied"), AppliedToken) and item["applied"].varies
 
 
-def _split(tokens: list[list[tuple]], text: HostTextEncoder) -> tuple[Tensor, list[tuple]]:
-    """Ids (chunks, S), the end token at every embedding, and slots (item, vector index, chunk, position)."""
+def _split(tokens: list[Chunk], text: HostTextEncoder) -> tuple[Tensor, list[_Slot]]:
+    """Ids (chunks, S), the end token at every embedding, and the embeddings' slots."""
     ids, slots = [], []
     for chunk, items in enumerate(tokens):
         row = []
@@ -177,24 +192,23 @@ def _split(tokens: list[list[tuple]], text: HostTextEncoder) -> tuple[Tensor, li
                 continue
             row.append(text.eos)
             if is_applied(item):
-                slots.append((item["applied"], item["vector"], chunk, position))
+                slots.append(_Slot(item["applied"], item["vector"], chunk, position))
             else:
-                slots.append((item["data"] if isinstance(item, dict) else item, 0, chunk, position))
+                slots.append(_Slot(item["data"] if isinstance(item, dict) else item, 0, chunk, position))
         ids.append(row)
     return torch.tensor(ids), slots
 
 
-def _token_rows(slot: tuple, moments: Tensor, layers: Tensor, chunks: int, device) -> TokenRows:
+def _token_rows(slot: _Slot, moments: Tensor, layers: Tensor, chunks: int, device: torch.device) -> TokenRows:
     """A slot's vectors at every (time, layer); a stock embedding is the same at all of them."""
-    source, vector, chunk, position = slot
-    rows = torch.arange(len(layers)) * chunks + chunk
-    positions = torch.full_like(rows, position)
+    rows = torch.arange(len(layers)) * chunks + slot.chunk
+    positions = torch.full_like(rows, slot.position)
     scale = BYPASS_SCALE
-    if isinstance(source, AppliedToken):
-        vectors, bypass = source.at(moments, layers)
-        vectors, scale = vectors[:, vector], BYPASS_SCALE * source.strength
+    if isinstance(slot.source, AppliedToken):
+        vectors, bypass = slot.source.at(moments, layers)
+        vectors, scale = vectors[:, slot.vector], BYPASS_SCALE * slot.source.strength
     else:
-        vectors, bypass = source.reshape(1, -1).float().cpu().expand(len(rows), -1), None
+        vectors, bypass = slot.source.reshape(1, -1).float().cpu().expand(len(rows), -1), None
     return TokenRows(
         rows.to(device), positions.to(device), vectors.to(device), None if bypass is None else bypass.to(device), scale
     )

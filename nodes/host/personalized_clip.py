@@ -1,10 +1,12 @@
-"""A CLIP that understands placeholders, so that stock text-encode nodes do."""
+"""A CLIP that understands placeholders, so that stock text-encode nodes do too."""
 
 import copy
 import logging
 import re
 
 import comfy.sd
+from comfy.sd1_clip import SD1Tokenizer
+from torch import Tensor
 
 from ..errors import UserError
 from .conds import KEY, PersonalizedCond
@@ -18,8 +20,8 @@ class PersonalizedCLIP(comfy.sd.CLIP):
     """The host's CLIP with placeholders. Everything else, LoRA and clip skip included, is the host's."""
 
     @classmethod
-    def with_token(cls, clip, applied: AppliedToken) -> "PersonalizedCLIP":
-        """A clone of `clip` that knows one token more.
+    def with_token(cls, clip: comfy.sd.CLIP, applied: AppliedToken) -> "PersonalizedCLIP":
+        """A clone of `clip` that knows one more token.
 
         Raises:
             UserError: the placeholder is applied already.
@@ -27,8 +29,8 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         known = getattr(clip, "applied", ())
         if applied.placeholder in {other.placeholder for other in known}:
             raise UserError(
-                f"token: the placeholder {applied.placeholder} is applied to this CLIP already. Give one "
-                "of the two another name by the input 'placeholder'."
+                f"token: the placeholder {applied.placeholder} is already applied to this CLIP. Rename "
+                "one of the two with the input 'placeholder'."
             )
         personalized = cls._around(clip.clone(), (*known, applied))
         stock = getattr(clip, "stock_tokenizer", clip.tokenizer)
@@ -37,18 +39,18 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         return personalized
 
     @classmethod
-    def _around(cls, clip, applied: tuple[AppliedToken, ...]) -> "PersonalizedCLIP":
+    def _around(cls, clip: comfy.sd.CLIP, applied: tuple[AppliedToken, ...]) -> "PersonalizedCLIP":
         personalized = cls(no_init=True)
         personalized.__dict__.update(clip.__dict__)
         personalized.applied = applied
         return personalized
 
-    def clone(self, *args, **kwargs):
+    def clone(self, *args: object, **kwargs: object) -> "PersonalizedCLIP":
         copied = self._around(super().clone(*args, **kwargs), self.applied)
         copied.stock_tokenizer = self.stock_tokenizer
         return copied
 
-    def tokenize(self, text, *args, **kwargs):
+    def tokenize(self, text: str, *args: object, **kwargs: object) -> dict[str, list]:
         return super().tokenize(self._mark(text), *args, **kwargs)
 
     def _mark(self, text: str) -> str:
@@ -60,37 +62,38 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         if unknown:
             known = ", ".join(token.placeholder for token in self.applied)
             raise UserError(
-                f"text: {unknown.group()} in the prompt is no applied token. Known here: {known}. Correct "
+                f"text: {unknown.group()} in the prompt is not an applied token. Known here: {known}. Correct "
                 "the name, or load and apply that token before this node."
             )
         return text
 
-    def encode_from_tokens(self, tokens, return_pooled=False, return_dict=False):
+    def encode_from_tokens(
+        self, tokens: dict[str, list], return_pooled: bool = False, return_dict: bool = False
+    ) -> Tensor | tuple | dict:
         encoded = super().encode_from_tokens(tokens, return_pooled=return_pooled, return_dict=return_dict)
         chunks = next(iter(tokens.values()))
         if not any(is_applied(item) for chunk in chunks for item, *_ in chunk):
             return encoded
         if not return_dict:
             logging.warning(
-                "A node encodes text in a way that carries no extra data: the personalised token falls "
-                "back to a single embedding."
+                "A node encodes text in a way that drops extra data: the personalised token falls back to a single embedding."
             )
             return encoded
         pairs = [[(item, weight) for item, weight, *_ in chunk] for chunk in chunks]
         payload = Payload(self, pairs, encoded["cond"])
         encoded["model_conds"] = {**encoded.get("model_conds", {}), KEY: PersonalizedCond(payload)}
-        # Kept loaded while sampling, for times that the schedule does not announce.
+        # Kept loaded while sampling, for times that are not in the schedule.
         encoded["additional_models"] = [*encoded.get("additional_models", []), self.patcher]
         return encoded
 
-    def encode_from_tokens_scheduled(self, tokens, *args, **kwargs):
+    def encode_from_tokens_scheduled(self, tokens: dict[str, list], *args: object, **kwargs: object) -> list:
         if self.patcher.forced_hooks is not None and self.use_clip_schedule:
             logging.warning("CLIP hooks with a schedule: the personalised token falls back to a single embedding.")
         return super().encode_from_tokens_scheduled(tokens, *args, **kwargs)
 
 
 class _Vectors:
-    """Poses as a loaded embedding (n, width), and gives the tokenizer one marked item for each vector."""
+    """Stands in for a loaded embedding (n, width), and gives the tokenizer one marked item for each vector."""
 
     def __init__(self, applied: AppliedToken):
         self._applied = applied
@@ -101,7 +104,7 @@ class _Vectors:
         return {"type": "embedding", "data": self._data[index], "applied": self._applied, "vector": index}
 
 
-def _tokenizer_with(stock, applied: tuple[AppliedToken, ...]):
+def _tokenizer_with(stock: SD1Tokenizer, applied: tuple[AppliedToken, ...]) -> SD1Tokenizer:
     """A copy of the host's tokenizer whose embedding look-up also finds applied tokens."""
     outer = copy.copy(stock)
     inner = copy.copy(getattr(stock, stock.clip))
@@ -110,7 +113,7 @@ def _tokenizer_with(stock, applied: tuple[AppliedToken, ...]):
     look_up = inner._try_get_embedding
     vectors = [_Vectors(token) for token in applied]
 
-    def try_get_embedding(name: str):
+    def try_get_embedding(name: str) -> tuple:
         head, _, rest = name.strip().partition(" ")
         if not head.startswith(_MARK):
             return look_up(name)

@@ -2,27 +2,31 @@
 
 import logging
 import weakref
+from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.conds import CONDCrossAttn
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from .conds import KEY, PersonalizedBatch, PersonalizedCond
-from .injection import context_patch
+from .injection import Contexts, context_patch
 from .payload import Payload
 
 _matches: "weakref.WeakKeyDictionary[object, bool]" = weakref.WeakKeyDictionary()
 
 
-def personalize_model(model):
+def personalize_model(model: ModelPatcher) -> ModelPatcher:
     """A clone of MODEL that serves NeTI payloads; stateless, so clones and branches share nothing."""
     personalized = model.clone()
     add_wrappers(personalized)
     return personalized
 
 
-def add_wrappers(patcher) -> None:
-    """Put the wrappers on a patcher, once however often it is called."""
+def add_wrappers(patcher: ModelPatcher) -> None:
+    """Put the wrappers on a patcher; calling it again changes nothing."""
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, _prepare_schedule),
         (WrappersMP.CALC_COND_BATCH, _claim_conds),
@@ -32,8 +36,8 @@ def add_wrappers(patcher) -> None:
         patcher.add_wrapper_with_key(kind, KEY, wrapper)
 
 
-def _prepare_schedule(executor, *args, **kwargs):
-    """Encode the schedule's times in batches before the U-Net is loaded; afterwards free the GPU of them."""
+def _prepare_schedule(executor: WrapperExecutor, *args: Tensor, **kwargs: object) -> Tensor:
+    """Encode the schedule's times in batches before the U-Net is loaded; afterwards move them off the GPU."""
     guider, sigmas = executor.class_obj, args[3]
     payloads = {
         cond["model_conds"][KEY].payload
@@ -53,7 +57,9 @@ def _prepare_schedule(executor, *args, **kwargs):
             payload.rest()
 
 
-def _claim_conds(executor, model, conds, *args, **kwargs):
+def _claim_conds(
+    executor: WrapperExecutor, model: BaseModel, conds: list[list[dict] | None], *args: object, **kwargs: object
+) -> list[Tensor]:
     """Give every cond of a call our key, so that the host batches prompts with and without tokens together."""
     if any(KEY in cond.get("model_conds", {}) for group in conds if group for cond in group):
         conds = [group and [_claimed(cond) for cond in group] for group in conds]
@@ -68,8 +74,8 @@ def _claimed(cond: dict) -> dict:
     return {**cond, "model_conds": {**entries, KEY: PersonalizedCond(payload, context.cond.shape[1])}}
 
 
-def _payload_fits(payload: Payload | None, context) -> bool:
-    """Whether the conditioning still is what the payload was made for; other nodes may have changed it.
+def _payload_fits(payload: Payload | None, context: CONDCrossAttn) -> bool:
+    """Whether the conditioning is still what the payload was made for; other nodes may have changed it.
 
     A longer one (Conditioning Concat) fits if it starts with the payload's own.
     """
@@ -88,7 +94,16 @@ def _payload_fits(payload: Payload | None, context) -> bool:
     return _matches[context]
 
 
-def _swap_contexts(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+def _swap_contexts(
+    executor: WrapperExecutor,
+    x: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    y: Tensor | None,
+    control: dict | None,
+    transformer_options: dict,
+    **kwargs: Any,
+) -> Tensor:
     """The U-Net call with each row's own per-layer contexts."""
     batch: PersonalizedBatch | None = kwargs.pop(KEY, None)
     if batch is None or all(cond.payload is None for cond in batch.conds):
@@ -96,7 +111,7 @@ def _swap_contexts(executor, x, timesteps, context, y, control, transformer_opti
     if len(x) % len(batch.conds):
         logging.warning("A node regrouped the U-Net's batch: NeTI tokens fall back to a single embedding.")
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-    # Never into the given dict: the host shares it between calls.
+    # In copies: the host shares the given dict between calls.
     patches = dict(transformer_options.get("patches", {}))
     swap = context_patch(_row_contexts(batch, len(x), timesteps, context))
     patches["attn2_patch"] = [swap, *patches.get("attn2_patch", [])]
@@ -104,12 +119,15 @@ def _swap_contexts(executor, x, timesteps, context, y, control, transformer_opti
     return executor(x, timesteps, context, y, control, options, **kwargs)
 
 
-def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, context: Tensor):
+def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, context: Tensor) -> Contexts:
     """`contexts(layer, context) -> (k, v)` for the rows of a call: chunk after chunk, `rows / chunks` each."""
     per_chunk = rows // len(batch.conds)
     times = [round(t) for t in timesteps.flatten().tolist()]
     owners = [batch.conds[row // per_chunk] for row in range(rows)]
-    steps = [cond.payload and cond.payload.get(times[row], context.device, context.dtype) for row, cond in enumerate(owners)]
+    steps = [
+        None if cond.payload is None else cond.payload.get(times[row], context.device, context.dtype)
+        for row, cond in enumerate(owners)
+    ]
 
     def contexts(layer: int, given: Tensor) -> tuple[Tensor, Tensor]:
         k, v = given.clone(), given.clone()
@@ -117,7 +135,7 @@ def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, contex
             if step is None:
                 continue
             own_k, own_v = step.layer(layer)
-            # The host repeats a context to the batch's common length: so does each repetition here.
+            # The host repeats a context up to the batch's common length; each repetition is replaced.
             for start in range(0, given.shape[1], cond.length):
                 k[row, start : start + len(own_k)] = own_k
                 v[row, start : start + len(own_v)] = own_v

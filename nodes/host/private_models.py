@@ -1,16 +1,18 @@
 """Private, trainable copies of the host's loaded models.
 
-What upstream nodes loaded cannot be trained through: its weights are inference tensors, may be streamed from
-RAM while they are used, and its attention may have no backward pass.
+Gradients cannot pass through a model as upstream nodes loaded it: its weights are inference tensors and may be streamed from
+RAM while in use, and its attention may have no backward pass.
 """
 
 import copy
 import gc
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 
 from ..errors import UserError
 from .memory import load_for_training
@@ -19,8 +21,8 @@ from .unet import HostUNet
 
 
 @contextmanager
-def private_models(model, clip):
-    """Gives `(HostUNet, HostTextEncoder)` on private copies, loaded in full; frees them at the end.
+def private_models(model: ModelPatcher, clip: CLIP) -> Iterator[tuple[HostUNet, HostTextEncoder]]:
+    """Gives `(HostUNet, HostTextEncoder)` on private copies, loaded whole, and frees them at the end.
 
     Must be entered under `torch.inference_mode(False)`. LoRA and other weight patches are carried over.
     """
@@ -41,11 +43,11 @@ def private_models(model, clip):
         mm.soft_empty_cache()
 
 
-def _private_copy(patcher, name: str) -> tuple:
-    """A patcher over weights of its own, from the loader's own factory or, failing that, by copying.
+def _private_copy(patcher: ModelPatcher, name: str) -> tuple[ModelPatcher, ModelPatcher]:
+    """A patcher with weights of its own, made by the loader again or, where it cannot, by copying.
 
-    Also gives the patcher that first owned the weights, to be kept as long: the host calls a loaded model
-    whose owner is gone a memory leak.
+    Also gives the patcher that first owned the weights. Keep it as long as the first: the host reports a memory leak for a
+    loaded model whose owner is gone.
     """
     factory = patcher.cached_patcher_init
     if factory is not None:
@@ -53,11 +55,10 @@ def _private_copy(patcher, name: str) -> tuple:
         owner = owner[factory[2]] if len(factory) > 2 else owner
     elif patcher.is_dynamic():
         raise UserError(
-            f"{name}: the loader it comes from offers no way to make a trainable copy. Load the "
-            "checkpoint with Load Checkpoint."
+            f"{name}: the node that loaded it gives no way to make a trainable copy. Load the checkpoint with Load Checkpoint."
         )
     else:
-        # Shared or left out: what the host cannot copy, or what would copy the patcher itself.
+        # Not copied: the config, which the host cannot copy, and the reference back to the patcher.
         config = getattr(patcher.model, "model_config", None)
         memo = {id(config): config, id(getattr(patcher.model, "current_patcher", None)): None}
         module = copy.deepcopy(patcher.model, memo)
@@ -67,7 +68,7 @@ def _private_copy(patcher, name: str) -> tuple:
 
 
 def _drop_inference_tensors(module: torch.nn.Module) -> None:
-    """Replace tensors that autograd may not save by ordinary copies."""
+    """Replace inference tensors, which autograd cannot save, by ordinary copies."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None and parameter.is_inference():

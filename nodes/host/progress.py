@@ -1,4 +1,4 @@
-"""The host's progress channel: bar, preview image and text line on a node, and its interrupt."""
+"""Progress on a node (bar, preview image, line of text), and the user's Cancel."""
 
 import comfy.model_management as mm
 import comfy.utils
@@ -18,12 +18,12 @@ class Progress:
         self._node_id = node_id
 
     def update(self, value: int, preview: Image.Image | None = None) -> None:
-        """value: of `total`. preview: a picture that the node shows in place of the last one."""
+        """value: out of `total`. preview: a picture that replaces the last one on the node."""
         check_interrupt()
         self._bar.update_absolute(value, preview=preview and ("PNG", preview, None))
 
     def text(self, line: str) -> None:
-        """A line of text on the node; replaces the last one."""
+        """Show a line of text on the node, in place of the last one."""
         server = PromptServer.instance
         if server.client_id is not None:
             server.send_progress_text(line, self._node_id, server.client_id)

@@ -1,4 +1,4 @@
-"""Images by the host's own sampler: for evaluations, and with the training copies while training."""
+"""Images from the host's own sampler: for evaluations, and during training with the copies in training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import comfy.sample
 import comfy.samplers
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
@@ -13,10 +15,11 @@ from .payload import AppliedToken
 from .personalized_clip import PersonalizedCLIP
 from .personalized_model import add_wrappers, personalize_model
 from .progress import check_interrupt
+from .unet import HostUNet
 
 SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
-# These draw no noise but the initial one and choose no step by what they see, so an image does not depend on its
-# neighbours in a batch. All others take one image at a time.
+# These samplers add no noise along the way and do not adapt their steps to the images, so an image does not depend on its
+# neighbours in a batch. With all others, images are sampled one at a time.
 _BATCHED = {
     "euler",
     "euler_cfg_pp",
@@ -57,15 +60,15 @@ class Sampling:
 
 
 class ImageMaker:
-    """Images of prompts, each from a seed of its own: what a KSampler makes of it alone, but for rounding.
+    """Makes an image for each prompt and seed: up to rounding, what a KSampler makes of that prompt and seed alone.
 
-    An image's noise depends on its seed only, so neither batch size nor order changes it beyond rounding.
+    An image's noise depends on its seed only, so neither batch size nor order changes the image beyond rounding.
     """
 
-    def __init__(self, patcher, clip, vae, sampling: Sampling):
-        """patcher, clip: know the token already. vae: decodes."""
+    def __init__(self, patcher: ModelPatcher, clip: CLIP, vae: VAE, sampling: Sampling):
+        """patcher, clip: with the token applied. vae: decodes the latents."""
         self._patcher, self._clip, self._vae, self.sampling = patcher, clip, vae, sampling
-        self._negative = None
+        self._negative: list | None = None
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -107,23 +110,27 @@ class ImageMaker:
         )
         return self._vae.decode(samples).to("cpu", torch.float32).clamp(0, 1)
 
-    def _encode(self, text: str):
+    def _encode(self, text: str) -> list:
         return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text))
 
 
-def evaluation_maker(model, clip, vae, token: PersonalizedToken | None, sampling: Sampling) -> ImageMaker:
-    """On the graph's models, with a token or without."""
+def evaluation_maker(
+    model: ModelPatcher, clip: CLIP, vae: VAE, token: PersonalizedToken | None, sampling: Sampling
+) -> ImageMaker:
+    """With the graph's models, with a token or without."""
     if token is None:
         return ImageMaker(model, clip, vae, sampling)
     personalized = PersonalizedCLIP.with_token(clip, AppliedToken(token.placeholder, token.subject.train(False)))
     return ImageMaker(personalize_model(model), personalized, vae, sampling)
 
 
-def training_maker(unet, text_patcher, clip, vae, token: PersonalizedToken, sampling: Sampling) -> ImageMaker:
-    """On the copies in training, with the token as it is now.
+def training_maker(
+    unet: HostUNet, text_patcher: ModelPatcher, clip: CLIP, vae: VAE, token: PersonalizedToken, sampling: Sampling
+) -> ImageMaker:
+    """With the copies in training, and the token as it is now.
 
-    unet: the `HostUNet` in training; its patcher is sampled from, so no second copy takes memory. Call `load_for_training`
-    before training goes on.
+    unet: the one in training; images are sampled with its patcher, so that no second copy takes memory. Call
+    `load_for_training` before training goes on.
     """
     copied = clip.clone()
     copied.patcher, copied.cond_stage_model = text_patcher, text_patcher.model

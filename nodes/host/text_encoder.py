@@ -1,25 +1,29 @@
 """The host's CLIP text model, opened as the trainer's `TextEncoder`: one encode path for training and use."""
 
+from collections.abc import Callable
+
 import comfy.ops
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP
 from torch import Tensor
 
 
-def force_differentiable_attention(_function, *args, **kwargs):
-    """`optimized_attention_override`: sage, flash and chunked attention have no, or a wrong, backward pass."""
+def force_differentiable_attention(_function: Callable, *args: object, **kwargs: object) -> Tensor:
+    """`optimized_attention_override`: the backward pass of sage, flash and chunked attention is missing or wrong."""
     return attention_pytorch(*args, **kwargs)
 
 
 class HostTextEncoder:
     """SD1.x CLIP-L of a patcher, layer by layer; see `trainer.conditioning.TextEncoder`.
 
-    The host's own forward adds in place and applies the final LayerNorm at once: neither gradients nor NeTI's
-    bypass can pass through it. This one agrees with it to rounding, clip skip included.
+    The host's own forward pass adds in place, which breaks gradients, and ends with the final LayerNorm, before which NeTI's
+    bypass has to be added. This one agrees with it up to rounding, clip skip included.
     """
 
-    def __init__(self, clip, patcher=None):
-        """clip: gives tokenizer and clip skip. patcher: gives the weights, the clip's own unless said."""
+    def __init__(self, clip: CLIP, patcher: ModelPatcher | None = None):
+        """clip: gives tokenizer and clip skip. patcher: gives the weights; by default the clip's own."""
         self.patcher = patcher or clip.patcher
         stage = self.patcher.model
         sd_clip = getattr(stage, stage.clip)

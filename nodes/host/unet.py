@@ -1,7 +1,10 @@
 """The host's U-Net, opened as the trainer's `UNet`: noise prediction with gradients into per-layer contexts."""
 
+from collections.abc import Callable
+
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -14,7 +17,7 @@ FP16_LOSS_SCALE = 2.0**12
 class HostUNet:
     """Noise prediction with per-layer contexts; see `trainer.loop.UNet`. z_t is in the host's sigma space."""
 
-    def __init__(self, patcher):
+    def __init__(self, patcher: ModelPatcher):
         self.patcher = patcher
         self.model = patcher.model
         half = self.model.get_dtype_inference() == torch.float16
@@ -62,10 +65,10 @@ class HostUNet:
                 module.forward = _checkpointed(module.forward)
 
 
-def _checkpointed(forward):
-    def recomputing(x, context=None, transformer_options=None):
-        # A snapshot: the host overwrites `block` in this dict as the pass goes on, and a recomputation in the
-        # backward pass must see what this block saw, or it would take another layer's contexts.
+def _checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def recomputing(x: Tensor, context: Tensor | None = None, transformer_options: dict | None = None) -> Tensor:
+        # A copy: the host overwrites `block` in this dict from block to block, and when this block is recomputed in the
+        # backward pass it must see its own value, or it would take another layer's contexts.
         options = dict(transformer_options or {})
         return checkpoint(forward, x, context, options, use_reentrant=False, preserve_rng_state=False)
 

@@ -1,1 +1,1 @@
-"""Models of others, for masking and evaluation: found on disk first, downloaded when asked for."""
+"""Pretrained models for masking and evaluation: looked for on disk first, downloaded if the user asks for it."""

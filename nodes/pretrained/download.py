@@ -1,28 +1,32 @@
-"""Fetching a model from the Hugging Face hub: asked for by the user, shown on the node, resumed when broken off."""
+"""Downloading a model from the Hugging Face hub: when the user asks for it, with progress on the node, resumable."""
 
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..host.progress import Interrupted, Progress
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _WANTED = ("*.json", "*.txt", "*.safetensors")
-_OLDER = "pytorch_model*.bin"  # what a repository without safetensors has for weights
-_PIECE = 2**20  # bytes. Between pieces a cancel is noticed; what has come of an unfinished one is lost.
+_OLDER = "pytorch_model*.bin"  # the weights of a repository without safetensors
+_PIECE = 2**20  # bytes. Cancel is noticed between pieces; an unfinished piece is lost.
 
 
 def download(repository: str, target: Path, node_id: str, field: str = "model") -> Path:
-    """Fetch the newest revision of `repository` into the folder `target`, by way of a hidden folder beside it.
+    """Download the newest revision of `repository` to the folder `target`, through a hidden folder beside it.
 
-    A second call goes on where the last one stopped. field: the input that errors name.
+    A second call continues where the last one stopped. field: the input that errors name.
 
     Raises:
-        UserError: the hub cannot be reached, or the download broke off. Interrupted: the user has cancelled.
+        UserError: the hub cannot be reached, or the download stopped halfway. Interrupted: the user has cancelled.
     """
     try:
         complete = _fetch(repository, target.with_name(f".incomplete-{target.name}"), node_id)
@@ -32,14 +36,14 @@ def download(repository: str, target: Path, node_id: str, field: str = "model") 
     except Exception as error:  # the hub's client raises errors of several libraries
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"{field}: {repository} could not be downloaded ({reason}). Check the network and queue again, which goes on where "
-            f"this stopped; or put its files into models/{target.parent.name}/{target.name} by hand."
+            f"{field}: {repository} could not be downloaded ({reason}). Check the network and queue again to continue where "
+            f"it stopped, or put the files into models/{target.parent.name}/{target.name} by hand."
         ) from error
     return target
 
 
 def _fetch(repository: str, folder: Path, node_id: str) -> Path:
-    """The folder, once all files are in it. File by file, since `snapshot_download` keeps nothing of one that breaks off."""
+    """The folder, once all files are in it. File by file, because `snapshot_download` discards an unfinished file."""
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
@@ -55,7 +59,7 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
     progress = Progress(total, node_id)
     parts, before = {}, 0
     for file in files:
-        # Named by content too: what came of an older revision must not be gone on with.
+        # Named by content too, so that a file of an older revision is not continued.
         part = parts[file.rfilename] = folder / f"{file.rfilename}.{file.blob_id}"
 
         def written(here: int, before: int = before) -> None:
@@ -76,8 +80,8 @@ def _fetch(repository: str, folder: Path, node_id: str) -> Path:
 
 
 @contextmanager
-def _small_pieces():
-    """Lets the hub's client hand on what comes in pieces of `_PIECE`. Its own are 10 MB: on a slow line minutes each."""
+def _small_pieces() -> Iterator[None]:
+    """Make the hub's client pass on data in pieces of `_PIECE`. Its own are 10 MB, which take minutes on a slow line."""
     from huggingface_hub import constants
 
     usual = constants.DOWNLOAD_CHUNK_SIZE
@@ -89,13 +93,13 @@ def _small_pieces():
 
 
 class _Sink(io.FileIO):
-    """A file that is appended to, and says how long it has become."""
+    """A file opened for appending that reports its length after each write."""
 
     def __init__(self, path: Path, written: Callable[[int], None]):
         super().__init__(path, "ab")
         self._written = written
 
-    def write(self, data) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         count = super().write(data)
         self._written(self.tell())
         return count

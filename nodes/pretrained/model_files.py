@@ -1,24 +1,29 @@
-"""Where models of other libraries lie on disk, what each of them is, and how their files are read."""
+"""Pretrained models on disk: where they are, which model each one is, and how their files are read."""
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..host import folders
 from .download import download
 
-NATIVE_SINCE = "4.56"  # the transformers that brought native classes of both families
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NATIVE_SINCE = "4.56"  # the first transformers with native classes for both families
 
 
 @dataclass(frozen=True)
 class Family:
     """A kind of model.
 
-    folders: under ComfyUI's models folder; the first is where downloads go.
-    types: `model_type` in a transformers config.json. files: suffixes of models that are a single file.
-    repositories: on the Hugging Face hub, by the name in the list. field: the input that errors name.
+    folders: under ComfyUI's models folder; downloads go to the first.
+    types: `model_type` in a transformers config.json. files: suffixes of models that are one file.
+    repositories: on the Hugging Face hub, as the list names them. field: the input that errors name.
     """
 
     title: str
@@ -49,12 +54,12 @@ SAM2 = Family(
 
 
 def choices(family: Family) -> list[str]:
-    """What a loader lists: local models, then names that can be downloaded (and stay valid when they have been)."""
+    """What a loader lists: local models, then names that can be downloaded (and stay valid afterwards)."""
     return [*local_models(family), *family.repositories]
 
 
 def local_models(family: Family) -> dict[str, Path]:
-    """Paths of what looks like a model of the family, by name `<folder>/<entry>`."""
+    """Paths of what looks like a model of the family, by their names `<folder>/<entry>`."""
     return {
         name: path
         for name, path in _entries(family).items()
@@ -63,7 +68,7 @@ def local_models(family: Family) -> dict[str, Path]:
 
 
 def _entries(family: Family) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for key in family.folders:
         for root in folders.model_folders(key):
             for path in sorted(root.iterdir()) if root.is_dir() else ():
@@ -81,7 +86,7 @@ def _config(path: Path) -> dict:
 
 
 def problem(family: Family, name: str) -> str | None:
-    """Why a loader's `model` is none of `choices`, for the user; None if it is one."""
+    """Why a loader's `model` is not one of `choices`, for the user; None if it is."""
     if name in family.repositories or name in local_models(family):
         return None
     path = _entries(family).get(name)
@@ -92,16 +97,16 @@ def problem(family: Family, name: str) -> str | None:
         )
     kind = _config(path).get("model_type") if path.is_dir() else f"{path.suffix} file"
     return (
-        f"{family.field}: {name} is no {family.title} model but "
+        f"{family.field}: {name} is not a {family.title} model but "
         f"{f'of the kind {kind}' if kind else 'a folder without a readable config.json'}. Choose another."
     )
 
 
 def find(family: Family, name: str, may_download: bool, node_id: str) -> Path:
-    """The file or folder of a name out of `choices`; downloads it if that is wanted and needed.
+    """The file or folder for a name from `choices`, downloaded if it is missing and `may_download`.
 
     Raises:
-        UserError: it is not there, or could not be downloaded.
+        UserError: it is missing, or could not be downloaded.
     """
     wrong = problem(family, name)
     if wrong:
@@ -133,21 +138,21 @@ def native_classes(family: Family, *names: str) -> list:
     """Classes of transformers, by name.
 
     Raises:
-        UserError: this transformers has them not.
+        UserError: the installed transformers does not have them.
     """
     import transformers
 
     if not all(hasattr(transformers, name) for name in names):
         raise UserError(
-            f"{family.field}: {family.title} needs transformers {NATIVE_SINCE} or newer, and this is "
-            f"{transformers.__version__}. Update it in ComfyUI's Python: python -m pip install -U transformers"
+            f"{family.field}: {family.title} needs transformers {NATIVE_SINCE} or newer, and {transformers.__version__} "
+            f"is installed. Update it in ComfyUI's Python: python -m pip install -U transformers"
         )
     return [getattr(transformers, name) for name in names]
 
 
 @contextmanager
-def reading(family: Family, path: Path):
-    """Turns whatever the libraries raise over unfit files into a sentence for the user.
+def reading(family: Family, path: Path) -> Iterator[None]:
+    """Turns whatever the libraries raise for unsuitable files into a sentence for the user.
 
     Raises:
         UserError: names the file.
@@ -156,22 +161,28 @@ def reading(family: Family, path: Path):
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # JSON, safetensors, zip and shapes each fail in a way of their own
+    except Exception as error:  # JSON, safetensors, zip and shapes each fail differently
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"{family.field}: {path.name} is damaged or no {family.title} model ({reason}). Download it again, or "
+            f"{family.field}: {path.name} is damaged or not a {family.title} model ({reason}). Download it again, or "
             "choose another."
         ) from error
 
 
-def read_weights(model_class, path: Path, twins: dict[str, str] | None = None, safetensors: bool = True, **settings):
-    """A transformers model out of a local folder, every weight of it from the file.
+def read_weights(
+    model_class: "type[PreTrainedModel]",
+    path: Path,
+    twins: dict[str, str] | None = None,
+    safetensors: bool = True,
+    **settings: object,
+) -> "PreTrainedModel":
+    """A transformers model from a local folder, with every weight from the file.
 
-    twins: weights that are the same as another's, by name, and that a file may hold once. safetensors: False for a folder
-    that has only the older pytorch_model.bin, which is read as plain tensors (weights only). settings: the model's own.
+    twins: names of weights that are shared with another one, which a file may contain only once. safetensors: False for a
+    folder that has only the older pytorch_model.bin, which is read as plain tensors (weights only). settings: the model's own.
 
     Raises:
-        ValueError: weights are missing. What transformers raises over unfit files.
+        ValueError: weights are missing. Also whatever transformers raises for unsuitable files.
     """
     model, report = model_class.from_pretrained(
         path, local_files_only=True, use_safetensors=safetensors, weights_only=True, output_loading_info=True, **settings
@@ -183,5 +194,5 @@ def read_weights(model_class, path: Path, twins: dict[str, str] | None = None, s
             weights[name].copy_(weights[twin])
             missing.remove(name)
     if missing:
-        raise ValueError(f"it lacks {len(missing)} weights, such as {min(missing)}")
+        raise ValueError(f"{len(missing)} weights are missing, such as {min(missing)}")
     return model

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..evaluation.metrics import References, references
 from ..evaluation.pdst import Dataset, Subject
 from ..evaluation.quick import quick_scores
 from ..evaluation.same_photo import look_at, look_at_pixels, same_photo
+from ..host.sampling import MakeImages
 from ..pictures import read_picture
 from .photos import fit
 
@@ -33,16 +35,22 @@ class HeldOut:
     references: References | None
 
     @classmethod
-    def of(cls, dataset: Dataset, encoders: EvaluationEncoders | None, size: tuple[int, int], encode) -> "HeldOut":
+    def of(
+        cls,
+        dataset: Dataset,
+        encoders: EvaluationEncoders | None,
+        size: tuple[int, int],
+        encode: Callable[[Tensor], Tensor],
+    ) -> "HeldOut":
         """size: (height, width) of the training photos. encode: as of `trainer.dataset.cache_photos`."""
         (subject,) = dataset.subjects
         # One at a time: originals are large.
         latents = torch.cat([encode(fit(read_picture(photo.path)[0], size)[None]).float() for photo in subject.test])
         whole = torch.ones_like(latents[:, :1])  # these photos have no masks
-        known = encoders and references(subject, encoders)
+        known = None if encoders is None else references(subject, encoders)
         return cls(subject, Photos(latents[None], whole[None]), encoders, known)
 
-    def scored_with(self, **settings) -> dict | None:
+    def scored_with(self, **settings: object) -> dict | None:
         """What the scores depend on beside the token; None without encoders."""
         if self.encoders is None:
             return None
@@ -59,11 +67,12 @@ class HeldOut:
             )
         )  # as it comes back from a file
 
-    def scores(self, make_images, placeholder: str, count: int, seed: int) -> dict[str, float]:
+    def scores(self, make_images: MakeImages, placeholder: str, count: int, seed: int) -> dict[str, float]:
         """Mean scores of `count` samples, always of the same captions and seeds.
 
         make_images: prompts and seeds to images, with the token as it is now.
         """
+        assert self.references is not None and self.encoders is not None, "nothing to score with"
         return quick_scores(make_images, placeholder, self.subject, self.references, self.encoders, count, seed)
 
 

@@ -1,7 +1,6 @@
 """Everything that can be wrong with the training node's inputs, found before anything is loaded."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from ..evaluation.encoders import EvaluationEncoders
 from ..evaluation.pdst import Dataset
 from ..host import folders
 from ..host.checks import clip_problems, model_problems, vae_problems
+from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
 from .held_out import held_out_problems
 from .photos import photo_problems
@@ -23,9 +23,9 @@ _FREE_DISK = 200 * 1024**2  # bytes; a NeTI+ run of five photos writes about 60 
 class Wired:
     """What is wired to the training node. images: (H, W, C) each, masks: (H, W) each, float32 on the CPU."""
 
-    model: Any
-    clip: Any
-    vae: Any
+    model: Model
+    clip: Clip
+    vae: Vae
     images: list[Tensor]
     masks: list[Tensor] | None
     dataset: Dataset | None

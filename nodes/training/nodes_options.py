@@ -2,6 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..evaluation.encoders import EvaluationEncoders
+from ..evaluation.pdst import Dataset
 from ..link_types import EvaluationEncodersType, PdstDatasetType, TrainingOptionsType
 from .widgets import Options, settings_of, widget
 
@@ -37,5 +39,7 @@ class TrainingOptions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, dataset=None, encoders=None, **settings) -> io.NodeOutput:
+    def execute(
+        cls, dataset: Dataset | None = None, encoders: EvaluationEncoders | None = None, **settings: object
+    ) -> io.NodeOutput:
         return io.NodeOutput(Options(settings, dataset, encoders))

@@ -2,9 +2,11 @@
 
 import torch
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ...trainer.settings import TrainingSettings
 from ...trainer.token_file import load_token
+from ..host.links import Clip, Model, Vae
 from ..link_types import PersonalizedTokenType, TrainingOptionsType
 from ..pictures import as_list, to_tensor
 from .input_checks import Wired, check_inputs
@@ -46,8 +48,19 @@ class TrainAttractorEmbedding(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, images, name, resume, masks=None, options=None, **settings) -> io.NodeOutput:
-        more: Options = options[0] if options else Options({})
+    def execute(
+        cls,
+        model: list[Model],
+        clip: list[Clip],
+        vae: list[Vae],
+        images: list[Tensor],
+        name: list[str],
+        resume: list[bool],
+        masks: list[Tensor] | None = None,
+        options: list[Options] | None = None,
+        **settings: list,
+    ) -> io.NodeOutput:
+        more = options[0] if options else Options({})
         # The host runs nodes in inference mode, whose tensors autograd cannot use.
         with torch.inference_mode(False), torch.enable_grad():
             chosen = TrainingSettings.of(**more.settings, **{key: values[0] for key, values in settings.items()})

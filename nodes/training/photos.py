@@ -34,7 +34,8 @@ def photo_problems(images: list[Tensor], masks: list[Tensor] | None, needs_masks
 def training_size(images: list[Tensor], resolution: int) -> tuple[int, int]:
     """Height and width of the photos' mean shape with about `resolution`² pixels, multiples of 64."""
     ratio = math.exp(sum(math.log(image.shape[0] / image.shape[1]) for image in images) / len(images) / 2)
-    return tuple(max(_STEP, round(side / _STEP) * _STEP) for side in (resolution * ratio, resolution / ratio))
+    height, width = (max(_STEP, round(side / _STEP) * _STEP) for side in (resolution * ratio, resolution / ratio))
+    return height, width
 
 
 def resize_photos(images: list[Tensor], masks: list[Tensor] | None, resolution: int) -> tuple[Tensor, Tensor | None]:

@@ -1,7 +1,8 @@
 """One training, from wired inputs to a finished run: latents, private models, trainer, samples and scores."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from PIL import Image
@@ -35,14 +36,16 @@ def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, nod
     """
     photos, held_out = _encode_photos(wired, settings)
     with private_models(wired.model, wired.clip) as (unet, text):
-        trainer = build_trainer(settings, photos, text, unet, held_out and held_out.photos)
+        trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None)
         _fit_into_memory(trainer, unet)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             "photos": fingerprint(photos.latents, photos.masks),
         }
-        studio = Studio(wired, settings, unet, text, held_out, photos.latents.shape[-2:])
-        run = Run(trainer, folders.output_path(name), identity, {"images": photos.count}, shrink, studio.scored_with)
+        studio = Studio(wired, settings, unet, text, held_out, photos.size)
+        run = Run(
+            trainer, folders.output_path(name), identity, {"images": photos.count}, partial(shrink, unet), studio.scored_with
+        )
         if resume:
             run.resume()
         run.train(Progress(settings.steps, node_id), studio.sample, studio.score if studio.scored_with else None)
@@ -61,14 +64,14 @@ def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, He
         photos = cache_photos(images, masks if settings.uses_attractor else None, encode, settings)
         if wired.dataset is None:
             return photos, None
-        return photos, HeldOut.of(wired.dataset, wired.encoders, tuple(images.shape[1:3]), encode)
+        return photos, HeldOut.of(wired.dataset, wired.encoders, (images.shape[1], images.shape[2]), encode)
 
 
 def _fit_into_memory(trainer: Trainer, unet: HostUNet) -> None:
     """Set what the settings leave to the machine."""
     settings = trainer.settings
     rows = settings.batch_size * len(settings.loss_weights)
-    planned, checkpointing = plan_memory(unet, rows, tuple(trainer.photos.latents.shape[-2:]))
+    planned, checkpointing = plan_memory(unet, rows, trainer.photos.size)
     trainer.micro_batch = settings.micro_batch or planned
     if settings.gradient_checkpointing == "on" or (settings.gradient_checkpointing == "auto" and checkpointing):
         unet.enable_gradient_checkpointing()
@@ -110,7 +113,7 @@ class Studio:
         """Mean held-out scores of a token. report: called with the number of each image before it is made."""
         maker, made, settings = self._maker(token), itertools.count(1), self._settings
 
-        def make_images(prompts: list[str], seeds: list[int]) -> Tensor:
+        def make_images(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
             report(next(made))
             return maker(prompts, seeds)
 

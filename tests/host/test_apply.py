@@ -142,7 +142,7 @@ def test_an_encode_without_extra_data_is_one_embedding_and_a_warning(tiny_model,
     model, clip = apply(tiny_model, tiny_clip)
     with torch.inference_mode(), caplog.at_level(logging.WARNING):
         context, pooled = clip.encode_from_tokens(clip.tokenize(PROMPT), return_pooled=True)
-    assert "carries no extra data" in caplog.text
+    assert "drops extra data" in caplog.text
     degraded = sample(model, [[context, {"pooled_output": pooled}]], encode(clip, ""))
     assert relative(degraded, single_embedding(tiny_model, tiny_clip)) < 1e-4
 
@@ -259,7 +259,7 @@ def test_bad_input_names_itself_and_the_remedy(tiny_model, tiny_clip, token, opt
 
 def test_a_placeholder_can_be_applied_once_only(tiny_model, tiny_clip):
     model, clip = apply(tiny_model, tiny_clip)
-    with pytest.raises(UserError, match="<cat> is applied .* already"):
+    with pytest.raises(UserError, match="<cat> is already applied"):
         apply(model, clip, neti_token(5))
     model, clip = apply(model, clip, neti_token(5), placeholder="<other>")
     assert torch.isfinite(sample(model, encode(clip, "<cat> and <other>"), encode(clip, ""))).all()
@@ -267,7 +267,7 @@ def test_a_placeholder_can_be_applied_once_only(tiny_model, tiny_clip):
 
 def test_an_unknown_placeholder_in_a_prompt_is_an_error(tiny_model, tiny_clip):
     _, clip = apply(tiny_model, tiny_clip)
-    with pytest.raises(UserError, match="<cta> in the prompt is no applied token. Known here: <cat>"):
+    with pytest.raises(UserError, match="<cta> in the prompt is not an applied token. Known here: <cat>"):
         encode(clip, "a photo of a <cta>")
 
 

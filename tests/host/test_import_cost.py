@@ -1,15 +1,14 @@
 """What the pack costs ComfyUI's start, and which of its parts may know the host."""
 
-import ast
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from source_files import ROOT, address, packages_imported, python_files
+
 BUDGET = 0.3  # seconds of the processor: what a clock says depends on what else the machine does
 HEAVY = {"transformers", "matplotlib", "sam2", "huggingface_hub", "scipy", "diffusers"}
 
@@ -51,21 +50,6 @@ def test_the_pack_is_imported_in_a_moment_and_brings_nothing_heavy(host_root, tm
     assert min(seconds) <= BUDGET, seconds
 
 
-def imported(path):
-    """Full names of what a module imports, at its top or inside functions; `..name` from outside its package."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level != 1:
-            found.add("." * node.level + (node.module or ""))
-    return found
-
-
-def modules(folder):
-    return sorted((ROOT / folder).rglob("*.py"))
-
-
 @pytest.fixture(scope="session")
 def host_modules(host_root):
     """Top-level names that are the host's: its root and, as its nodes.py puts it on `sys.path`, its comfy folder."""
@@ -75,17 +59,12 @@ def host_modules(host_root):
     return names
 
 
-@pytest.mark.parametrize("path", modules("trainer"), ids=lambda path: path.name)
-def test_the_trainer_knows_nothing_of_the_host(path):
-    assert {name.split(".")[0] for name in imported(path)} <= {"torch", "safetensors", *sys.stdlib_module_names}
-
-
 @pytest.mark.parametrize(
     "path",
-    [ROOT / "__init__.py", *(p for p in modules("nodes") if p.parent != ROOT / "nodes" / "host")],
-    ids=lambda path: f"{path.parent.name}-{path.name}",
+    [ROOT / "__init__.py", *(path for path in python_files("nodes") if path.parent != ROOT / "nodes" / "host")],
+    ids=address,
 )
 def test_only_the_adapter_touches_the_hosts_internals(path, host_modules):
     # the host's public interface for nodes
     public = {"comfy_api.latest"}
-    assert not {name for name in imported(path) - public if name.split(".")[0] in host_modules}
+    assert not {name for name in packages_imported(path) - public if name.split(".")[0] in host_modules}

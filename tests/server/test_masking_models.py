@@ -115,7 +115,7 @@ def test_a_model_of_another_kind_is_called_by_it(comfy, comfy_server):
         if config:
             (folder / name / "config.json").write_text(config)
     (folder / "sam2.onnx").write_bytes(b"")
-    assert "sam2/clip is no SAM2 model but of the kind clip" in refusal(comfy, "sam2/clip")
+    assert "sam2/clip is not a SAM2 model but of the kind clip" in refusal(comfy, "sam2/clip")
     assert "of the kind .onnx file" in refusal(comfy, "sam2/sam2.onnx")
     for name in ("torn", "bare"):
         assert "a folder without a readable config.json" in refusal(comfy, f"sam2/{name}")
@@ -260,7 +260,7 @@ def test_a_download_breaks_off_goes_on_where_it_stopped_and_is_not_repeated(bare
     hub.break_after = 25 * 2**20
     with bare.listen() as listener:
         message = refusal(bare, REPOSITORY, download=True)
-        assert "could not be downloaded" in message and "goes on where this stopped" in message
+        assert "could not be downloaded" in message and "continue where it stopped" in message
         assert not (folder / "sam2.1-hiera-tiny").exists(), "half a model can be chosen"
         assert options(bare, "AttractorLoadSAM2")[:3] == ["sam2/tiny", "sam2/tiny.pt", REPOSITORY]
         hub.mend()

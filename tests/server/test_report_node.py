@@ -134,8 +134,8 @@ def test_one_encoder_gives_its_scores_only(comfy, comfy_server):
     [
         ("none", "none", "clip and dino are both none"),
         ("evaluation/absent", "none", "clip: evaluation/absent is not in models/"),
-        ("evaluation/dino-tiny", "none", "clip: evaluation/dino-tiny is no CLIP model but of the kind vit"),
-        ("none", "evaluation/clip-tiny", "dino: evaluation/clip-tiny is no DINO model but of the kind clip"),
+        ("evaluation/dino-tiny", "none", "clip: evaluation/dino-tiny is not a CLIP model but of the kind vit"),
+        ("none", "evaluation/clip-tiny", "dino: evaluation/clip-tiny is not a DINO model but of the kind clip"),
         ("none", "../models", r"dino: ../models is not in models/evaluation"),
     ],
 )
@@ -158,7 +158,7 @@ def test_damaged_folders_are_named(comfy, comfy_server, small_encoders):
     }.items():
         change(shutil.copytree(small_encoders / "evaluation" / "clip-tiny", folder / name))
         message = refusal(comfy, evaluate, "x", clip=f"evaluation/{name}")
-        assert f"clip: {name} is damaged or no CLIP model" in message, message
+        assert f"clip: {name} is damaged or not a CLIP model" in message, message
         shutil.rmtree(folder / name)
 
 

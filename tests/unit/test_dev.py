@@ -3,15 +3,22 @@
 import hashlib
 import importlib.util
 import io
+import shutil
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-_SPEC = importlib.util.spec_from_file_location("dev", Path(__file__).parents[2] / "scripts" / "dev.py")
-dev = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(dev)
+
+def _script(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+dev, coverage_table = _script("dev"), _script("coverage_table")
 
 
 def make_archive(path, *names):
@@ -50,9 +57,10 @@ def test_archive_that_reaches_outside_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_interrupted_environment_is_made_again_and_a_whole_one_is_reused(tmp_path):
+def test_interrupted_environment_is_made_again_and_a_whole_one_is_reused(tmp_path, monkeypatch):
     env = tmp_path / "dev" / "env"
     made = []
+    monkeypatch.setattr(dev, "run", lambda command: Path(command[-1]).mkdir())  # for venv, which takes seconds
 
     def interrupted(python):
         (env / "leftover").touch()
@@ -122,3 +130,45 @@ def test_named_release_wins_over_the_users_own(tmp_path, monkeypatch):
     monkeypatch.setattr(dev, "DEV", tmp_path)
     (tmp_path / "host-0.18.2").mkdir()
     assert dev.find_host("0.18.2") == tmp_path / "host-0.18.2"
+
+
+def test_types_are_checked_across_folders_whatever_the_root_is_called(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "ComfyUI-Attractor-1.0"
+    (tmp_path / "dev").mkdir()
+    for folder, text in {"trainer": "def two() -> int:\n    return 2\n", "nodes": "from ..trainer.module import two\n"}.items():
+        (root / folder).mkdir(parents=True)
+        (root / folder / "__init__.py").touch()
+        (root / folder / "module.py").write_text(text)
+    shutil.copy(dev.ROOT / "pyproject.toml", root)
+    (root / "__init__.py").touch()
+    monkeypatch.setattr(dev, "ROOT", root)
+    monkeypatch.setattr(dev, "DEV", tmp_path / "dev")
+    assert dev.check_types(sys.executable) == 0
+    (root / "nodes" / "module.py").write_text("from ..trainer.module import two\n\nword: str = two()\n")
+    capsys.readouterr()
+    assert dev.check_types(sys.executable) != 0
+    assert Path("nodes", "module.py").as_posix() + ":3: error" in capsys.readouterr().out.replace("\\", "/")
+
+
+def test_the_commit_hook_runs_the_same_ruff():
+    hooks = (dev.ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert f"rev: v{dev.RUFF.partition('==')[2]} " in hooks
+
+
+def test_coverage_table_counts_by_folder_and_names_the_least_covered_first():
+    counts = {
+        Path("nodes/a.py"): (1, 4),
+        Path("nodes/b.py"): (3, 4),
+        Path("trainer/c.py"): (2, 2),
+        Path("trainer/__init__.py"): (0, 0),
+    }
+    assert [line.split() for line in coverage_table.table(counts)] == [
+        ["line", "coverage"],
+        ["nodes", "50.0%", *"4 of 8 lines not run".split()],
+        ["trainer", "100.0%", *"0 of 2 lines not run".split()],
+        ["together", "60.0%", *"4 of 10 lines not run".split()],
+        ["least", "covered"],
+        ["nodes/a.py", "25.0%", *"3 of 4 lines not run".split()],
+        ["nodes/b.py", "75.0%", *"1 of 4 lines not run".split()],
+        ["trainer/c.py", "100.0%", *"0 of 2 lines not run".split()],
+    ]
