@@ -1,6 +1,6 @@
 """Everything that knows ComfyUI: thin V3 nodes over `trainer`, and `host`, the adapter to its internals."""
 
-from comfy_api.latest import ComfyExtension
+from comfy_api.latest import ComfyExtension, io
 
 from .evaluation import NODES as EVALUATION
 from .host import folders
@@ -15,7 +15,7 @@ class AttractorExtension(ComfyExtension):
     async def on_load(self) -> None:
         folders.register()
 
-    async def get_node_list(self):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             *TRAINING,
             LoadNeTIMapper,

@@ -7,11 +7,12 @@ import re
 import torch
 from comfy_api.latest import io
 
-from ..trainer.concept import Embedding, placeholder_problem
+from ..trainer.concept import Embedding, PersonalizedToken, placeholder_problem
 from ..trainer.token_file import load_token, save_embedding, save_token
 from .errors import UserError
 from .host import folders
 from .host.checks import clip_problems, model_problems
+from .host.links import Clip, Model
 from .host.payload import AppliedToken
 from .host.personalized_clip import PersonalizedCLIP
 from .host.personalized_model import personalize_model
@@ -56,7 +57,7 @@ class LoadNeTIMapper(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file, **_):
+    def fingerprint_inputs(cls, file: str, **_: object) -> str:
         path = folders.token_path(file)
         return f"{os.path.getmtime(path)}:{os.path.getsize(path)}"
 
@@ -121,7 +122,7 @@ class LoadTokenCheckpoints(io.ComfyNode):
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, run, **_):
+    def fingerprint_inputs(cls, run: str, **_: object) -> list[tuple[str, float]]:
         return [(path.name, os.path.getmtime(path)) for path in checkpoints(run).values()]
 
     @classmethod
@@ -221,7 +222,16 @@ class ApplyPersonalizedToken(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, token, strength=1.0, truncation=0, attractor=0, placeholder="") -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Model,
+        clip: Clip,
+        token: PersonalizedToken,
+        strength: float = 1.0,
+        truncation: int = 0,
+        attractor: int = 0,
+        placeholder: str = "",
+    ) -> io.NodeOutput:
         problems = model_problems(model) + clip_problems(clip)
         if problems:
             raise UserError.of(problems)
@@ -291,7 +301,9 @@ class SavePersonalizedToken(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, token, name: str, keep_attractors=True, export_embedding=True) -> io.NodeOutput:
+    def execute(
+        cls, token: PersonalizedToken, name: str, keep_attractors: bool = True, export_embedding: bool = True
+    ) -> io.NodeOutput:
         path = folders.output_path(name.strip(), ".safetensors")
         kept = token if keep_attractors else dataclasses.replace(token, attractors=())
         lines = []

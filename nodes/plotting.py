@@ -8,7 +8,10 @@ while a chart is drawn (`styled`).
 import io
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 from PIL import Image, ImageOps
@@ -18,6 +21,7 @@ from .errors import UserError
 try:
     import matplotlib
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties, get_font_names
     from matplotlib.lines import Line2D
@@ -66,7 +70,7 @@ MARGIN = 16  # pixels around a picture
 _DPI = 72  # so that a point, matplotlib's unit, is a pixel
 # For names in scripts that matplotlib's own font lacks, if installed.
 _OTHER_SCRIPTS = ("Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Yu Gothic", "Hiragino Sans", "Malgun Gothic")
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "figure.dpi": _DPI,
     "figure.facecolor": PAPER,
     "font.family": ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in get_font_names()), "sans-serif"],
@@ -103,9 +107,11 @@ _STYLE = {
 }
 
 
-def styled():
+@contextmanager
+def styled() -> Iterator[None]:
     """Matplotlib's settings for our charts, as a context manager or a decorator. Whatever makes or draws a figure needs it."""
-    return matplotlib.rc_context(_STYLE)
+    with matplotlib.rc_context(_STYLE):
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +128,8 @@ class Chart:
         with styled():
             raw = io.BytesIO()
             self.figure.savefig(raw, format="raw", dpi=_DPI * scale)
-        size = tuple(round(side * scale) for side in pixels(self.figure))
-        image = Image.frombytes("RGBA", size, raw.getvalue()).convert("RGB")
+        width, height = (round(side * scale) for side in pixels(self.figure))
+        image = Image.frombytes("RGBA", (width, height), raw.getvalue()).convert("RGB")
         return ImageOps.expand(image, MARGIN * scale, PAPER)
 
     def svg(self, css_class: str, name: str) -> str:
@@ -191,7 +197,7 @@ def panel(figure: Figure, left: float, top: float, right: float, bottom: float) 
     return figure.add_axes((left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height))
 
 
-def words(figure: Figure, x: float, y: float, text: str, **style) -> None:
+def words(figure: Figure, x: float, y: float, text: str, **style: object) -> None:
     """Text at pixels from the figure's left and top; y: the middle of the line."""
     width, height = pixels(figure)
     figure.text(x / width, 1 - y / height, printable(text), **{"va": "center_baseline", **style})
@@ -238,12 +244,12 @@ def _key_places(entries: Key, width: float) -> list[tuple[float, int]]:
     return places
 
 
-def few_ticks(axis, most: int, integer: bool = False) -> None:
+def few_ticks(axis: Axis, most: int, integer: bool = False) -> None:
     """At most `most` + 1 round numbers on an axis."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=integer))
 
 
-def span(values: list[float], margin: float) -> tuple[float, float]:
+def span(values: Sequence[float], margin: float) -> tuple[float, float]:
     """A range with room around the values: at both ends `margin` times their own range."""
     low, high = min(values), max(values)
     room = max((high - low) * margin, 0.01 * abs(high)) or 1.0

@@ -5,6 +5,9 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
 
 from ...trainer.storage import replacing
 from ..errors import UserError
@@ -17,6 +20,13 @@ _DESCRIBED = re.compile(
     r"\b(?:a|an|the)\s+((?:(?!(?:a|an|the|of|with|and|in|on|near|by|to|from|at|is)\b)[a-z-]+\s+){1,3})\{\}", re.IGNORECASE
 )
 DRAFTS_FILE = "drafts.json"  # hashes of the caption files as drafted: one that differs was edited by hand
+
+
+class Captioner(Protocol):
+    """What drafts captions, such as a loaded Florence-2."""
+
+    def captions(self, image: Tensor, count: int) -> list[str]:
+        """Up to `count` sentences that describe an image (H, W, 3) in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +97,8 @@ def write_drafts(
         path = captions_path(photo)
         kept = path.exists() and _hash(path.read_bytes()) != known.get(path.name) and not replace_edited
         if not kept:
-            captions = list(dict.fromkeys(to_caption(sentence, words) for sentence in sentences if sentence.strip()))
-            content = "".join(f"{caption}\n" for caption in captions).encode()
+            drafted = list(dict.fromkeys(to_caption(sentence, words) for sentence in sentences if sentence.strip()))
+            content = "".join(f"{caption}\n" for caption in drafted).encode()
             known[path.name] = _hash(content)
             # The record first: if the process is killed in between, an old draft counts as edited, never the reverse.
             _write(record, json.dumps(known, indent=1, sort_keys=True).encode())
@@ -167,13 +177,16 @@ def from_texts(texts: list[str], photos: list[Path]) -> list[list[str]]:
     return [[line for line in block.splitlines() if line.strip()] for block in blocks]
 
 
-def from_florence(florence2, photos: list[Path], count: int, replace_edited: bool, progress: Progress) -> list[list[str]]:
+def from_florence(
+    florence2: list[Captioner | None] | None, photos: list[Path], count: int, replace_edited: bool, progress: Progress
+) -> list[list[str]]:
     """Drafts by Florence-2 for the photos whose captions will be written."""
     if not florence2 or florence2[0] is None:
         raise UserError(
             "florence2: nothing is wired to it or to texts. Wire Load Florence-2 to have captions drafted, or wire texts."
         )
-    drafts = []
+    drafter = florence2[0]
+    drafts: list[list[str]] = []
     for done, photo in enumerate(photos):
         progress.update(done)
         progress.text(f"{photo.name} ({done + 1} of {len(photos)})")
@@ -184,7 +197,7 @@ def from_florence(florence2, photos: list[Path], count: int, replace_edited: boo
             image = read_picture(photo)[0]
         except UNREADABLE as error:
             raise UserError(f"subject: {photo.name} cannot be read ({brief(error)}). Replace or remove it.") from error
-        drafts.append(florence2[0].captions(image, count))
+        drafts.append(drafter.captions(image, count))
     return drafts
 
 

@@ -1,8 +1,10 @@
 """CLIP and DINO for the scores, by transformers."""
 
 import hashlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,10 @@ from torch import Tensor
 from ..host.managed import Managed
 from ..pretrained.model_files import Family, native_classes, read_weights, reading
 from .preprocessing import CLIP_NORM, IMAGENET_NORM, Preprocessing
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 CLIP = Family(
     "CLIP",
@@ -32,7 +38,7 @@ _DINO_CLASSES = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_regist
 class _Encoder:
     """A backbone in float32, where it came from, and its own preprocessing."""
 
-    def __init__(self, model, path: Path, preprocessing: Preprocessing):
+    def __init__(self, model: "PreTrainedModel", path: Path, preprocessing: Preprocessing):
         self._managed, self._name, self._preprocessing = Managed(model.float()), path.name, preprocessing
         self._weights = weights_hash(path)
 
@@ -51,14 +57,14 @@ class _Encoder:
             rows = [self._features(model, self._preprocessing(image)[None].to(self._managed.device)) for image in images]
         return F.normalize(torch.cat(rows).float().cpu(), dim=-1)
 
-    def _features(self, model, pixels: Tensor) -> Tensor:
+    def _features(self, model: "PreTrainedModel", pixels: Tensor) -> Tensor:
         raise NotImplementedError
 
 
 class ClipEncoder(_Encoder):
     """CLIP's projected image and text features."""
 
-    def __init__(self, model, tokenizer, path: Path):
+    def __init__(self, model: "CLIPModel", tokenizer: "PreTrainedTokenizerBase", path: Path):
         side = model.config.vision_config.image_size
         super().__init__(model, path, Preprocessing(side, side, CLIP_NORM))
         self._tokenizer, self._length = tokenizer, model.config.text_config.max_position_embeddings
@@ -87,14 +93,14 @@ class ClipEncoder(_Encoder):
             features = _projected(model.get_text_features(input_ids=ids, attention_mask=mask))
         return F.normalize(features.float().cpu(), dim=-1)
 
-    def _features(self, model, pixels: Tensor) -> Tensor:
+    def _features(self, model: "PreTrainedModel", pixels: Tensor) -> Tensor:
         return _projected(model.get_image_features(pixel_values=pixels))
 
 
 class DinoEncoder(_Encoder):
     """The CLS token of DINO's last hidden state, after the final LayerNorm (the pooler on top of it was never trained)."""
 
-    def __init__(self, model, path: Path):
+    def __init__(self, model: "PreTrainedModel", path: Path):
         side = model.config.image_size
         crop = side if model.config.model_type == "vit" else min(side, 224)  # 518 is only what DINOv2's training ended with
         super().__init__(model, path, Preprocessing(round(crop * 256 / 224), crop, IMAGENET_NORM))
@@ -102,7 +108,7 @@ class DinoEncoder(_Encoder):
     def describe(self) -> dict[str, str]:
         return {**super().describe(), "feature": "CLS of the last hidden state, after the final LayerNorm"}
 
-    def _features(self, model, pixels: Tensor) -> Tensor:
+    def _features(self, model: "PreTrainedModel", pixels: Tensor) -> Tensor:
         return model(pixel_values=pixels).last_hidden_state[:, 0]
 
 
@@ -119,16 +125,22 @@ class EvaluationEncoders:
         return {name: encoder.describe() for name, encoder in found.items() if encoder is not None}
 
     def clip_text(self, texts: list[str]) -> Tensor:
-        """(n, d) of texts, L2-normalised float32."""
+        """(n, d) of texts, L2-normalised float32.
+
+        Raises:
+            ValueError: CLIP is not loaded.
+        """
+        if self.clip is None:
+            raise ValueError("CLIP is not loaded")
         return self.clip.text(texts)
 
 
-def _projected(output) -> Tensor:
+def _projected(output: "Tensor | BaseModelOutputWithPooling") -> Tensor:
     """CLIP's features: a tensor up to transformers 4, the pooled part of an output object from 5 on."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
-def _exact():
+def _exact() -> AbstractContextManager[None]:
     """Strict float32: without it cuDNN's convolutions, such as the patch embedding, round to TF32."""
     own = torch.backends.cudnn  # everything else stays as ComfyUI has set it
     return own.flags(
@@ -192,6 +204,6 @@ def load_dino(path: Path) -> DinoEncoder:
         return DinoEncoder(_read(model_class, path, **settings), path)
 
 
-def _read(model_class, path: Path, **settings):
+def _read(model_class: "type[PreTrainedModel]", path: Path, **settings: Any) -> "PreTrainedModel":
     safe = any(file.suffix == ".safetensors" for file in _weight_files(path))
     return read_weights(model_class, path, safetensors=safe, **settings)

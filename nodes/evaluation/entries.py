@@ -84,7 +84,7 @@ def make_entries(
         )
     if problems:
         return [], problems
-    entries = {}
+    entries: dict[tuple[str, str], Entry] = {}
     for token, identity, subject, label in zip(tokens, identities, paired, names, strict=True):
         entries.setdefault((identity, subject.name), Entry(label, token, subject, identity))  # the same token twice counts once
     floors = []

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host.progress import Progress, is_out_of_memory
+from ..host.sampling import MakeImages
 from ..pictures import beside, to_picture
 from .encoders import EvaluationEncoders
 from .entries import Entry
@@ -59,7 +60,7 @@ class Evaluation:
         entries: list[Entry],
         encoders: EvaluationEncoders | None,
         setup: Setup,
-        make_maker: Callable[[Entry], Callable[[list[str], list[int]], Tensor]],
+        make_maker: Callable[[Entry], MakeImages],
     ):
         """encoders None: no scores. make_maker(entry): returns what makes images from prompts and seeds."""
         self.folder, self.setup, self._encoders, self._make_maker = folder, setup, encoders, make_maker
@@ -142,14 +143,14 @@ class Evaluation:
                 progress.text(f"reading the photos of {subject.name}")
                 progress.update(self.done)
                 keep_photos(self.folder, subject)
-                header["ceiling"][subject.name] = self._real(subject).ceiling if self._encoders else {}
+                header["ceiling"][subject.name] = self._real(subject, self._encoders).ceiling if self._encoders else {}
 
             part.records = part.file.open(begin)
             keep_photos(self.folder, subject, missing=True)  # for example of shards that were merged without them
 
-    def _real(self, subject: Subject) -> References:
+    def _real(self, subject: Subject, encoders: EvaluationEncoders) -> References:
         if subject.name not in self._references:
-            self._references[subject.name] = references(subject, self._encoders)
+            self._references[subject.name] = references(subject, encoders)
         return self._references[subject.name]
 
     # -- the work --------------------------------------------------------------------------------------
@@ -173,7 +174,9 @@ class Evaluation:
         total, before, started, last_preview = self.total, self.done, time.monotonic(), 0.0
         progress.update(before)
         for number, part in enumerate(self._parts, 1):
-            maker = self._make_maker(part.entry) if part.file.left else None
+            if not part.file.left:
+                continue
+            maker = self._make_maker(part.entry)
             for batch in part.file.left:
                 images = self._batch(part, maker, batch)
                 left = time.monotonic()
@@ -186,7 +189,7 @@ class Evaluation:
                 progress.update(self.done, preview)
                 self._carried += time.monotonic() - left
 
-    def _batch(self, part: _Part, maker, batch: list[Shot]) -> Tensor:
+    def _batch(self, part: _Part, maker: MakeImages, batch: list[Shot]) -> Tensor:
         """Sample, score and write one batch; its images."""
         started = time.monotonic()
         subject = part.entry.subject
@@ -224,7 +227,7 @@ class Evaluation:
         if self._encoders is None:
             return {}
         plain = [shot.text.replace(SLOT, subject.super_category) for shot in batch]
-        return score(images, plain, self._real(subject), [shot.photo for shot in batch], self._encoders)
+        return score(images, plain, self._real(subject, self._encoders), [shot.photo for shot in batch], self._encoders)
 
     def _save(self, images: Tensor, batch: list[Shot], entry: Entry) -> list[str]:
         pairs = zip(images, batch, strict=True)
@@ -268,7 +271,7 @@ class Evaluation:
         return found
 
 
-def _sample(maker, prompts: list[str], seeds: list[int], label: str) -> Tensor:
+def _sample(maker: MakeImages, prompts: list[str], seeds: list[int], label: str) -> Tensor:
     """Images (n, H, W, 3) in steps of 1/255: what is scored is what is saved."""
     try:
         images = maker(prompts, seeds)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..pictures import read_picture
-from .encoders import EvaluationEncoders
+from .encoders import ClipEncoder, DinoEncoder, EvaluationEncoders
 
 if TYPE_CHECKING:
     from .pdst import Subject
@@ -45,7 +45,8 @@ def references(subject: "Subject", encoders: EvaluationEncoders) -> References:
     Raises:
         OSError, ValueError: a photo cannot be read (a validated data set has none).
     """
-    test, train, ceiling = {}, {}, {}
+    test, train = {}, {}
+    ceiling: dict[str, float | None] = {}
     for name, score_name in _IMAGE_SCORES.items():
         encoder = getattr(encoders, name)
         if encoder is not None:
@@ -87,7 +88,7 @@ def mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(own[name] for own in scores) / len(scores) for name in scores[0]} if scores else {}
 
 
-def _photo_features(encoder, paths: list[Path]) -> Tensor:
+def _photo_features(encoder: ClipEncoder | DinoEncoder, paths: list[Path]) -> Tensor:
     """One photo at a time: they differ in size, and originals are large."""
     return torch.cat([encoder.image(read_picture(path)[0][None]) for path in paths])
 

@@ -6,7 +6,7 @@ from ..errors import UserError
 from ..host import folders
 from ..host.progress import Progress
 from ..link_types import Florence2Type
-from .captions import from_florence, from_texts, photos_to_caption, stamp, words_of, write_drafts
+from .captions import Captioner, from_florence, from_texts, photos_to_caption, stamp, words_of, write_drafts
 from .nodes_dataset import CATEGORY, folder_input, known_folder
 from .pdst import brief, pictures
 
@@ -64,34 +64,41 @@ class MakePDSTCaptions(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder) -> bool | str:
-        return known_folder(folder[0] if isinstance(folder, list) else folder)
+    def validate_inputs(cls, folder: str | list[str]) -> bool | str:
+        return known_folder(_one(folder))
 
     @classmethod
-    def fingerprint_inputs(cls, folder, subject, **_):
-        (folder,), (subject,) = ([value] if isinstance(value, str) else value for value in (folder, subject))
-        test = folders.dataset_path(folder) / subject / "test"
+    def fingerprint_inputs(
+        cls, folder: str | list[str], subject: str | list[str], **_: object
+    ) -> list[tuple[str, float, bool | str]]:
+        test = folders.dataset_path(_one(folder)) / _one(subject) / "test"
         photos = pictures(test) if test.is_dir() else []
         return [(photo.name, photo.stat().st_mtime, stamp(photo)) for photo in photos]
 
     @classmethod
     def execute(
-        cls, folder, subject, subject_words, captions_per_photo, replace_edited, florence2=None, texts=None
+        cls,
+        folder: list[str],
+        subject: list[str],
+        subject_words: list[str],
+        captions_per_photo: list[int],
+        replace_edited: list[bool],
+        florence2: list[Captioner | None] | None = None,
+        texts: list[str] | None = None,
     ) -> io.NodeOutput:
-        (folder,), (subject,), (typed,), (count,) = folder, subject, subject_words, captions_per_photo
-        root = folders.dataset_path(folder)
-        words = words_of(typed)
-        photos = photos_to_caption(root, subject.strip())
+        root, name, count = folders.dataset_path(folder[0]), subject[0].strip(), captions_per_photo[0]
+        words = words_of(subject_words[0])
+        photos = photos_to_caption(root, name)
         progress = Progress(len(photos), cls.hidden.unique_id)
         if texts is not None:
             drafts = from_texts(texts, photos)
         else:
             drafts = from_florence(florence2, photos, count, replace_edited[0], progress)
         try:
-            done = write_drafts(root / subject.strip(), photos, drafts, words, replace_edited[0])
+            done = write_drafts(root / name, photos, drafts, words, replace_edited[0])
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"folder: captions in {folder}/{subject} could not be read or written ({brief(error)}). Free some space, or "
+                f"folder: captions in {folder[0]}/{name} could not be read or written ({brief(error)}). Free some space, or "
                 "save the files as UTF-8 text."
             ) from error
         progress.update(len(photos))
@@ -103,3 +110,8 @@ class MakePDSTCaptions(io.ComfyNode):
         if fewer:
             shown.append(f"fewer than {count} captions: {', '.join(fewer)}")
         return io.NodeOutput(captions, to_check, ui={"text": ["\n".join([*shown, *filter(None, [to_check])])]})
+
+
+def _one(value: str | list[str]) -> str:
+    """An input that comes as a list where the node runs, and by itself where it is checked."""
+    return value if isinstance(value, str) else value[0]

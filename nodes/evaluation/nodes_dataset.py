@@ -4,6 +4,7 @@ import math
 import os
 import random
 import re
+from pathlib import Path
 
 import torch.nn.functional as F
 from comfy_api.latest import io
@@ -21,7 +22,7 @@ ALL = "all"
 _BY_NAME, _SHUFFLED = "by name", "shuffled"
 
 
-def folder_input():
+def folder_input() -> io.Combo.Input:
     """The choice of a data set."""
     return io.Combo.Input(
         "folder",
@@ -98,7 +99,7 @@ class LoadPDST(io.ComfyNode):
         return known_folder(folder)
 
     @classmethod
-    def fingerprint_inputs(cls, folder, **_):
+    def fingerprint_inputs(cls, folder: str, **_: object) -> list[tuple[str, float, int]]:
         root = folders.dataset_path(folder)
         files = sorted(path for path in root.rglob("*") if path.is_file())
         return [(str(path.relative_to(root)), os.path.getmtime(path), os.path.getsize(path)) for path in files]
@@ -135,7 +136,7 @@ def summary(dataset: Dataset) -> str:
     )
 
 
-def _load(path, longest_side: int) -> Tensor:
+def _load(path: Path, longest_side: int) -> Tensor:
     """IMAGE (1, H, W, 3) of a file, scaled down if its longest side is more than that many pixels (0: never)."""
     image = read_picture(path)[0][None]
     scale = longest_side / max(image.shape[1:3]) if longest_side else math.inf
@@ -167,12 +168,22 @@ class SplitSubjectPhotos(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, photos, **_):
+    def fingerprint_inputs(cls, photos: str, **_: object) -> list[tuple[str, float]]:
         return [(path.name, path.stat().st_mtime) for path in folders.pictures_in(photos)]
 
     @classmethod
     def execute(
-        cls, photos, dataset, subject, super_category, kind, train_photos, order, seed, source="", licence=""
+        cls,
+        photos: str,
+        dataset: str,
+        subject: str,
+        super_category: str,
+        kind: str,
+        train_photos: int,
+        order: str,
+        seed: int,
+        source: str = "",
+        licence: str = "",
     ) -> io.NodeOutput:
         dataset, subject = dataset.strip(), subject.strip()
         paths = sorted(folders.pictures_in(photos), key=lambda path: natural_order(path.name))

@@ -1,6 +1,6 @@
 """Load Evaluation Encoders: CLIP and DINO for the scores."""
 
-from dataclasses import replace
+from typing import Any
 
 import torch
 from comfy_api.latest import io
@@ -63,16 +63,17 @@ class LoadEvaluationEncoders(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: str, dino: str, download_if_missing: bool) -> io.NodeOutput:
-        encoders, problems = EvaluationEncoders(), []
+        loaded: dict[str, Any] = {}
+        problems = []
         for family, name, load in ((CLIP, clip, load_clip), (DINO, dino, load_dino)):
             if name == NONE:
                 continue
             try:
                 path = find(family, name, download_if_missing, cls.hidden.unique_id)
                 with torch.inference_mode(False):
-                    encoders = replace(encoders, **{family.field: load(path)})
+                    loaded[family.field] = load(path)
             except UserError as error:
                 problems.append(str(error))
         if problems:
             raise UserError.of(problems)
-        return io.NodeOutput(encoders)
+        return io.NodeOutput(EvaluationEncoders(**loaded))

@@ -1,13 +1,16 @@
 """PDST Evaluate and PDST Evaluate Options."""
 
 import time
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
+from ...trainer.concept import PersonalizedToken
 from ..errors import UserError
 from ..host import folders
 from ..host.identity import clip_identity, model_identity, vae_identity
+from ..host.links import Clip, Model, Vae
 from ..host.progress import Progress
 from ..host.sampling import evaluation_maker
 from ..link_types import (
@@ -18,10 +21,12 @@ from ..link_types import (
     PersonalizedTokenType,
 )
 from ..pictures import to_tensor
+from .encoders import EvaluationEncoders
 from .entries import misfits
 from .evaluation import Evaluation, Setup
 from .nodes_dataset import CATEGORY
 from .options import EvaluateOptions, EvaluateSettings, recorded, widgets
+from .pdst import Dataset
 from .plan import limited
 from .preflight import check
 from .results import result_stamps
@@ -76,58 +81,67 @@ class PDSTEvaluate(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name=None, start_over=None, **_):
+    def fingerprint_inputs(cls, name: list | None = None, start_over: list | None = None, **_: object) -> str:
         """Runs again unless the results on disk are as a run left them (quick if none are missing); with start_over always.
 
         Every input comes as a list, and as [None] if it is wired.
         """
-        (name,), (start_over,) = name or [None], start_over or [False]
+        typed, again = (name or [None])[0], (start_over or [False])[0]
         rerun = f"{time.time_ns()}"
-        if name is None or start_over is not False:
+        if typed is None or again is not False:
             return rerun
         try:
-            stamps = result_stamps([folders.evaluation_path(name.strip())])
+            stamps = result_stamps([folders.evaluation_path(typed.strip())])
         except UserError:
             return rerun  # the run says what is wrong
         return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, tokens=None, encoders=None, options=None, **inputs) -> io.NodeOutput:
-        models, dataset, tokens = (model[0], clip[0], vae[0]), dataset[0], [t for t in tokens or [] if t is not None]
-        encoders, options = (encoders or [None])[0], (options or [None])[0] or EvaluateOptions()
+    def execute(
+        cls,
+        model: list[Model],
+        clip: list[Clip],
+        vae: list[Vae],
+        dataset: list[Dataset],
+        tokens: list[PersonalizedToken | None] | None = None,
+        encoders: list[EvaluationEncoders | None] | None = None,
+        options: list[EvaluateOptions | None] | None = None,
+        **inputs: list,
+    ) -> io.NodeOutput:
+        models, used = (model[0], clip[0], vae[0]), [token for token in tokens or [] if token is not None]
+        scorers, more = (encoders or [None])[0], (options or [None])[0] or EvaluateOptions()
         settings = EvaluateSettings(**{name: values[0] for name, values in inputs.items()})
-        dataset = limited(dataset, settings.max_photos, settings.max_captions)
-        entries = check(models, tokens, dataset, encoders, settings, options)
+        entries = check(models, used, limited(dataset[0], settings.max_photos, settings.max_captions), scorers, settings, more)
         setup = Setup(
-            settings=recorded(settings, options),
+            settings=recorded(settings, more),
             models=_identities(*models),
-            shard=options.shard,
-            shards=options.shards,
+            shard=more.shard,
+            shards=more.shards,
             save_images=settings.save_images,
             start_over=settings.start_over,
         )
         evaluation = Evaluation(
             folders.evaluation_path(settings.name.strip()),
             entries,
-            encoders if settings.metrics else None,
+            scorers if settings.metrics else None,
             setup,
-            lambda entry: evaluation_maker(*models, entry.token, options.sampling),
+            lambda entry: evaluation_maker(*models, entry.token, more.sampling),
         )
         evaluation.check()
         progress = Progress(evaluation.total, cls.hidden.unique_id)
         evaluation.open(progress)
         evaluation.run(progress)
-        output = _output(cls, evaluation, misfits(entries), (options.height, options.width))
+        output = _output(cls, evaluation, misfits(entries), (more.height, more.width))
         _finished.add(result_stamps([evaluation.folder]))
         return output
 
 
-def _identities(model, clip, vae) -> dict[str, str]:
+def _identities(model: Model, clip: Clip, vae: Vae) -> dict[str, str]:
     """Hashes of the models, as a results file names them."""
     return {"model": model_identity(model), "text encoder": clip_identity(clip), "vae": vae_identity(vae)}
 
 
-def _output(cls, evaluation: Evaluation, notes: list[str], size: tuple[int, int]) -> io.NodeOutput:
+def _output(cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], size: tuple[int, int]) -> io.NodeOutput:
     """notes: lines above the summary. size: height and width of the black image that stands in where none was saved."""
     samples = [to_tensor(picture) for picture in evaluation.samples()] or [torch.zeros(1, *size, 3)]
     shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
@@ -152,5 +166,5 @@ class PDSTEvaluateOptions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **options) -> io.NodeOutput:
+    def execute(cls, **options: Any) -> io.NodeOutput:
         return io.NodeOutput(EvaluateOptions(**options))

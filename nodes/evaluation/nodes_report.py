@@ -1,6 +1,7 @@
 """The PDST Report node."""
 
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io, ui
 
@@ -11,7 +12,7 @@ from ..pictures import to_tensor
 from .report import GROUPINGS, SHEETS
 from .results import result_stamps
 
-_DEFAULTS = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
+_DEFAULTS: dict[str, Any] = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
 
 
 class PDSTReport(io.ComfyNode):
@@ -41,7 +42,9 @@ class PDSTReport(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, results=None, evaluations: str = "", name: str = "", **inputs):
+    def fingerprint_inputs(
+        cls, results: tuple[str, ...] | None = None, evaluations: str = "", name: str = "", **inputs: object
+    ) -> str:
         """Changes when the results on disk change, so that the node runs again."""
         try:
             paths = _folders(results, evaluations)
@@ -50,7 +53,15 @@ class PDSTReport(io.ComfyNode):
         return result_stamps(paths)
 
     @classmethod
-    def execute(cls, evaluations: str, name: str, y_axis: str, contact_sheet: str, results=None, **inputs) -> io.NodeOutput:
+    def execute(
+        cls,
+        evaluations: str,
+        name: str,
+        y_axis: str,
+        contact_sheet: str,
+        results: tuple[str, ...] | None = None,
+        **inputs: Any,
+    ) -> io.NodeOutput:
         from .report.make_report import make_report  # only now: ComfyUI's start need not wait for matplotlib
 
         paths = _folders(results, evaluations)
@@ -62,7 +73,7 @@ class PDSTReport(io.ComfyNode):
         return io.NodeOutput(*images, report.markdown, str(report.path), ui={**preview, "text": [text]})
 
 
-def _folders(results, evaluations: str) -> list[Path]:
+def _folders(results: tuple[str, ...] | None, evaluations: str) -> list[Path]:
     """The folders of the evaluations that are wired and of those that are named.
 
     Raises:

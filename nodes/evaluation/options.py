@@ -1,6 +1,7 @@
 """The settings of PDST Evaluate and PDST Evaluate Options: a row each, the only place that knows its default and limits."""
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -10,12 +11,12 @@ _KINDS = {bool: io.Boolean, int: io.Int, float: io.Float, str: io.String}
 _ADVANCED = {"optional": True, "advanced": True}
 
 
-def _row(default, tooltip: str, **widget):
+def _row(default: Any, tooltip: str, **widget: object) -> Any:
     """A setting. widget: what else its widget is made with, such as min, max, step, options or multiline."""
     return field(default=default, metadata={"tooltip": tooltip, **widget})
 
 
-def widgets(settings: type, **common) -> list:
+def widgets(settings: type, **common: object) -> list:
     """A node's inputs, one for each row of a class. common: for all of them."""
     found = []
     for row in fields(settings):

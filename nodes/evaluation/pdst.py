@@ -108,7 +108,7 @@ def read_dataset(root: Path, subjects: list[str] | None = None, captions: int = 
         if name in names:
             subject, wrong = _read_subject(root / name, captions)
             problems += [f"{name}{text}" for text in wrong]
-            found.append(subject)
+            found += [subject] if subject else []
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise UserError(f"The data set {root.name} has {count}:\n" + "\n".join(f"- {text}" for text in problems))
@@ -118,7 +118,8 @@ def read_dataset(root: Path, subjects: list[str] | None = None, captions: int = 
 def _read_subject(folder: Path, count: int) -> tuple[Subject | None, list[str]]:
     """The subject if nothing is wrong, and the problems; their texts continue the subject's name."""
     meta, problems = _read_meta(folder / "meta.json")
-    looks, paths = {}, {}
+    looks: dict[Path, Look] = {}
+    paths = {}
     for part in ("train", "test"):
         paths[part], wrong = _read_part(folder / part, looks)
         problems += wrong

@@ -46,7 +46,7 @@ def limited(dataset: Dataset, max_photos: int = 0, max_captions: int = 0) -> Dat
 
 def make_plan(subjects: tuple[Subject, ...], images_per_caption: int, seed: int) -> list[Shot]:
     """Every image of these subjects: by subject, photo, caption and index."""
-    shots = []
+    shots: list[Shot] = []
     for subject in subjects:
         for p, photo in enumerate(subject.test):
             for c, caption in enumerate(photo.captions):

@@ -7,6 +7,7 @@ from ..errors import UserError
 from ..host import folders
 from ..host.checks import clip_problems, model_problems, vae_problems
 from ..host.identity import token_identity
+from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
 from .encoders import EvaluationEncoders
 from .entries import Entry, make_entries
@@ -18,14 +19,14 @@ ROOM = 100 * 1024**2  # bytes kept free beside the images
 
 
 def check(
-    models: tuple,
+    models: tuple[Model, Clip, Vae],
     tokens: list[PersonalizedToken],
     dataset: Dataset,
     encoders: EvaluationEncoders | None,
     settings: EvaluateSettings,
     options: EvaluateOptions,
 ) -> list[Entry]:
-    """The entries, if nothing is wrong. models: MODEL, CLIP, VAE.
+    """The entries, if nothing is wrong.
 
     Raises:
         UserError: every problem at once, each with its input and remedy.
@@ -50,7 +51,7 @@ def check(
     return entries
 
 
-def _token_problems(clip, tokens: list[PersonalizedToken]) -> list[str]:
+def _token_problems(clip: Clip, tokens: list[PersonalizedToken]) -> list[str]:
     """Why this CLIP cannot take these tokens; empty if it can."""
     problems = clip_problems(clip)
     if problems:

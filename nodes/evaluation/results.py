@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ class ResultsFile:
         """
         existing = read_header(self.path)
         records = read_records(self.path)[0] if existing else []
-        if records:
+        if existing is not None and records:
             differences = header_differences(existing, self.header)
             if differences:
                 raise UserError(differs(self.path, differences))
@@ -120,7 +120,7 @@ class ResultsFile:
 
 
 @contextmanager
-def writing(name: str):
+def writing(name: str) -> Iterator[None]:
     """Turns an OSError of the block into a UserError. name: of the file that is written."""
     try:
         yield

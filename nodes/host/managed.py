@@ -1,5 +1,7 @@
 """Models of other libraries under the host's memory manager: on the GPU while they work, off it when others need memory."""
 
+from typing import Generic, TypeVar
+
 import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -10,11 +12,15 @@ _WORKING_ROOM = 2 * 1024**3  # bytes left free beside the weights, for the forwa
 _FAST_AT = {torch.float16: mm.should_use_fp16, torch.bfloat16: mm.should_use_bf16}
 
 
-class Managed:
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+class Managed(Generic[M]):
     """A torch module whose weights the host loads for use, and moves off the GPU when it needs the memory."""
 
-    def __init__(self, module: torch.nn.Module):
-        self.module = module.requires_grad_(False).train(False)
+    def __init__(self, module: M):
+        self.module = module
+        module.requires_grad_(False).train(False)
         holder = torch.nn.Module()  # the host sets attributes such as `device`, which models of transformers do not allow
         holder.inner = module
         self._patcher = ModelPatcher(holder, mm.get_torch_device(), mm.unet_offload_device())
@@ -23,7 +29,7 @@ class Managed:
     def device(self) -> torch.device:
         return self._patcher.load_device
 
-    def loaded(self) -> torch.nn.Module:
+    def loaded(self) -> M:
         """The module, whole on `device`."""
         mm.load_models_gpu([self._patcher], memory_required=_WORKING_ROOM, force_full_load=True)
         return self.module

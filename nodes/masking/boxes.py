@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CHOICES = ("largest", "highest score", "all", "index")
 
@@ -63,7 +63,7 @@ def read_boxes(values: list, images: int) -> list[list[Detection]]:
     return groups
 
 
-def _groups(value) -> list[list[Detection]]:
+def _groups(value: Any) -> list[list[Detection]]:
     """A value as lists of boxes, one for each image that it describes."""
     value = value.tolist() if hasattr(value, "tolist") else value  # an array or a tensor
     if value is None or _is_box(value) or not isinstance(value, list | tuple) or all(_is_box(item) for item in value):
@@ -71,7 +71,7 @@ def _groups(value) -> list[list[Detection]]:
     return [_group(item) for item in value]
 
 
-def _group(value) -> list[Detection]:
+def _group(value: Any) -> list[Detection]:
     """One image's boxes: a box, a list of boxes, or nothing."""
     if value is None or _is_box(value):
         return [] if value is None else [_read(value)]
@@ -80,13 +80,13 @@ def _group(value) -> list[Detection]:
     return [_read(item) for item in value]
 
 
-def _is_box(value) -> bool:
+def _is_box(value: Any) -> bool:
     if isinstance(value, dict):
         return {"x", "y", "width", "height"} <= set(value)
     return isinstance(value, list | tuple) and len(value) == 4 and all(isinstance(number, Real) for number in value)
 
 
-def _read(value) -> Detection:
+def _read(value: Any) -> Detection:
     if not _is_box(value):
         raise _no_box(value)
     if isinstance(value, dict):
@@ -99,7 +99,7 @@ def _read(value) -> Detection:
     return Detection(Box(*map(float, numbers)), label)
 
 
-def _no_box(value) -> ValueError:
+def _no_box(value: object) -> ValueError:
     return ValueError(f"{str(value)[:80]} is not a box: use {{x, y, width, height}} or (left, top, right, bottom)")
 
 

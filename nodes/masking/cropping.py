@@ -12,7 +12,7 @@ def subject_box(mask: Tensor) -> tuple[int, int, int, int] | None:
     rows, columns = (mask > 0.5).any(1).nonzero().flatten(), (mask > 0.5).any(0).nonzero().flatten()
     if not len(rows):
         return None
-    return columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def square_around(height: int, width: int, box: tuple[int, int, int, int] | None, margin: float) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from ..host.managed import Managed
 from ..pictures import to_picture
 from ..pretrained.model_files import FLORENCE2, native_classes, read_weights, reading, runs_own_code
 from .boxes import Box, Detection, clip
+
+if TYPE_CHECKING:
+    from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 # Finds every instance of a phrase. The alternative, <OPEN_VOCABULARY_DETECTION>, sometimes answers with polygons.
 TASK = "<CAPTION_TO_PHRASE_GROUNDING>"
@@ -22,7 +26,7 @@ CAPTION_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
 class Florence2:
     """A loaded Florence-2."""
 
-    def __init__(self, model, processor):
+    def __init__(self, model: "Florence2ForConditionalGeneration", processor: "Florence2Processor"):
         self._managed, self._processor = Managed(model), processor
 
     def ground(self, image: Tensor, phrase: str) -> list[Detection]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from ..errors import UserError
 from ..host.progress import Interrupted, is_out_of_memory
 from ..pictures import to_picture
-from .boxes import Detection, choose, clip, to_bounding_box, whole_pixels
+from .boxes import Box, Detection, choose, clip, to_bounding_box, whole_pixels
 from .cleaning import clean
 from .overlay import draw_overlay
 from .recent import Packed, ask, digest
+from .sam import Sam2
 
 NOTHING_FOUND = ("error", "whole image", "empty")
 _PREVIEW = 640  # pixels
@@ -63,7 +64,7 @@ def mask_images(
     images: list[Tensor],
     names: list[str],
     find: Callable[[int], list[Detection]],
-    sam2,
+    sam2: Sam2,
     choices: Choices,
     nothing: str,
     report: Callable[[int, Image.Image, str], None],
@@ -113,7 +114,7 @@ def mask_images(
     return results, overlays, previews, "\n".join(lines)
 
 
-def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing: str) -> Masked:
+def _mask(image: Tensor, found: list[Detection], sam2: Sam2, choices: Choices, nothing: str) -> Masked:
     height, width = image.shape[:2]
     # The boxes output must be exactly what was masked, so that it gives the same masks again.
     found = [replace(d, box=clip(whole_pixels(d.box), width, height)) for d in found]
@@ -144,7 +145,7 @@ def _mask(image: Tensor, found: list[Detection], sam2, choices: Choices, nothing
     return Masked(mask, found, taken)
 
 
-def _segment(sam2, image: Tensor, boxes: list, choices: Choices) -> tuple[Packed, list[float]]:
+def _segment(sam2: Sam2, image: Tensor, boxes: list[Box], choices: Choices) -> tuple[Packed, list[float]]:
     masks, scores = sam2.masks(image, boxes, choices.threshold)
     return Packed(masks), scores.tolist()
 

@@ -1,15 +1,21 @@
 """Nodes that make subject masks: from a phrase, or from boxes."""
 
+from collections.abc import Callable
+
 import torch
 from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor
 
 from ..errors import UserError
 from ..host.progress import Progress
 from ..link_types import Florence2Type, Sam2Type
 from ..pictures import to_tensor
 from .boxes import CHOICES, Detection, parse_boxes, read_boxes
+from .florence import Florence2
 from .masks import NOTHING_FOUND, Choices, mask_images
 from .recent import ask, digest
+from .sam import Sam2
 
 
 class SubjectMask(io.ComfyNode):
@@ -41,17 +47,26 @@ class SubjectMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, florence2, sam2, phrase, boxes=None, names=None, **inputs) -> io.NodeOutput:
-        (florence2,), (sam2,), phrase = florence2, sam2, phrase[0].strip()
-        if not phrase:
+    def execute(
+        cls,
+        images: list[Tensor],
+        florence2: list[Florence2],
+        sam2: list[Sam2],
+        phrase: list[str],
+        boxes: list | None = None,
+        names: list[str] | None = None,
+        **inputs: list,
+    ) -> io.NodeOutput:
+        finder, words = florence2[0], phrase[0].strip()
+        if not words:
             raise UserError("phrase is empty: type what to find, such as the dog.")
-        images = _pixels(images)
-        given = _wired(boxes, len(images)) or [[]] * len(images)
+        photos = _pixels(images)
+        given = _wired(boxes, len(photos)) or [[]] * len(photos)
 
         def find(i: int) -> list[Detection]:
-            return given[i] or ask(florence2, (digest(images[i]), phrase), lambda: florence2.ground(images[i], phrase))
+            return given[i] or ask(finder, (digest(photos[i]), words), lambda: finder.ground(photos[i], words))
 
-        return _output(cls, images, names, find, sam2, inputs, f"nothing like {phrase!r} was found")
+        return _output(cls, photos, names, find, sam2[0], inputs, f"nothing like {words!r} was found")
 
 
 class MaskFromBoxes(io.ComfyNode):
@@ -86,22 +101,30 @@ class MaskFromBoxes(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, sam2, typed_boxes, boxes=None, names=None, **inputs) -> io.NodeOutput:
-        images, (sam2,) = _pixels(images), sam2
-        found = _wired(boxes, len(images))
+    def execute(
+        cls,
+        images: list[Tensor],
+        sam2: list[Sam2],
+        typed_boxes: list[str],
+        boxes: list | None = None,
+        names: list[str] | None = None,
+        **inputs: list,
+    ) -> io.NodeOutput:
+        photos = _pixels(images)
+        found = _wired(boxes, len(photos))
         if found is None:
             if not typed_boxes[0].strip():
                 raise UserError(
                     "boxes: none are wired and typed_boxes is empty. Wire BOUNDING_BOX, or type x, y, width, height."
                 )
             try:
-                found = parse_boxes(typed_boxes[0], len(images))
+                found = parse_boxes(typed_boxes[0], len(photos))
             except ValueError as error:
                 raise UserError(f"typed_boxes: {error}. Type one line per image, or one for all.") from error
-        return _output(cls, images, names, lambda i: found[i], sam2, inputs, "it has no box inside the image")
+        return _output(cls, photos, names, found.__getitem__, sam2[0], inputs, "it has no box inside the image")
 
 
-def _pixels(images: list) -> list:
+def _pixels(images: list[Tensor]) -> list[Tensor]:
     """Every image as (H, W, 3), not copied: photos are large."""
     return [image[..., :3].expand(-1, -1, 3).to("cpu", torch.float32) for batch in images for image in batch]
 
@@ -120,7 +143,15 @@ def _wired(boxes: list | None, images: int) -> list[list[Detection]] | None:
         raise UserError(f"boxes: {error}. Wire boxes for each image, or one for all, in pixels of the image.") from error
 
 
-def _output(cls, images, names, find, sam2, inputs: dict, nothing: str) -> io.NodeOutput:
+def _output(
+    cls: type[io.ComfyNode],
+    images: list[Tensor],
+    names: list[str] | None,
+    find: Callable[[int], list[Detection]],
+    sam2: Sam2,
+    inputs: dict[str, list],
+    nothing: str,
+) -> io.NodeOutput:
     choices = Choices(**{name: values[0] for name, values in inputs.items()})
     numbers = [f"image {i}" for i in range(1, len(images) + 1)]
     if names:
@@ -129,7 +160,7 @@ def _output(cls, images, names, find, sam2, inputs: dict, nothing: str) -> io.No
         numbers = [f"{number} ({name})" for number, name in zip(numbers, names, strict=True)]
     progress = Progress(len(images), cls.hidden.unique_id)
 
-    def report(done: int, picture, lines: str) -> None:
+    def report(done: int, picture: Image.Image, lines: str) -> None:
         progress.update(done, picture)
         progress.text(lines)
 
@@ -145,11 +176,11 @@ def _output(cls, images, names, find, sam2, inputs: dict, nothing: str) -> io.No
     )
 
 
-def _images_input():
+def _images_input() -> io.Image.Input:
     return io.Image.Input("images", tooltip="A batch, or a list of images of different sizes.")
 
 
-def _boxes_input(use: str):
+def _boxes_input(use: str) -> io.MultiType.Input:
     return io.MultiType.Input(
         "boxes",
         types=[io.BoundingBox, io.Custom("BBOX")],
@@ -159,7 +190,7 @@ def _boxes_input(use: str):
     )
 
 
-def _names_input():
+def _names_input() -> io.String.Input:
     return io.String.Input(
         "names",
         optional=True,

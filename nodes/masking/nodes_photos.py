@@ -5,6 +5,7 @@ import os
 import torch
 from comfy_api.latest import io
 from PIL import Image
+from torch import Tensor
 
 from ..errors import UserError
 from ..host import folders
@@ -62,7 +63,7 @@ class LoadSubjectImages(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder, **_):
+    def fingerprint_inputs(cls, folder: str, **_: object) -> list[tuple[str, float]]:
         return [(path.name, os.path.getmtime(path)) for path in folders.pictures_in(folder)]
 
     @classmethod
@@ -139,7 +140,9 @@ class CropToSubject(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, masks, where, margin, resolution) -> io.NodeOutput:
+    def execute(
+        cls, images: list[Tensor], masks: list[Tensor], where: list[str], margin: list[float], resolution: list[int]
+    ) -> io.NodeOutput:
         images, masks = as_list(images), as_list(masks)
         if len(images) != len(masks):
             raise UserError(f"masks: there are {len(images)} images and {len(masks)} masks. Wire one mask per image, in order.")
@@ -153,6 +156,6 @@ class CropToSubject(io.ComfyNode):
                     f"{image.shape[1]} x {image.shape[0]}. Wire masks that were made from these images."
                 )
             box = subject_box(mask) if where[0] == WHERE[0] else None
-            cut.append(crop(image[..., :3], mask, square_around(*mask.shape, box, margin[0]), resolution[0]))
+            cut.append(crop(image[..., :3], mask, square_around(mask.shape[0], mask.shape[1], box, margin[0]), resolution[0]))
         pictures, cut_masks = zip(*cut, strict=True)
         return io.NodeOutput(torch.stack(pictures), torch.stack(cut_masks))

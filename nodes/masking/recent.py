@@ -27,7 +27,7 @@ def ask(model: object, question: Hashable, answer: Callable[[], T]) -> T:
 
 def digest(image: Tensor) -> bytes:
     """A hash of an image (H, W, C) on the CPU."""
-    return hashlib.blake2b(np.ascontiguousarray(image.numpy()), digest_size=16).digest() + str(tuple(image.shape)).encode()
+    return hashlib.blake2b(np.ascontiguousarray(image.numpy()).data, digest_size=16).digest() + str(tuple(image.shape)).encode()
 
 
 class Packed:

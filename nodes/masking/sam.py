@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +14,10 @@ from ..pictures import to_picture
 from ..pretrained.model_files import SAM2, native_classes, read_weights, reading
 from .boxes import Box
 from .sam_checkpoint import read_checkpoint
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+    from transformers import Sam2Model, Sam2Processor
 
 # Folders saved by transformers 4 hold only one of these two. Transformers 4 copies it to the other; 5 would leave that random.
 _TWINS = {"prompt_encoder.shared_embedding.positional_embedding": "shared_image_embedding.positional_embedding"}
@@ -45,14 +50,14 @@ class Sam2(ABC):
         return masks.float(), scores.float()
 
     @abstractmethod
-    def _best(self, model, picture: Image.Image, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
+    def _best(self, model: Any, picture: Image.Image, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
         """corners: (N, 4), left, top, right, bottom. Gives (N, H, W) bool and (N,), on the CPU."""
 
 
 class PackageSam2(Sam2):
     """By the `sam2` package's own image predictor."""
 
-    def _best(self, model, picture, corners, threshold):
+    def _best(self, model: "SAM2Base", picture: Image.Image, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
         predictor = SAM2ImagePredictor(model, mask_threshold=threshold)  # holds the picture's features: not kept
@@ -70,11 +75,11 @@ class PackageSam2(Sam2):
 class TransformersSam2(Sam2):
     """By transformers' native classes."""
 
-    def __init__(self, model, processor, dtype: torch.dtype):
+    def __init__(self, model: "Sam2Model", processor: "Sam2Processor", dtype: torch.dtype):
         super().__init__(model, dtype)
         self._processor = processor
 
-    def _best(self, model, picture, corners, threshold):
+    def _best(self, model: "Sam2Model", picture: Image.Image, corners: np.ndarray, threshold: float) -> tuple[Tensor, Tensor]:
         # A box as its two corners, as SAM2 itself takes it: transformers 4.56 leaves out a token with `input_boxes`.
         points, labels = corners.reshape(-1, 2, 2).tolist(), [[2, 3]] * len(corners)
         inputs = self._processor(images=picture, input_points=[points], input_labels=[labels], return_tensors="pt")

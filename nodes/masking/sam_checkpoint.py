@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -87,7 +88,7 @@ def _official_config(path: Path, weights: dict[str, Tensor]) -> str:
     return f"{version}/{version}_hiera_{size}.yaml"
 
 
-def _build(node, config: str):
+def _build(node: Any, config: str) -> Any:
     """Build what a configuration describes; instead of hydra's `instantiate`, which calls whatever is named."""
     if isinstance(node, list):
         return [_build(item, config) for item in node]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +29,13 @@ class Run:
     a token for each checkpoint, and with a data set `scores.json` and the best step's token, `<name>-best.safetensors`."""
 
     def __init__(
-        self, trainer: Trainer, folder: Path, identity: dict[str, str], record: dict, shrink, scored_with: dict | None = None
+        self,
+        trainer: Trainer,
+        folder: Path,
+        identity: dict[str, str],
+        record: dict,
+        shrink: Callable[[Trainer, Exception], None],
+        scored_with: dict | None = None,
     ):
         """shrink(trainer, error): makes the next attempt at a step need less memory, or raises. scored_with: what held-out
         scores depend on; None if there are none."""
@@ -94,7 +100,7 @@ class Run:
                 sampled = _due(result.step, settings.sample_every)
                 if sampled:
                     self._sample = sample(self.token())
-                    self._save_sample(result.step)
+                    self._save_sample(self._sample, result.step)
                 progress.text(" · ".join([*self.notes, _status(result, settings.steps, pace.of(result.step))]))
                 self._show(progress, result.step, sampled or scored or result.step == settings.steps)
         except Interrupted:
@@ -126,7 +132,8 @@ class Run:
         self.score_log.add(step, score(self.token(), lambda made: progress.text(f"step {step}: scoring image {made}")))
         self._curve = None
         with self._writing():
-            if self.score_log.best()["step"] == step:
+            best = self.score_log.best()
+            if best is not None and best["step"] == step:
                 save_token(self.token(), self.best_path)
             self.score_log.save()
         return True
@@ -142,7 +149,7 @@ class Run:
                 reason = error.with_traceback(None)  # the traceback's frames hold the graph
             self._shrink(self.trainer, reason)
 
-    def token(self):
+    def token(self) -> PersonalizedToken:
         """The run's state as a token, with its held-out scores if this step has them."""
         scored = self.score_log.of_step(self.trainer.step_count)
         record = {**self._record, "identity": self._identity, **({"scores": scored} if scored else {})}
@@ -166,7 +173,8 @@ class Run:
 
         if self._curve is None:
             best, why = self.score_log.best(), self.score_log.why_empty()
-            self._curve = training_curve(self.folder.name, self.score_log.scores, best and best["step"], why).picture()
+            step = None if best is None else int(best["step"])
+            self._curve = training_curve(self.folder.name, self.score_log.scores, step, why).picture()
         return self._curve
 
     def _preview(self) -> Image.Image:
@@ -193,12 +201,12 @@ class Run:
             self._remove_stale()
         self._saved_step = step
 
-    def _save_sample(self, step: int) -> None:
+    def _save_sample(self, picture: Image.Image, step: int) -> None:
         with self._writing():
-            self._save_picture(self._sample, self.folder / "samples" / f"step-{step:06d}.png")
+            self._save_picture(picture, self.folder / "samples" / f"step-{step:06d}.png")
 
     @contextmanager
-    def _writing(self):
+    def _writing(self) -> Iterator[None]:
         """Says what to do where a file cannot be written."""
         try:
             yield

@@ -187,6 +187,7 @@ def test_a_first_checkpoint_that_never_came_is_not_promised(comfy, runs):
         assert_said(error_of(comfy, graph), "AttractorTrain", "step 2: the ", "none was saved yet")
 
 
+@pytest.mark.one_host
 def test_resuming_something_else_says_what_differs(comfy, runs):
     comfy.run(training(comfy, "mismatch"))
     changed = {
@@ -203,6 +204,7 @@ def test_resuming_something_else_says_what_differs(comfy, runs):
             assert_said(error_of(comfy, graph), "AttractorTrain", "name: ", "cannot be resumed", "turn resume off", *words)
 
 
+@pytest.mark.one_host
 def test_a_damaged_state_is_not_resumed(comfy, runs):
     comfy.run(training(comfy, "damaged"))
     graph = training(comfy, "damaged", steps=2)
@@ -231,6 +233,7 @@ def file_size_limit(server, size):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of a running server's files")
+@pytest.mark.one_host
 def test_a_full_disk_leaves_the_last_files_whole(comfy, comfy_server, runs):
     folder = runs / "full"
     comfy.run(training(comfy, "full", method="neti"))

@@ -94,6 +94,7 @@ def test_the_node_shows_the_curve_beside_the_losses(straight):
     assert len(colours) > 20, "the curve is empty"
 
 
+@pytest.mark.one_host
 def test_same_seed_same_scores_also_after_a_kill(comfy_server, base, straight):
     comfy = ComfyClient(comfy_server.url)
     with comfy.listen() as listener:

@@ -209,17 +209,20 @@ def bare(bare_server):
     return ComfyClient(bare_server.url)
 
 
+@pytest.mark.one_host
 def test_without_the_sam2_package_the_pack_loads_and_masks(bare):
     _, mask = run(bare, "sam2/tiny")
     assert 0 < mask.mean() < 255
 
 
+@pytest.mark.one_host
 def test_without_the_sam2_package_an_official_checkpoint_says_what_to_do(bare):
     message = refusal(bare, "sam2/tiny.pt")
     for words in ("tiny.pt is an official checkpoint", "need the sam2 package", REPOSITORY, "SAM2_BUILD_CUDA=0"):
         assert words in message
 
 
+@pytest.mark.one_host
 def test_a_download_can_be_cancelled_and_goes_on_where_it_stopped(bare, bare_server, hub):
     """On a slow line: 2.5 MB a second, 12 s in all."""
     folder = bare_server.base / "models" / "sam2"
@@ -254,6 +257,7 @@ def test_a_download_can_be_cancelled_and_goes_on_where_it_stopped(bare, bare_ser
     shutil.rmtree(folder / "sam2.1-hiera-tiny")
 
 
+@pytest.mark.one_host
 def test_a_download_breaks_off_goes_on_where_it_stopped_and_is_not_repeated(bare, bare_server, hub):
     folder = bare_server.base / "models" / "sam2"
     weights = len(hub.files["model.safetensors"])

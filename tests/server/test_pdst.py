@@ -421,6 +421,7 @@ def test_a_persons_photos_become_a_data_set_with_captions_that_loads(comfy, base
     assert [[image.size for image in comfy.images(entry, node)] for node in shown] == [[(48, 36)] * 5, [(48, 36)] * 2]
 
 
+@pytest.mark.one_host
 def test_killed_in_the_middle_and_resumed_equals_the_uninterrupted_run(comfy_server, base, single):
     comfy = ComfyClient(comfy_server.url)
     graph, _ = evaluation("killed", "pdst-neti.safetensors", include_floor=True)

@@ -181,6 +181,7 @@ def hub_server(host_root, tmp_path_factory, server_packs, small_encoders):
     hub.close()
 
 
+@pytest.mark.one_host
 def test_openais_clip_is_downloaded_in_the_older_format_and_gives_the_same_scores(hub_server, comfy, comfy_server):
     downloading = ComfyClient(hub_server.url)
     evaluate(downloading, "loaded", clip=CLIP, download=True)

@@ -5,7 +5,7 @@ import math
 from matplotlib.colors import to_rgba
 
 from ... import plotting
-from ...plotting import DASHED, SERIES, SOFT, Chart, Figure, Line2D, pixels, styled, text_width, words
+from ...plotting import DASHED, SERIES, SOFT, Axes, Chart, Figure, Line2D, pixels, styled, text_width, words
 from .figures import NARROW, WIDE, empty
 from .gather import Collected, System
 from .tables import TITLES, held_out
@@ -69,7 +69,7 @@ def _draw(systems: list[System], y_score: str, size_score: str, width: int, numb
     return figure, clear
 
 
-def _draw_discs(axes, systems: list[System], points: list[tuple[float, float]], sizes: list[float]) -> list[Disc]:
+def _draw_discs(axes: Axes, systems: list[System], points: list[tuple[float, float]], sizes: list[float]) -> list[Disc]:
     """A disc at each point, the largest first, so that none hides another."""
     axes.set_xlim(plotting.span([x for x, _ in points], 0.3))
     axes.set_ylim(plotting.span([y for _, y in points], 0.25))
@@ -90,11 +90,12 @@ def place_labels(discs: list[Disc], sizes: list[tuple[float, float]], frame: Box
 
     Greedy, one label after another, so labels may still overlap where discs crowd.
     """
-    taken, boxes = [(x - r, y - r, x + r, y + r) for x, y, r in discs], []
+    taken = [(x - r, y - r, x + r, y + r) for x, y, r in discs]
+    boxes: list[Box] = []
     for disc, size in zip(discs, sizes, strict=True):
         spots = [_spot(disc, size, angle, away, frame) for away in _AWAY for angle in _ANGLES]
 
-        def cost(i: int, spots=spots) -> float:
+        def cost(i: int, spots: list[Box] = spots) -> float:
             on_labels = sum(_overlap(spots[i], box) for box in boxes)
             on_discs = sum(_overlap(spots[i], box) for box in taken)
             return 100 * on_labels + on_discs + 0.5 * i  # half a pixel for each better spot

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
+from collections.abc import Iterable
 
 from ..statistics import Difference, Estimate
 from .gather import Collected
-from .tables import Table, plain
+from .tables import Cell, Table, plain
 
 _CSV = ("table", "row", "column", "value", "low", "high", "unit", "units", "images", "wins", "text")
 
@@ -24,7 +25,7 @@ def make_csv(tables: list[Table]) -> str:
     return written.getvalue()
 
 
-def _numbers(cell) -> list:
+def _numbers(cell: Cell) -> list:
     wins = cell.wins if isinstance(cell, Difference) else ""
     e = cell.estimate if isinstance(cell, Difference) else cell
     if isinstance(e, Estimate):
@@ -61,11 +62,11 @@ def make_markdown(title: str, data: Collected, tables: list[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _line(cells) -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _text(cell) -> str:
+def _text(cell: Cell) -> str:
     value, below = plain(cell)
     return _markdown(f"{value} ({below})" if below else value)
 

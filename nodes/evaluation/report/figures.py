@@ -1,8 +1,10 @@
 """The report's figures: scores with intervals, and the paper's Fig. 1 (scores over training steps). Fig. 5 is in `bubble`."""
 
+from collections.abc import Container
+
 from ... import plotting
 from ...plotting import DASHED, INK, PAPER, SERIES, SOFT, Axes, Chart, Figure, styled
-from ..statistics import CONFIDENCE, Bootstrap, Estimate
+from ..statistics import CONFIDENCE, Bootstrap, Estimate, estimate
 from .gather import Collected, System
 from .tables import TITLES, ceiling, held_out
 
@@ -38,7 +40,7 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Chart
         start = top + number * tall + 32
         plotting.words(figure, 0, start - 14, TITLES[score], size=13, weight="bold")
         axes = plotting.panel(figure, left, start, width - _RIGHT, start + row * len(systems))
-        estimates = [system.estimate(score, bootstrap) for system in systems]
+        estimates = [estimate(system.values(score), bootstrap) for system in systems]
         _draw_intervals(axes, systems, estimates, ceiling(data, score))
         plotting.few_ticks(axes.xaxis, 5 if width == NARROW else 7)
         for i, system in enumerate(systems):
@@ -99,7 +101,9 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Chart:
         return empty(title, "Evaluate several checkpoints of a run to see them over steps.", width)
     panels = {
         score: {
-            (name, measure): [(system.step, system.estimate(measure, bootstrap)) for system in systems]
+            (name, measure): [
+                (system.step, estimate(system.values(measure), bootstrap)) for system in systems if system.step is not None
+            ]
             for name, systems in data.series.items()
             for measure in (score, f"{score}_train")
             if measure in data.scores
@@ -113,7 +117,7 @@ def curves(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Chart:
     figure = plotting.blank(width, top + len(panels) * tall + _FOOT)
     plotting.heading(figure, title)
     plotting.key(figure, _TOP, entries)
-    steps = [system.step for systems in data.series.values() for system in systems]
+    steps = [step for lines in panels.values() for line in lines.values() for step, _ in line]
     for number, (score, lines) in enumerate(panels.items()):
         start = top + number * tall
         axes = _panel(figure, TITLES[score], (0, start, width, start + tall), steps)
@@ -141,10 +145,12 @@ def training_curve(name: str, scores: list[dict[str, float]], best_step: int | N
     width, height = 640 - 2 * plotting.MARGIN, 400 - 2 * plotting.MARGIN
     if not scores:
         return empty(title, why_empty, width)
-    steps = [entry["step"] for entry in scores]
+    steps = [int(entry["step"]) for entry in scores]
     panels = {
         score: {
-            ("", measure): [(entry["step"], Estimate(entry[measure], None, None, 1, 1, "image")) for entry in scores]
+            ("", measure): [
+                (step, Estimate(entry[measure], None, None, 1, 1, "image")) for step, entry in zip(steps, scores, strict=True)
+            ]
             for measure in (score, f"{score}_train")
             if measure in scores[0]
         }
@@ -168,7 +174,7 @@ _HEAD, _FOOT = 32, 42  # pixels: a panel's title, the labels below a panel
 _RING = {"marker": "o", "markersize": 12, "markeredgewidth": 1.5}
 
 
-def _in_order(scores) -> list[str]:
+def _in_order(scores: Container[str]) -> list[str]:
     """The held-out scores, those of the subject's likeness first: they are what overfitting lowers."""
     return [score for score in ("dino", "clip_i", "clip_t") if score in scores]
 

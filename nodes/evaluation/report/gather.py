@@ -142,7 +142,8 @@ def collect(paths: list[Path], grouping: str = "method") -> Collected:
         f"{entry.evaluation}/{entry.entry} has no scores and is left out." for _, entry in read if not entry.header["encoders"]
     ]
     warnings += _differences([entry for _, entry in scored])
-    subjects, ceiling = {}, {}
+    subjects: dict[str, dict] = {}
+    ceiling: dict[str, dict[str, float | None]] = {}
     for _, entry in scored:
         for name, subject in entry.header["subjects"].items():
             subjects.setdefault(name, subject)
@@ -280,7 +281,7 @@ def _file(folder: Path, name: str | None) -> Path | None:
 
 def _named(systems: list[System]) -> list[System]:
     """The systems with unique names, series only where a run has several checkpoints at different steps, the floor last."""
-    steps: dict[str, list[int]] = {}
+    steps: dict[str, list[int | None]] = {}
     for system in systems:
         if system.series:
             steps.setdefault(system.series, []).append(system.step)
@@ -289,7 +290,7 @@ def _named(systems: list[System]) -> list[System]:
     names = []
     for system in systems:
         name = system.name
-        if len(steps.get(system.series, ())) > 1 and "-step-" not in name:
+        if len(steps.get(system.series or "", ())) > 1 and "-step-" not in name:
             name = f"{name}, step {system.step}"
         names.append(name)
     found = []
@@ -297,7 +298,7 @@ def _named(systems: list[System]) -> list[System]:
         evaluation = next(iter(system.images.values())).evaluation if system.images else ""
         if names.count(name) > 1:
             name = f"{evaluation}: {name}"
-        series = _series_name(system.series, kept) if system.series in kept else None
+        series = _series_name(system.series, kept) if system.series and system.series in kept else None
         found.append(System(name, system.images, system.floor, system.step, series))
     return sorted(found, key=lambda s: s.floor)
 

@@ -11,7 +11,7 @@ from .figures import NARROW, WIDE
 from .gather import Collected
 from .sheet import Row, Sheet, score_texts, thumbnail
 from .style import STYLE
-from .tables import TITLES, Difference, Estimate, Table, plain
+from .tables import TITLES, Cell, Difference, Estimate, Table, plain
 
 _QUALITY = 85
 _PAPER = "Towards More Accurate Personalized Image Generation: Addressing Overfitting and Evaluation Bias (arXiv 2503.06632)"
@@ -107,7 +107,7 @@ def _rows(table: Table) -> str:
             _cell(cell, table.best and cell is not None and cell is best.get(column)) for column, cell in enumerate(row[1:], 1)
         )
         aside = ' class="aside"' if row[0] in table.aside else ""
-        body.append(f'<tr{aside}><th scope="row">{_breakable(row[0])}</th>{cells}</tr>')
+        body.append(f'<tr{aside}><th scope="row">{_breakable(str(row[0]))}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.title)}, table"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
@@ -122,15 +122,15 @@ def _breakable(text: str) -> str:
 def _best(table: Table) -> dict[int, Estimate]:
     """{column: its highest estimate}, where at least two rows that are not `aside` have one."""
     rows = [row for row in table.rows if row[0] not in table.aside]
-    found = {}
+    found: dict[int, Estimate] = {}
     for column in range(1, len(table.columns)):
-        cells = [row[column] for row in rows if isinstance(row[column], Estimate)]
+        cells = [cell for row in rows if isinstance(cell := row[column], Estimate)]
         if len(cells) > 1:
             found[column] = max(cells, key=lambda cell: cell.mean)
     return found
 
 
-def _cell(cell, best: bool) -> str:
+def _cell(cell: Cell, best: bool) -> str:
     value, below = plain(cell)
     if isinstance(cell, str):
         return f'<td class="words">{escape(value)}</td>'

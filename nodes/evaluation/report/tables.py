@@ -61,7 +61,7 @@ def make_tables(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> li
 
 def overall(data: Collected, bootstrap: Bootstrap) -> Table:
     scores = held_out(data)
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (system.name, *(system.estimate(score, bootstrap) for score in scores), len(system.images)) for system in data.systems
     ]
     rows.append((CEILING, *(ceiling(data, score) for score in scores), None))
@@ -111,8 +111,8 @@ def interval_note(data: Collected) -> str:
 def ceiling(data: Collected, score: str, subjects: list[str] | None = None) -> float | None:
     """What real photos score against each other: the mean over the subjects for which it is known."""
     found = [data.ceiling[name].get(score) for name in (data.subjects if subjects is None else subjects)]
-    found = [value for value in found if value is not None]
-    return sum(found) / len(found) if found else None
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def gap(data: Collected, bootstrap: Bootstrap) -> Table | None:
@@ -152,11 +152,13 @@ def differences(data: Collected, bootstrap: Bootstrap, baseline: str = "") -> Ta
         pairs = list(combinations(systems, 2))
     else:
         pairs = [(system, systems[0]) for system in systems[1:]]
-    scores, rows = held_out(data), []
+    scores = held_out(data)
+    rows: list[tuple[Cell, ...]] = []
     for one, other in pairs:
         found = [difference(one.values(score), other.values(score), bootstrap) for score in scores]
-        if all(found):
-            rows.append((f"{one.name} − {other.name}", *found, found[0].estimate.images))
+        known = [cell for cell in found if cell is not None]
+        if len(known) == len(scores):
+            rows.append((f"{one.name} − {other.name}", *known, known[0].estimate.images))
     if not rows:
         return None
     note = (
@@ -171,7 +173,8 @@ def kinds(data: Collected, bootstrap: Bootstrap) -> Table | None:
     present = [kind for kind in ("living", "rigid") if data.of_kind(kind)]
     if len(present) < 2:
         return None
-    scores, rows = held_out(data), []
+    scores = held_out(data)
+    rows: list[tuple[Cell, ...]] = []
     for kind in present:
         names = data.of_kind(kind)
         for system in data.systems:
@@ -238,10 +241,14 @@ def plain(cell: Cell) -> tuple[str, str]:
         value, below = plain(cell.estimate)
         return _number(cell.estimate.mean, "+"), " · ".join(filter(None, [below, f"higher on {cell.wins:.0%}"]))
     if isinstance(cell, Estimate):
-        return _number(cell.mean), "" if cell.low is None else f"{_number(cell.low)} to {_number(cell.high)}"
+        return _number(cell.mean), _interval(cell)
     if isinstance(cell, float):
         return _number(cell), ""
     return str(cell), ""
+
+
+def _interval(cell: Estimate) -> str:
+    return "" if cell.low is None or cell.high is None else f"{_number(cell.low)} to {_number(cell.high)}"
 
 
 def _number(value: float, sign: str = "") -> str:
