@@ -18,7 +18,7 @@ def read_picture(path: Path) -> tuple[Tensor, Tensor | None, str]:
         what a person would not expect ("first of 12 frames"), or "".
 
     Raises:
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError: the file is no picture, damaged, or far too large.
+        OSError, ValueError, SyntaxError, Image.DecompressionBombError: the file is not a picture, damaged, or far too large.
     """
     with Image.open(path) as file:
         frames = getattr(file, "n_frames", 1)

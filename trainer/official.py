@@ -83,7 +83,7 @@ def load_official_mapper(path: str | os.PathLike) -> tuple[NeTIMapper, dict]:
         mapper = _mapper_of(state, options, encoder)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"{path.name} is no official NeTI mapper, or an incomplete one ({error}). Choose another file or get it again."
+            f"{path.name} is not an official NeTI mapper, or an incomplete one ({error}). Choose another file or get it again."
         ) from error
     if not all(torch.isfinite(value).all() for value in mapper.state_dict().values()):
         raise ValueError(f"{path.name} holds numbers that are not finite: its training diverged. Choose an earlier checkpoint.")

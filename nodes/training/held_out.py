@@ -97,13 +97,13 @@ class ScoreLog:
             old, scores = saved["scored_with"], [entry for entry in saved["scores"] if entry["step"] <= step]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self._path.name} in the run's folder is damaged ({type(error).__name__}). Delete it to score anew."
+                f"{self._path.name} in the run's folder is damaged ({type(error).__name__}). Delete it, and scores start again."
             ) from error
         if old == self._scored_with:
             self.scores = scores
             return ""
         changed = [name.replace("_", " ") for name, value in self._scored_with.items() if old.get(name) != value]
-        return f"held-out scores start anew, as {' and '.join(changed)} changed"
+        return f"held-out scores start again from nothing, as {' and '.join(changed)} changed"
 
     def of_step(self, step: int) -> dict[str, float] | None:
         return next((entry for entry in self.scores if entry["step"] == step), None)
