@@ -340,7 +340,7 @@ FILES = {
     "empty.bin": (lambda path: path.touch(), "damaged", "Get it again"),
     "half-a-token.safetensors": (half_a_token, "not a readable safetensors file", "Get it again"),
     "half-a-mapper.pt": (half_a_mapper, "damaged", "Get it again"),
-    "hollow-mapper.pt": (a_mapper_without_its_network, "no official NeTI mapper", "Choose another file"),
+    "hollow-mapper.pt": (a_mapper_without_its_network, "not an official NeTI mapper", "Choose another file"),
     "lora.safetensors": (a_lora, "holds no token", "Choose"),
     "numbers.pt": (other_numbers, "holds no embedding", "Choose"),
 }

@@ -133,7 +133,7 @@ def test_a_finished_run_can_be_given_a_data_set_and_other_encoders(comfy, base):
     with comfy.listen() as listener:
         comfy.run(watched(comfy, name, steps=6, score_images=1)[0], timeout=300)
     assert [entry["step"] for entry in scores_of(base, name)] == [4, 6], "of one image and of two, mixed"
-    assert any("start anew, as images changed" in message["text"] for message in listener.of_type("text"))
+    assert any("start again from nothing, as images changed" in message["text"] for message in listener.of_type("text"))
 
 
 def test_starting_over_leaves_nothing_of_the_earlier_run(comfy, base):
