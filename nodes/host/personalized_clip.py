@@ -13,7 +13,10 @@ from .conds import KEY, PersonalizedCond
 from .payload import AppliedToken, Payload, is_applied
 
 _MARK = "attractor-token-"
-_UNKNOWN = re.compile(r"<[^<>\s:()]+>")
+# A stock embedding's name is its own: `embedding:my-cat` stays what it is where my-cat is a placeholder.
+_STOCK = r"embedding:[^\s<>(),:]+"
+# What looks like a placeholder of ours; tags such as <o>_<o> and <lora:name:1> do not.
+_UNKNOWN = re.compile(r"<[^\W\d_][\w-]+>")
 
 
 class PersonalizedCLIP(comfy.sd.CLIP):
@@ -55,9 +58,14 @@ class PersonalizedCLIP(comfy.sd.CLIP):
 
     def _mark(self, text: str) -> str:
         """Write each placeholder as an `embedding:` name that only our tokenizer knows."""
-        for index in sorted(range(len(self.applied)), key=lambda i: -len(self.applied[i].placeholder)):
-            placeholder = re.escape(self.applied[index].placeholder)
-            text = re.sub(rf"(?<!\w){placeholder}(?!\w)", f" embedding:{_MARK}{index} ", text)
+        index = {token.placeholder: i for i, token in enumerate(self.applied)}
+        words = "|".join(_as_word(name) for name in sorted(index, key=len, reverse=True))
+
+        def marked(found: re.Match[str]) -> str:
+            name = found["placeholder"]
+            return found[0] if name is None else f" embedding:{_MARK}{index[name]} "
+
+        text = re.sub(rf"{_STOCK}|(?:embedding:)?(?P<placeholder>{words})", marked, text)
         unknown = _UNKNOWN.search(text)
         if unknown:
             known = ", ".join(token.placeholder for token in self.applied)
@@ -90,6 +98,16 @@ class PersonalizedCLIP(comfy.sd.CLIP):
         if self.patcher.forced_hooks is not None and self.use_clip_schedule:
             logging.warning("CLIP hooks with a schedule: the personalised token falls back to a single embedding.")
         return super().encode_from_tokens_scheduled(tokens, *args, **kwargs)
+
+
+def _as_word(placeholder: str) -> str:
+    """The pattern of a placeholder. Brackets delimit themselves, as in <my-dog>s; one without stands as a word of its own, and
+    my-cat is not in my-cat-v2. Letters of scripts that write words without spaces may touch it."""
+    before, after = (
+        bound if re.match(r"[A-Za-z0-9_-]", end) else ""
+        for bound, end in ((r"(?<![A-Za-z0-9_-])", placeholder[0]), (r"(?![A-Za-z0-9_-])", placeholder[-1]))
+    )
+    return f"{before}{re.escape(placeholder)}{after}"
 
 
 class _Vectors:

@@ -271,6 +271,51 @@ def test_an_unknown_placeholder_in_a_prompt_is_an_error(tiny_model, tiny_clip):
         encode(clip, "a photo of a <cta>")
 
 
+def tokens_in(clip, text):
+    """How many of our tokens a prompt holds, and its other pieces as the tokenizer has them."""
+    items = [item for item, *_ in clip.tokenize(text)["l"][0]]
+    ours = sum(isinstance(item, dict) and "applied" in item for item in items)
+    return ours, [item for item in items if isinstance(item, int) and item not in (49406, 49407)]
+
+
+@pytest.mark.parametrize(
+    "placeholder, text, count",
+    [
+        ("<my-cat>", "two <my-cat>s", 1),
+        ("<my-cat>", "red<my-cat>", 1),
+        ("<my-cat>", "一只<my-cat>在海滩", 1),
+        ("<my-cat>", "(<my-cat>:1.2), <my-cat>.", 2),
+        ("<my-cat>", "embedding:<my-cat>", 1),
+        ("my-cat", "a my-cat, (my-cat:1.1)", 2),
+        ("my-cat", "一只my-cat在海滩", 1),
+        ("my-cat", "my-cat-v2, my-cats, not-my-cat", 0),
+        ("my-cat", "embedding:my-cat", 0),
+        ("my-cat", "(embedding:my-cat:1.2) my-cat", 1),
+        ("my-cat", "embedding:my-cat-v2 and embedding:sub/my-cat", 0),
+    ],
+)
+def test_a_placeholder_is_found_where_a_word_may_stand_and_not_in_the_name_of_an_embedding(
+    tiny_model, tiny_clip, placeholder, text, count
+):
+    _, clip = apply(tiny_model, tiny_clip, placeholder=placeholder)
+    assert tokens_in(clip, text)[0] == count
+    assert encode(clip, text)
+
+
+def test_of_two_placeholders_the_longer_one_is_taken(tiny_model, tiny_clip):
+    model, clip = apply(tiny_model, tiny_clip, placeholder="my-cat")
+    _, clip = apply(model, clip, neti_token(5), placeholder="my-cat-v2")
+    items = [
+        item["applied"].placeholder for item, *_ in clip.tokenize("my-cat-v2 beside my-cat")["l"][0] if isinstance(item, dict)
+    ]
+    assert items == ["my-cat-v2", "my-cat"]
+
+
+def test_tags_in_angle_brackets_are_not_taken_for_placeholders(tiny_model, tiny_clip):
+    _, clip = apply(tiny_model, tiny_clip)
+    assert encode(clip, "<o>_<o>, >_<, <3, |>_<|, <lora:name:1>, a <cat>")
+
+
 @pytest.mark.parametrize("kind, words", [("pruned", "10 cross-attention blocks"), ("sdxl", "cross-attention blocks")])
 def test_another_unet_is_refused(tiny_clip, kind, words):
     with torch.inference_mode():
