@@ -15,6 +15,8 @@ from .unet import HostUNet
 def load_for_training(unet: HostUNet, text: HostTextEncoder) -> None:
     """Load both copies whole onto their devices and unload everything else: a VAE or encoders that were used in between
     would take memory that the micro-batch was planned with."""
+    for patcher in (unet.patcher, text.patcher):  # what was moved while the host sampled in inference mode
+        drop_inference_tensors(patcher.model)
     own = [loaded for loaded in mm.current_loaded_models if loaded.model in (unet.patcher, text.patcher)]
     mm.free_memory(1e30, unet.device, keep_loaded=own)
     mm.load_models_gpu([unet.patcher, text.patcher], memory_required=2 * 1024**3, force_full_load=True)
@@ -59,3 +61,14 @@ def shrink(unet: HostUNet, trainer: Trainer, error: Exception) -> None:
         trainer.micro_batch,
         "on" if unet.checkpointed else "off",
     )
+
+
+def drop_inference_tensors(module: torch.nn.Module) -> None:
+    """Replace inference tensors, which autograd cannot save, by ordinary copies."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and parameter.is_inference():
+                part._parameters[name] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
+        for name, buffer in part._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                part._buffers[name] = buffer.clone()

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.model_management as mm
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
 from ..errors import UserError
-from .memory import load_for_training
+from .memory import drop_inference_tensors, load_for_training
 from .text_encoder import HostTextEncoder
 from .unet import HostUNet
 
@@ -62,17 +61,6 @@ def _private_copy(patcher: ModelPatcher, name: str) -> tuple[ModelPatcher, Model
         config = getattr(patcher.model, "model_config", None)
         memo = {id(config): config, id(getattr(patcher.model, "current_patcher", None)): None}
         module = copy.deepcopy(patcher.model, memo)
-        _drop_inference_tensors(module)
+        drop_inference_tensors(module)
         owner = ModelPatcher(module, patcher.load_device, patcher.offload_device)
     return patcher.clone(disable_dynamic=True, model_override=owner.get_clone_model_override()), owner
-
-
-def _drop_inference_tensors(module: torch.nn.Module) -> None:
-    """Replace inference tensors, which autograd cannot save, by ordinary copies."""
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.is_inference():
-                part._parameters[name] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
-        for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.is_inference():
-                part._buffers[name] = buffer.clone()

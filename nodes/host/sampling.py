@@ -70,7 +70,6 @@ class ImageMaker:
         self._patcher, self._clip, self._vae, self.sampling = patcher, clip, vae, sampling
         self._negative: list | None = None
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Images (n, height, width, 3) float32 in 0..1 on the CPU. Neighbours with the same prompt are sampled together.
 
@@ -83,9 +82,10 @@ class ImageMaker:
             end = start + 1
             while end < len(prompts) and end - start < at_once and prompts[end] == prompts[start]:
                 end += 1
-            images.append(self._sample(prompts[start], seeds[start:end]))
+            with torch.inference_mode():  # as the host runs its nodes: its fallbacks when memory runs out need it
+                images.append(self._sample(prompts[start], seeds[start:end]))
             start = end
-        return torch.cat(images)
+        return torch.cat([part.clone() for part in images])
 
     def _sample(self, prompt: str, seeds: Sequence[int]) -> Tensor:
         check_interrupt()

@@ -47,7 +47,8 @@ class HeldOut:
         # One at a time: originals are large.
         latents = torch.cat([encode(fit(read_picture(photo.path)[0], size)[None]).float() for photo in subject.test])
         whole = torch.ones_like(latents[:, :1])  # these photos have no masks
-        known = None if encoders is None else references(subject, encoders)
+        with torch.inference_mode():  # as the host runs its nodes
+            known = None if encoders is None else references(subject, encoders)
         return cls(subject, Photos(latents[None], whole[None]), encoders, known)
 
     def scored_with(self, **settings: object) -> dict | None:
@@ -73,7 +74,8 @@ class HeldOut:
         make_images: prompts and seeds to images, with the token as it is now.
         """
         assert self.references is not None and self.encoders is not None, "nothing to score with"
-        return quick_scores(make_images, placeholder, self.subject, self.references, self.encoders, count, seed)
+        with torch.inference_mode():
+            return quick_scores(make_images, placeholder, self.subject, self.references, self.encoders, count, seed)
 
 
 class ScoreLog:

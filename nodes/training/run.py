@@ -1,6 +1,7 @@
 """One training run on disk and on screen: resumes, reports progress, and keeps what was learnt whatever happens."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ class Run:
         self._stale = self._earlier()
         self.score_log = ScoreLog(folder / "scores.json", scored_with)
         self.notes: list[str] = []  # for the user, shown before the status
+        self._failed: dict[str, str] = {}  # what could not be made, by what it is
         self._shown = 0.0  # when the last preview was
         self._curve: Image.Image | None = None  # as of the last score; previews come far more often
 
@@ -90,19 +92,15 @@ class Run:
             UserError: a loss is not finite, or a file could not be written.
         """
         settings, pace = self.trainer.settings, _Pace(self.trainer.step_count)
+        self._sweep()
         try:
-            self._score_if_due(progress, score)  # cancelled while it was scored, or done before a data set was wired
+            self._do_what_is_due(progress, sample, score)  # what a kill or a cancel came before, and a data set wired since
             while self.trainer.step_count < settings.steps:
                 result = self._step()
-                scored = self._score_if_due(progress, score)
-                if _due(result.step, settings.checkpoint_every):
-                    self.save(snapshot=True)
-                sampled = _due(result.step, settings.sample_every)
-                if sampled:
-                    self._sample = sample(self.token())
-                    self._save_sample(self._sample, result.step)
-                progress.text(" · ".join([*self.notes, _status(result, settings.steps, pace.of(result.step))]))
-                self._show(progress, result.step, sampled or scored or result.step == settings.steps)
+                new = self._do_what_is_due(progress, sample, score)
+                status = _status(result, settings.steps, pace.of(result.step))
+                progress.text(" · ".join([*self.notes, *self._failed.values(), status]))
+                self._show(progress, result.step, new or result.step == settings.steps)
         except Interrupted:
             self.save()
             raise
@@ -114,29 +112,77 @@ class Run:
             ) from error
         self.save()
 
+    def _do_what_is_due(self, progress: Progress, sample: MakeSample, score: Score | None) -> bool:
+        """Checkpoint, held-out scores and sample of the present step, where they are due and not there yet.
+
+        What was learnt is saved before anything else is tried, and what else fails does not stop the training.
+        Returns whether there is something new to see.
+        """
+        step, settings = self.trainer.step_count, self.trainer.settings
+        if step == 0:
+            return False
+        scored = score is not None and settings.score_every > 0 and not self.score_log.of_step(step)
+        scored = scored and (_due(step, settings.score_every) or step == settings.steps)
+        checkpoint = _due(step, settings.checkpoint_every) and not self._is_there(self._step_path(step))
+        sampled = _due(step, settings.sample_every) and not self._is_there(self._sample_path(step))
+        if not (scored or checkpoint or sampled):
+            return False
+        self.save()
+        if scored and score is not None:
+            self._optional("held-out scores", lambda: self._score(progress, score))
+        if checkpoint:
+            with self._writing():
+                save_token(self.token(), self._step_path(step))
+        if sampled:
+            self._optional("the sample", lambda: self._make_sample(sample))
+        return scored or sampled
+
+    def _score(self, progress: Progress, score: Score) -> None:
+        """Score the token as it is, and keep it if it is the best so far."""
+        step = self.trainer.step_count
+        self.score_log.add(step, score(self.token(), lambda made: progress.text(f"step {step}: scoring image {made}")))
+        self._curve = None
+        best = self.score_log.best()
+        if best is not None and best["step"] == step:
+            save_token(self.token(), self.best_path)
+        self.score_log.save()
+
+    def _make_sample(self, sample: MakeSample) -> None:
+        self._sample = sample(self.token())
+        _save_picture(self._sample, self._sample_path(self.trainer.step_count))
+
+    def _optional(self, what: str, action: Callable[[], object]) -> None:
+        """Something that training can do without. If it fails, training continues and says so on the node and in the log."""
+        try:
+            action()
+            self._failed.pop(what, None)
+        except Interrupted:
+            raise
+        except Exception as error:
+            step = self.trainer.step_count
+            logging.warning("%s of step %d could not be made, training continues", what, step, exc_info=error)
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            self._failed[what] = f"{what} of step {step} could not be made ({reason[0][:200]})"
+
+    def _step_path(self, step: int) -> Path:
+        return self.folder / f"{self.folder.name}-step-{step:06d}.safetensors"
+
+    def _sample_path(self, step: int) -> Path:
+        return self.folder / "samples" / f"step-{step:06d}.png"
+
+    def _is_there(self, path: Path) -> bool:
+        """Whether a file of this run is there; one that an earlier run of the same name left does not count."""
+        return path.exists() and path not in self._stale
+
     def _show(self, progress: Progress, step: int, at_once: bool) -> None:
         """Move the bar, with a new preview where there is something new or the last one is old."""
         if at_once or time.monotonic() - self._shown > PREVIEW_SECONDS:
             self._shown = time.monotonic()
-            progress.update(step, self._preview())
+            preview: list[Image.Image] = []
+            self._optional("the preview", lambda: preview.append(self._preview()))
+            progress.update(step, *preview)
         else:
             progress.update(step)
-
-    def _score_if_due(self, progress: Progress, score: Score | None) -> bool:
-        """Score the token as it is, if this step is to be scored and is not yet; keep it if it is the best so far."""
-        step, settings = self.trainer.step_count, self.trainer.settings
-        due = settings.score_every and step and (_due(step, settings.score_every) or step == settings.steps)
-        if score is None or not due or self.score_log.of_step(step):
-            return False
-        self.save()  # nothing is lost if scoring fails, and no score is ever of a later step than the state
-        self.score_log.add(step, score(self.token(), lambda made: progress.text(f"step {step}: scoring image {made}")))
-        self._curve = None
-        with self._writing():
-            best = self.score_log.best()
-            if best is not None and best["step"] == step:
-                save_token(self.token(), self.best_path)
-            self.score_log.save()
-        return True
 
     def _step(self) -> StepResult:
         """A step, taken again with less memory if the device runs out."""
@@ -182,28 +228,20 @@ class Run:
         chart = beside(self.chart(), self.overfitting_curve()) if self.score_log.scores else self.chart()
         return beside(chart, self._sample)
 
-    def save(self, snapshot: bool = False) -> None:
-        """Write token, state, curves and chart; with `snapshot` also a token named after the step.
+    def save(self) -> None:
+        """Write token, state and curves, and the chart if it can be drawn.
 
         Raises:
             UserError: a file could not be written; those before it are whole.
         """
-        step = self.trainer.step_count
         with self._writing():
-            token = self.token()
-            save_token(token, self.token_path)
-            if snapshot:
-                save_token(token, self.folder / f"{self.folder.name}-step-{step:06d}.safetensors")
+            save_token(self.token(), self.token_path)
             save_state(self.trainer, self.folder / STATE_FILE, self._identity)
             with replacing(self.folder / "curves.json") as temporary:
                 temporary.write_text(json.dumps(self.trainer.curves))
-            self._save_picture(self.chart(), self.folder / "chart.png")
             self._remove_stale()
-        self._saved_step = step
-
-    def _save_sample(self, picture: Image.Image, step: int) -> None:
-        with self._writing():
-            self._save_picture(picture, self.folder / "samples" / f"step-{step:06d}.png")
+        self._saved_step = self.trainer.step_count
+        self._optional("the chart", lambda: _save_picture(self.chart(), self.folder / "chart.png"))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -234,10 +272,15 @@ class Run:
                 path.unlink()
         self._stale = {}
 
-    @staticmethod
-    def _save_picture(picture: Image.Image, path: Path) -> None:
-        with replacing(path) as temporary:
-            picture.save(temporary, format="PNG")
+    def _sweep(self) -> None:
+        """Remove what a write that was killed has left. Nobody else writes here: see `locks.only_writer`."""
+        for left in self.folder.rglob(".*.tmp"):
+            left.unlink(missing_ok=True)
+
+
+def _save_picture(picture: Image.Image, path: Path) -> None:
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 class _Pace:

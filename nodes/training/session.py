@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from ...trainer.dataset import Photos, cache_photos
 from ...trainer.loop import Trainer, build_trainer
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
+from ..errors import UserError
 from ..host import folders
 from ..host.memory import load_for_training, plan_memory, shrink
 from ..host.private_models import private_models
@@ -20,6 +22,7 @@ from ..host.progress import Progress
 from ..host.sampling import ImageMaker, Sampling, training_maker
 from ..host.text_encoder import HostTextEncoder
 from ..host.unet import HostUNet
+from ..locks import only_writer
 from ..pictures import to_picture
 from .held_out import HeldOut
 from .input_checks import Wired
@@ -34,18 +37,22 @@ def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, nod
         Interrupted: the user has cancelled; what was learnt is saved.
         UserError: it cannot be resumed, or as `Run.train`.
     """
+    folder = folders.output_path(name)
+    with only_writer(folder, f"name: the run '{name}'", "Wait until it is done, or give this run another name."):
+        return _train(wired, settings, folder, resume, node_id)
+
+
+def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool, node_id: str) -> Run:
     photos, held_out = _encode_photos(wired, settings)
     with private_models(wired.model, wired.clip) as (unet, text):
         trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None)
         _fit_into_memory(trainer, unet)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
-            "photos": fingerprint(photos.latents, photos.masks),
+            "photos": _photos_hash(wired, settings),
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.size)
-        run = Run(
-            trainer, folders.output_path(name), identity, {"images": photos.count}, partial(shrink, unet), studio.scored_with
-        )
+        run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), studio.scored_with)
         if resume:
             run.resume()
         run.train(Progress(settings.steps, node_id), studio.sample, studio.score if studio.scored_with else None)
@@ -53,18 +60,39 @@ def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, nod
     return run
 
 
+def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
+    """Of the pixels in 8 bits, not of latents, which differ in the last digit between drivers."""
+    parts = [*(image[..., :3] for image in wired.images), *((wired.masks or []) if settings.uses_attractor else [])]
+    return fingerprint(settings.resolution, *((part * 255).round().byte() for part in parts))
+
+
 def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:
     """The photos as latents and masks, and the held-out ones if a data set is wired."""
     images, masks = resize_photos(wired.images, wired.masks, settings.resolution)
 
     def encode(pixels: Tensor) -> Tensor:
-        return wired.model.model.process_latent_in(wired.vae.encode(pixels).clone())
+        with torch.inference_mode():  # as the host runs its nodes: its fallback to tiles when memory runs out needs it
+            latents = wired.vae.encode(pixels)
+        return wired.model.model.process_latent_in(latents.clone())
 
     with torch.no_grad():
         photos = cache_photos(images, masks if settings.uses_attractor else None, encode, settings)
+        _check_latents(photos)
         if wired.dataset is None:
             return photos, None
         return photos, HeldOut.of(wired.dataset, wired.encoders, (images.shape[1], images.shape[2]), encode)
+
+
+def _check_latents(photos: Photos) -> None:
+    """Raises:
+    UserError: names the photos that the VAE could not encode.
+    """
+    bad = [str(i + 1) for i in range(photos.count) if not torch.isfinite(photos.latents[:, i]).all()]
+    if bad:
+        raise UserError(
+            f"vae: it turns image {' and '.join(bad)} into numbers that are not finite. Start ComfyUI with --fp32-vae, or wire "
+            "another VAE."
+        )
 
 
 def _fit_into_memory(trainer: Trainer, unet: HostUNet) -> None:

@@ -1,0 +1,84 @@
+"""What the host does when memory runs out still works where the training node calls it."""
+
+import comfy.model_management as mm
+import pytest
+import torch
+
+from attractor.nodes.errors import UserError
+from attractor.nodes.host.private_models import private_models
+from attractor.nodes.host.sampling import Sampling, training_maker
+from attractor.nodes.training.input_checks import Wired
+from attractor.nodes.training.session import _encode_photos
+from attractor.trainer.dataset import draw_batch, step_generator
+from attractor.trainer.loop import build_trainer
+from attractor.trainer.settings import TrainingSettings
+from test_nodes import tiny_sd15
+
+SETTINGS = TrainingSettings(
+    method="textual_inversion", super_category="cat", placeholder="<x>", steps=2, batch_size=1, resolution=128, flip=False
+)
+
+
+class RunsOutOnce:
+    """Wraps a method: the first call finds no memory left."""
+
+    def __init__(self, method):
+        self._method, self.calls = method, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls == 1:
+            raise mm.OOM_EXCEPTION("out of memory (test)")
+        return self._method(*args, **kwargs)
+
+
+@pytest.fixture
+def vae():
+    """Of one test, with inference tensors, as a loader node leaves it."""
+    with torch.inference_mode():
+        return tiny_sd15.tiny_vae()
+
+
+def wired(tiny_model, tiny_clip, vae):
+    images = [torch.rand(128, 128, 3, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
+    return Wired(tiny_model, tiny_clip, vae, images, None, None, None)
+
+
+def outside(function):
+    """Run as the training node runs: outside inference mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        return function()
+
+
+def test_photos_are_encoded_in_tiles_and_can_be_trained_on(tiny_model, tiny_clip, vae):
+    plain, _ = outside(lambda: _encode_photos(wired(tiny_model, tiny_clip, vae), SETTINGS))
+    vae.first_stage_model.encode = RunsOutOnce(vae.first_stage_model.encode)
+    tiled, _ = outside(lambda: _encode_photos(wired(tiny_model, tiny_clip, vae), SETTINGS))
+    assert vae.first_stage_model.encode.calls > 1, "the host did not fall back"
+    assert torch.allclose(tiled.latents, plain.latents, atol=0.1) and not tiled.latents.is_inference()
+
+
+def test_a_sample_is_decoded_in_tiles_and_training_goes_on(tiny_model, tiny_clip, vae):
+    vae.first_stage_model.decode = RunsOutOnce(vae.first_stage_model.decode)
+
+    def train():
+        photos, _ = _encode_photos(wired(tiny_model, tiny_clip, vae), SETTINGS)
+        with private_models(tiny_model, tiny_clip) as (unet, text):
+            trainer = build_trainer(SETTINGS, photos, text, unet)
+            sampling = Sampling(steps=1, width=128, height=128)
+            image = training_maker(unet, text.patcher, tiny_clip, vae, trainer.token(), sampling)(["a <x>"], [1])
+            generator = step_generator(0, 0)
+            trainer.backward(draw_batch(photos, 1, generator), generator)
+            return image, trainer.step().losses["subject"]
+
+    image, loss = outside(train)
+    assert vae.first_stage_model.decode.calls > 1, "the host did not fall back"
+    assert image.shape == (1, 128, 128, 3) and torch.isfinite(image).all() and not image.is_inference()
+    assert loss == loss
+
+
+def test_a_photo_that_the_vae_cannot_encode_is_named(tiny_model, tiny_clip, vae):
+    inputs = wired(tiny_model, tiny_clip, vae)
+    inputs.images[1][0, 0] = float("nan")
+    with pytest.raises(UserError, match="vae: it turns image 2 into numbers that are not finite"):
+        outside(lambda: _encode_photos(inputs, SETTINGS))
