@@ -12,10 +12,11 @@ from .errors import UserError
 
 
 @contextmanager
-def only_writer(folder: Path, what: str, remedy: str) -> Iterator[None]:
+def only_writer(folder: Path, what: str, remedy: str, part: str = "") -> Iterator[None]:
     """Holds `folder` for the block; made if it is not there. The system frees it when the holder dies, however it dies.
 
-    what: the input and the thing that is taken, for the message ("name: the run 'my-dog'").
+    what: the input and the thing that is taken, for the message ("name: the run 'my-dog'"). part: of the folder, where several
+    may write to different parts of it.
 
     Raises:
         UserError: another process holds it; says which, since when, and the `remedy`.
@@ -26,9 +27,9 @@ def only_writer(folder: Path, what: str, remedy: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{what} cannot be written to {folder.name} ({error.strerror}). {remedy}") from error
-    holder = folder / ".in-use.json"
+    holder = folder / f".{part}in-use.json"
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / f".{part}lock", timeout=0):
             holder.write_text(json.dumps({"process": os.getpid(), "machine": platform.node(), "since": time.strftime("%H:%M")}))
             try:
                 yield

@@ -1,6 +1,8 @@
 """PDST Evaluate and PDST Evaluate Options."""
 
 import time
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from ..link_types import (
     PdstResultsType,
     PersonalizedTokenType,
 )
+from ..locks import only_writer
 from ..pictures import to_tensor
 from .encoders import EvaluationEncoders
 from .entries import misfits
@@ -127,13 +130,21 @@ class PDSTEvaluate(io.ComfyNode):
             setup,
             lambda entry: evaluation_maker(*models, entry.token, more.sampling),
         )
-        evaluation.check()
-        progress = Progress(evaluation.total, cls.hidden.unique_id)
-        evaluation.open(progress)
-        evaluation.run(progress)
+        with _only_writer(evaluation.folder, options):
+            evaluation.check()
+            progress = Progress(evaluation.total, cls.hidden.unique_id)
+            evaluation.open(progress)
+            evaluation.run(progress)
         output = _output(cls, evaluation, misfits(entries), (more.height, more.width))
         _finished.add(result_stamps([evaluation.folder]))
         return output
+
+
+def _only_writer(folder: Path, options: EvaluateOptions) -> AbstractContextManager[None]:
+    """Of this share: other servers may make the other shares in the same folder."""
+    share = f"shard-{options.shard}-of-{options.shards}"
+    what = f"name: the evaluation '{folder.name}'" + (f", {share}," if options.shards > 1 else "")
+    return only_writer(folder, what, "Wait until it is done, or give this evaluation another name or shard.", f"{share}.")
 
 
 def _identities(model: Model, clip: Clip, vae: Vae) -> dict[str, str]:

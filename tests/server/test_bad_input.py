@@ -257,15 +257,36 @@ def test_a_full_disk_leaves_the_last_files_whole(comfy, comfy_server, runs):
     assert steps_done(folder) == 2
 
 
-def test_a_sample_that_cannot_be_saved_says_what_to_do(comfy, runs):
-    graph = training(comfy, "no-room", steps=2, sample_every=1, sample_steps=1, sample_cfg=1.0, checkpoint_every=1)
-    (runs / "no-room").mkdir(parents=True)
-    (runs / "no-room" / "samples").write_text("where a folder should be")
-    assert_said(error_of(comfy, graph), "AttractorTrain", "could not be saved at step 1", "Free space", "queue again")
-    assert steps_done(runs / "no-room") == 1
-    (runs / "no-room" / "samples").unlink()
-    comfy.run(graph)
-    assert steps_done(runs / "no-room") == 2
+def test_a_sample_that_fails_does_not_stop_the_training_and_is_made_later(comfy, runs):
+    """Neither one that cannot be written, nor one whose prompt names an unknown token."""
+    small = {"sample_every": 1, "sample_steps": 1, "sample_cfg": 1.0, "method": "textual_inversion+"}
+    for name, prompt, words in (
+        ("no-room", "a photo of a {}", "the sample of step 2 could not be made ("),
+        ("no-hat", "a {} with a <hat>", "<hat> in the prompt is not an applied token"),
+    ):
+        (runs / name).mkdir(parents=True)
+        if name == "no-room":
+            (runs / name / "samples").write_text("where a folder should be")
+        with comfy.listen() as listener:
+            comfy.run(training(comfy, name, steps=2, sample_prompt=prompt, **small))
+        assert any(words in message["text"] for message in listener.of_type("text"))
+        assert steps_done(runs / name) == 2
+        assert not list((runs / name).glob("samples/*"))
+        if name == "no-room":
+            (runs / name / "samples").unlink()
+        comfy.run(training(comfy, name, steps=2, **small))  # what is due at a step is made on resume
+        assert [path.name for path in (runs / name / "samples").iterdir()] == ["step-000002.png"]
+
+
+def test_a_run_that_another_comfyui_writes_is_left_alone(comfy, runs):
+    folder = runs / "taken"
+    with only_writer(folder, "", ""), unchanged(folder):
+        error = error_of(comfy, training(comfy, "taken"))
+        assert_said(
+            error, "AttractorTrain", "name: the run 'taken' is being written by another ComfyUI", f"process {os.getpid()}"
+        )
+    comfy.run(training(comfy, "taken", method="textual_inversion+"))
+    assert steps_done(folder)
 
 
 # --- token files ------------------------------------------------------------------------------------
