@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from pathlib import Path
 
 import torch
 from comfy_api.latest import io
@@ -151,7 +152,7 @@ class LoadTokenCheckpoints(io.ComfyNode):
         return io.NodeOutput(tokens, chosen, ui={"text": [", ".join(f"step {step}" for step in chosen)]})
 
 
-def checkpoints(run: str) -> dict:
+def checkpoints(run: str) -> dict[int, Path]:
     """Files of a run's checkpoints by step, in order.
 
     Raises:

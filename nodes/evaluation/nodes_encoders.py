@@ -1,16 +1,19 @@
 """Load Evaluation Encoders: CLIP and DINO for the scores."""
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from comfy_api.latest import io
 
 from ..errors import UserError
 from ..link_types import EvaluationEncodersType
-from ..pretrained.model_files import choices, find, problem
+from ..pretrained.model_files import Family, choices, find, problem
 from .encoders import CLIP, DINO, EvaluationEncoders, load_clip, load_dino
 
 NONE = "none"
+E = TypeVar("E")
 
 
 class LoadEvaluationEncoders(io.ComfyNode):
@@ -63,17 +66,21 @@ class LoadEvaluationEncoders(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: str, dino: str, download_if_missing: bool) -> io.NodeOutput:
-        loaded: dict[str, Any] = {}
-        problems = []
-        for family, name, load in ((CLIP, clip, load_clip), (DINO, dino, load_dino)):
+        problems: list[str] = []
+
+        def chosen(family: Family, name: str, load: Callable[[Path], E]) -> E | None:
+            """The model; None if none is wanted, or if there is a problem."""
             if name == NONE:
-                continue
+                return None
             try:
                 path = find(family, name, download_if_missing, cls.hidden.unique_id)
                 with torch.inference_mode(False):
-                    loaded[family.field] = load(path)
+                    return load(path)
             except UserError as error:
                 problems.append(str(error))
+                return None
+
+        encoders = EvaluationEncoders(chosen(CLIP, clip, load_clip), chosen(DINO, dino, load_dino))
         if problems:
             raise UserError.of(problems)
-        return io.NodeOutput(EvaluationEncoders(**loaded))
+        return io.NodeOutput(encoders)

@@ -64,7 +64,7 @@ def estimate(values: Mapping[Key, float], bootstrap: Bootstrap, unit: str | None
         raise ValueError("no values to take a mean of")
     unit = unit or unit_of(list(values))
     depth = UNITS.index(unit) + 1
-    sums: dict[tuple, list[float]] = {}
+    sums: dict[tuple[str | int, ...], list[float]] = {}
     for key, value in values.items():
         sums.setdefault(key[:depth], []).append(value)
     groups = [sums[name] for name in sorted(sums)]

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 CHOICES = ("largest", "highest score", "all", "index")
 
@@ -45,7 +45,7 @@ def to_bounding_box(detection: Detection) -> dict:
     return box if detection.score is None else {**box, "score": detection.score}
 
 
-def read_boxes(values: list, images: int) -> list[list[Detection]]:
+def read_boxes(values: list[object], images: int) -> list[list[Detection]]:
     """Boxes for each of `images` images.
 
     values: what came over the link, one value or one for each image. As in ComfyUI's own nodes, a value is a box, a list of
@@ -63,7 +63,7 @@ def read_boxes(values: list, images: int) -> list[list[Detection]]:
     return groups
 
 
-def _groups(value: Any) -> list[list[Detection]]:
+def _groups(value: object) -> list[list[Detection]]:
     """A value as lists of boxes, one for each image that it describes."""
     value = value.tolist() if hasattr(value, "tolist") else value  # an array or a tensor
     if value is None or _is_box(value) or not isinstance(value, list | tuple) or all(_is_box(item) for item in value):
@@ -71,7 +71,7 @@ def _groups(value: Any) -> list[list[Detection]]:
     return [_group(item) for item in value]
 
 
-def _group(value: Any) -> list[Detection]:
+def _group(value: object) -> list[Detection]:
     """One image's boxes: a box, a list of boxes, or nothing."""
     if value is None or _is_box(value):
         return [] if value is None else [_read(value)]
@@ -80,13 +80,13 @@ def _group(value: Any) -> list[Detection]:
     return [_read(item) for item in value]
 
 
-def _is_box(value: Any) -> bool:
+def _is_box(value: object) -> TypeGuard[dict | list | tuple]:
     if isinstance(value, dict):
         return {"x", "y", "width", "height"} <= set(value)
     return isinstance(value, list | tuple) and len(value) == 4 and all(isinstance(number, Real) for number in value)
 
 
-def _read(value: Any) -> Detection:
+def _read(value: object) -> Detection:
     if not _is_box(value):
         raise _no_box(value)
     if isinstance(value, dict):

@@ -2,7 +2,6 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -33,7 +32,7 @@ def read_checkpoint(path: Path) -> nn.Module:
 
     Raises:
         UserError: the sam2 package is missing, or the file is not a checkpoint of plain tensors, or not of a known size.
-        RuntimeError: weights do not fit the configuration.
+        ValueError: the configuration describes no model. RuntimeError: weights do not fit it.
     """
     try:
         import sam2
@@ -48,7 +47,10 @@ def read_checkpoint(path: Path) -> nn.Module:
     beside = path.with_suffix(".yaml")
     config = beside if beside.is_file() else Path(sam2.__path__[0]) / "configs" / _official_config(path, weights)
     # Unresolved: an interpolation stays a string, and builds nothing.
-    model = _build(OmegaConf.to_container(OmegaConf.load(config), resolve=False)["model"], config.name)
+    content = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
+    model = _build(content.get("model") if isinstance(content, dict) else None, config.name)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{config.name} describes no model")
     model.load_state_dict(weights)
     return model.float()
 
@@ -88,7 +90,7 @@ def _official_config(path: Path, weights: dict[str, Tensor]) -> str:
     return f"{version}/{version}_hiera_{size}.yaml"
 
 
-def _build(node: Any, config: str) -> Any:
+def _build(node: object, config: str) -> object:
     """Build what a configuration describes; instead of hydra's `instantiate`, which calls whatever is named."""
     if isinstance(node, list):
         return [_build(item, config) for item in node]

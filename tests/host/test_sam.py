@@ -235,6 +235,14 @@ def test_a_configuration_can_build_nothing_but_sam2(vision_models, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("text", ["- 1\n", "models: 1\n", "model: 1\n", ""])
+def test_a_configuration_that_describes_no_model_is_said_to_be_none(text, vision_models, tmp_path):
+    shutil.copy(vision_models / "sam2" / "tiny.pt", tmp_path)
+    (tmp_path / "tiny.yaml").write_text(text)
+    with pytest.raises(UserError, match="tiny.yaml describes no model"):
+        load_sam2(tmp_path / "tiny.pt", torch.float32)
+
+
 class RunsCode:
     def __init__(self, path):
         self.path = path

@@ -281,9 +281,9 @@ def _file(folder: Path, name: str | None) -> Path | None:
 
 def _named(systems: list[System]) -> list[System]:
     """The systems with unique names, series only where a run has several checkpoints at different steps, the floor last."""
-    steps: dict[str, list[int | None]] = {}
+    steps: dict[str, list[int]] = {}
     for system in systems:
-        if system.series:
+        if system.series and system.step is not None:
             steps.setdefault(system.series, []).append(system.step)
     # Two runs that were not recorded as such may share a step, and then nobody can say which point belongs to which: no curve.
     kept = [series for series, found in steps.items() if 1 < len(found) == len(set(found))]
