@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .errors import UserError
+
 
 def read_picture(path: Path) -> tuple[Tensor, Tensor | None, str]:
     """A picture, turned as its EXIF orientation says.
@@ -42,17 +44,50 @@ def natural_order(name: str) -> list:
 
 
 @overload
-def as_list(values: list[Tensor]) -> list[Tensor]: ...
-@overload
-def as_list(values: None) -> None: ...
-def as_list(values: list[Tensor] | None) -> list[Tensor] | None:
-    """Every image (or mask) of a list of batches as a plain float32 CPU tensor of its own.
+def as_images(batches: list[Tensor]) -> list[Tensor]:
+    """Every image of a list of IMAGE batches as a float32 CPU tensor (H, W, C) of its own, grey ones in colour.
 
-    What upstream nodes give are inference tensors, which cannot meet autograd.
+    What upstream nodes hand over are inference tensors, which autograd cannot use.
+
+    Raises:
+        UserError: a batch that is not an IMAGE, or no image at all.
     """
-    if values is None:
+    found = []
+    for number, batch in enumerate(batches, 1):
+        if batch.ndim != 4 or batch.shape[-1] not in (1, 3, 4) or 0 in batch.shape[1:]:
+            raise UserError(
+                f"images: batch {number} has the shape {tuple(batch.shape)}, and an IMAGE is (images, height, width, 3). Wire the "
+                "output of a node that loads or makes images."
+            )
+        pixels = batch.expand(-1, -1, -1, 3) if batch.shape[-1] == 1 else batch
+        found += [image.to("cpu", torch.float32).clone() for image in pixels]
+    if not found:
+        raise UserError("images: there are none in what is wired. Wire at least one photo.")
+    return found
+
+
+def as_masks(batches: list[Tensor | None] | None) -> list[Tensor] | None:
+    """Every mask of a list of MASK batches as a float32 CPU tensor (H, W) of its own; None if nothing is wired.
+
+    Raises:
+        UserError: a batch that is not a MASK.
+    """
+    if batches is None:
         return None
-    return [item.to("cpu", torch.float32).clone() for batch in values if batch is not None for item in batch]
+    found = []
+    for number, batch in enumerate(batches, 1):
+        if batch is None:
+            continue
+        masks = batch[None] if batch.ndim == 2 else batch
+        if masks.ndim == 4 and 1 in (masks.shape[1], masks.shape[3]):  # with a channel, as some packs make them
+            masks = masks[..., 0] if masks.shape[3] == 1 else masks[:, 0]
+        if masks.ndim != 3:
+            raise UserError(
+                f"masks: batch {number} has the shape {tuple(batch.shape)}, and a MASK is (masks, height, width). Wire a MASK "
+                "output; Convert Image to Mask makes one of a picture."
+            )
+        found += [mask.to("cpu", torch.float32).clone() for mask in masks]
+    return found
 
 
 def beside(chart: Image.Image, sample: Image.Image | None) -> Image.Image:

@@ -55,7 +55,7 @@ class TrainingSettings:
     )
     resolution: int = setting(
         512,
-        "The photos are scaled to about resolution x resolution pixels.",
+        "The photos are scaled to about resolution x resolution pixels; those of other shapes are cut to their common one.",
         "losses",
         minimum=64,
         maximum=1024,

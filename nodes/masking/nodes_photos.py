@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..host import folders
 from ..host.progress import Progress
-from ..pictures import as_list, natural_order, read_picture
+from ..pictures import as_images, as_masks, natural_order, read_picture
 from .cropping import WHERE, crop, empty_mask, square_around, subject_box
 
 _OPAQUE, _TRANSPARENT, _IGNORED = "opaque is the subject", "transparent is the subject", "ignored"
@@ -143,7 +143,7 @@ class CropToSubject(io.ComfyNode):
     def execute(
         cls, images: list[Tensor], masks: list[Tensor], where: list[str], margin: list[float], resolution: list[int]
     ) -> io.NodeOutput:
-        images, masks = as_list(images), as_list(masks)
+        images, masks = as_images(images), as_masks(masks) or []
         if len(images) != len(masks):
             raise UserError(f"masks: there are {len(images)} images and {len(masks)} masks. Wire one mask per image, in order.")
         cut = []

@@ -8,7 +8,7 @@ from ...trainer.settings import TrainingSettings
 from ...trainer.token_file import load_token
 from ..host.links import Clip, Model, Vae
 from ..link_types import PersonalizedTokenType, TrainingOptionsType
-from ..pictures import as_list, to_tensor
+from ..pictures import as_images, as_masks, to_tensor
 from .input_checks import Wired, check_inputs
 from .session import train
 from .widgets import Options, settings_of, widget
@@ -64,7 +64,7 @@ class TrainAttractorEmbedding(io.ComfyNode):
         # The host runs nodes in inference mode, whose tensors autograd cannot use.
         with torch.inference_mode(False), torch.enable_grad():
             chosen = TrainingSettings.of(**more.settings, **{key: values[0] for key, values in settings.items()})
-            wired = Wired(model[0], clip[0], vae[0], as_list(images), as_list(masks), more.dataset, more.encoders)
+            wired = Wired(model[0], clip[0], vae[0], as_images(images), as_masks(masks), more.dataset, more.encoders)
             check_inputs(wired, chosen, name[0].strip())
             run = train(wired, chosen, name[0].strip(), resume[0], cls.hidden.unique_id)
             best = load_token(run.best_path) if run.score_log.scores and run.best_path.exists() else run.token()

@@ -51,6 +51,23 @@ def resize_photos(images: list[Tensor], masks: list[Tensor] | None, resolution: 
     return photos, torch.cat(resized).clamp(0, 1)
 
 
+def lost_shares(images: list[Tensor], resolution: int) -> list[float]:
+    """The share of each photo that `resize_photos` cuts away."""
+    height, width = training_size(images, resolution)
+    ratios = [(image.shape[1] / image.shape[0]) / (width / height) for image in images]
+    return [1 - min(ratio, 1 / ratio) for ratio in ratios]
+
+
+def cut_note(images: list[Tensor], resolution: int) -> str:
+    """What a person should know of photos that lose more than a tenth; empty if none does."""
+    lost = [f"image {i} loses {share:.0%}" for i, share in enumerate(lost_shares(images, resolution), 1) if share > 0.1]
+    if not lost:
+        return ""
+    height, width = training_size(images, resolution)
+    shown = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+    return f"photos of differing shapes are cut to {width} x {height} ({shown}; Crop To Subject chooses better)"
+
+
 def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     """A photo (H, W, C) as (*size, 3), scaled to cover `size` and cropped at the centre."""
     return _cover(image[None, ..., :3].movedim(-1, 1), size, mode="bicubic")[0].movedim(0, -1).clamp(0, 1)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
-from ...trainer.dataset import Photos, cache_photos
+from ...trainer.dataset import Photos, cache_photos, mask_problems
 from ...trainer.loop import Trainer, build_trainer
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
@@ -26,7 +26,7 @@ from ..locks import only_writer
 from ..pictures import to_picture
 from .held_out import HeldOut
 from .input_checks import Wired
-from .photos import resize_photos
+from .photos import cut_note, resize_photos
 from .run import Run
 
 
@@ -53,6 +53,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.size)
         run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), studio.scored_with)
+        run.notes += filter(None, [cut_note(wired.images, settings.resolution)])
         if resume:
             run.resume()
         run.train(Progress(settings.steps, node_id), studio.sample, studio.score if studio.scored_with else None)
@@ -69,6 +70,8 @@ def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
 def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:
     """The photos as latents and masks, and the held-out ones if a data set is wired."""
     images, masks = resize_photos(wired.images, wired.masks, settings.resolution)
+    if settings.uses_attractor and masks is not None and (problems := mask_problems(list(masks))):
+        raise UserError.of([f"{problem} (As cut to {images.shape[2]} x {images.shape[1]}.)" for problem in problems])
 
     def encode(pixels: Tensor) -> Tensor:
         with torch.inference_mode():  # as the host runs its nodes: its fallback to tiles when memory runs out needs it

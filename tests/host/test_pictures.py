@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from attractor.nodes.pictures import as_list, beside, to_picture, to_tensor
+from attractor.nodes.errors import UserError
+from attractor.nodes.pictures import as_images, as_masks, beside, to_picture, to_tensor
 from attractor.nodes.plotting import SERIES
 from attractor.nodes.training.charts import draw_chart
 from attractor.nodes.training.photos import photo_problems, resize_photos, training_size
@@ -38,10 +39,35 @@ def test_nothing_is_stretched_and_masks_stay_on_their_photos():
 def test_lists_and_batches_are_the_same_photos():
     with torch.inference_mode():
         batches = [torch.rand(2, 8, 8, 3), torch.rand(1, 6, 9, 3)]
-    photos = as_list(batches)
+    photos = as_images(batches)
     assert [tuple(photo.shape) for photo in photos] == [(8, 8, 3), (8, 8, 3), (6, 9, 3)]
     assert not any(photo.is_inference() for photo in photos)
-    assert as_list(None) is None
+    assert as_masks(None) is None
+
+
+def test_grey_images_and_masks_with_a_channel_are_taken_as_what_they_are():
+    assert [tuple(image.shape) for image in as_images([torch.rand(2, 6, 9, 1)])] == [(6, 9, 3)] * 2
+    for shape in ((6, 9), (1, 6, 9), (1, 6, 9, 1), (1, 1, 6, 9)):
+        assert [tuple(mask.shape) for mask in as_masks([torch.rand(shape)])] == [(6, 9)]
+
+
+@pytest.mark.parametrize(
+    "batches, words",
+    [
+        ([torch.rand(1, 6, 9, 3), torch.rand(6, 9, 3)], r"images: batch 2 has the shape \(6, 9, 3\)"),
+        ([torch.rand(1, 6, 9, 2)], r"images: batch 1 has the shape"),
+        ([torch.rand(1, 0, 9, 3)], r"images: batch 1 has the shape"),
+        ([torch.rand(0, 6, 9, 3)], r"images: there are none"),
+    ],
+)
+def test_what_is_not_an_image_is_named(batches, words):
+    with pytest.raises(UserError, match=words):
+        as_images(batches)
+
+
+def test_what_is_not_a_mask_is_named():
+    with pytest.raises(UserError, match=r"masks: batch 1 has the shape \(1, 6, 9, 3\).*Convert Image to Mask"):
+        as_masks([torch.rand(1, 6, 9, 3)])
 
 
 def test_an_unpainted_mask_is_called_empty_whatever_its_size():

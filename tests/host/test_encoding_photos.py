@@ -1,4 +1,6 @@
-"""What the host does when memory runs out still works where the training node calls it."""
+"""The training node's use of the VAE: memory that runs out, numbers that are not finite, what is cut off the photos."""
+
+from dataclasses import replace
 
 import comfy.model_management as mm
 import pytest
@@ -8,6 +10,7 @@ from attractor.nodes.errors import UserError
 from attractor.nodes.host.private_models import private_models
 from attractor.nodes.host.sampling import Sampling, training_maker
 from attractor.nodes.training.input_checks import Wired
+from attractor.nodes.training.photos import cut_note
 from attractor.nodes.training.session import _encode_photos
 from attractor.trainer.dataset import draw_batch, step_generator
 from attractor.trainer.loop import build_trainer
@@ -82,3 +85,20 @@ def test_a_photo_that_the_vae_cannot_encode_is_named(tiny_model, tiny_clip, vae)
     inputs.images[1][0, 0] = float("nan")
     with pytest.raises(UserError, match="vae: it turns image 2 into numbers that are not finite"):
         outside(lambda: _encode_photos(inputs, SETTINGS))
+
+
+def test_masks_are_judged_as_they_are_trained_on(tiny_model, tiny_clip, vae):
+    """Three sideways photos and three upright ones, the subject at one end: the square that is trained on does not show it."""
+    images = [torch.rand(90, 160, 3) for _ in range(3)] + [torch.rand(160, 90, 3) for _ in range(3)]
+    masks = [torch.zeros(image.shape[:2]) for image in images]
+    for mask in masks:
+        mask[:20, :20] = 1
+    inputs = Wired(tiny_model, tiny_clip, vae, images, masks, None, None)
+    with pytest.raises(UserError, match=r"the mask of image 6 is empty.*As cut to 128 x 128"):
+        outside(lambda: _encode_photos(inputs, replace(SETTINGS, method="textual_inversion+")))
+
+
+def test_photos_that_lose_much_are_named():
+    images = [torch.rand(90, 160, 3), torch.rand(160, 90, 3), torch.rand(128, 128, 3)]
+    assert "cut to 128 x 128 (image 1 loses 44%, image 2 loses 44%;" in cut_note(images, 128)
+    assert cut_note(images[2:], 128) == ""
