@@ -1,8 +1,8 @@
 """Pictures in their three forms: a file, a PIL image, and the host's IMAGE and MASK tensors."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
@@ -43,7 +43,6 @@ def natural_order(name: str) -> list:
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
-@overload
 def as_images(batches: list[Tensor]) -> list[Tensor]:
     """Every image of a list of IMAGE batches as a float32 CPU tensor (H, W, C) of its own, grey ones in colour.
 
@@ -56,8 +55,8 @@ def as_images(batches: list[Tensor]) -> list[Tensor]:
     for number, batch in enumerate(batches, 1):
         if batch.ndim != 4 or batch.shape[-1] not in (1, 3, 4) or 0 in batch.shape[1:]:
             raise UserError(
-                f"images: batch {number} has the shape {tuple(batch.shape)}, and an IMAGE is (images, height, width, 3). Wire the "
-                "output of a node that loads or makes images."
+                f"images: batch {number} has the shape {tuple(batch.shape)}, and an IMAGE is (images, height, width, 3). "
+                "Wire the output of a node that loads or makes images."
             )
         pixels = batch.expand(-1, -1, -1, 3) if batch.shape[-1] == 1 else batch
         found += [image.to("cpu", torch.float32).clone() for image in pixels]
@@ -66,7 +65,7 @@ def as_images(batches: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def as_masks(batches: list[Tensor | None] | None) -> list[Tensor] | None:
+def as_masks(batches: Sequence[Tensor | None] | None) -> list[Tensor] | None:
     """Every mask of a list of MASK batches as a float32 CPU tensor (H, W) of its own; None if nothing is wired.
 
     Raises:

@@ -130,7 +130,7 @@ class PDSTEvaluate(io.ComfyNode):
             setup,
             lambda entry: evaluation_maker(*models, entry.token, more.sampling),
         )
-        with _only_writer(evaluation.folder, options):
+        with _only_writer(evaluation.folder, more):
             evaluation.check()
             progress = Progress(evaluation.total, cls.hidden.unique_id)
             evaluation.open(progress)

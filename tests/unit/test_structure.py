@@ -18,7 +18,8 @@ ARROWS = {
     "trainer": (),
     "nodes/errors": (),
     "nodes/link_types": (),
-    "nodes/pictures": (),
+    "nodes/locks": ("nodes/errors",),
+    "nodes/pictures": ("nodes/errors",),
     "nodes/plotting": ("nodes/errors",),
     "nodes/host": (),
     "nodes/pretrained": ("nodes/host",),
@@ -28,7 +29,7 @@ ARROWS = {
     "nodes/nodes_tokens": ("nodes/host",),
     "nodes": ("nodes/host", "nodes/masking", "nodes/evaluation", "nodes/training", "nodes/nodes_tokens"),  # its __init__.py
 }
-SHARED = ("nodes/errors", "nodes/link_types", "nodes/pictures", "nodes/plotting")
+SHARED = ("nodes/errors", "nodes/locks", "nodes/pictures", "nodes/plotting", "nodes/link_types")
 
 
 def each(paths):
