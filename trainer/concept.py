@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .mapper import NeTIMapper
 
+UNFIT_IN_PROMPTS = "()[]{}:\\,"  # prompts give them a meaning of their own
 LAYERS = 16  # cross-attention layers of the SD1.5 U-Net, in execution order (NeTI's index)
 
 
@@ -69,7 +70,7 @@ def placeholder_problem(placeholder: str, is_vocabulary_word: Callable[[str], bo
     """Why `placeholder` cannot name a token, or None."""
     if not placeholder.strip():
         return "placeholder is empty: give the token a name such as <my-dog>."
-    if any(c.isspace() or c in "()[]{}:\\," for c in placeholder):
+    if any(c.isspace() or c in UNFIT_IN_PROMPTS for c in placeholder):
         return (
             f"placeholder {placeholder!r} holds a space or one of ( ) [ ] {{ }} : \\ , which prompts give a "
             "meaning of their own: use a name such as <my-dog>."
