@@ -77,16 +77,15 @@ def check_size(path: Path, most: int, what: str) -> int:
     """Bytes of a file.
 
     Raises:
-        BadFile: it is larger than `most`, or no file at all but a folder, a pipe or a device.
+        BadFile: it is larger than `most`, missing, or no file at all but a folder, a pipe or a device.
     """
-    name = path.name
-    with reading(name, what):
+    with reading(path.name, what):
         if not path.is_file():  # opening a pipe would wait forever
-            raise BadFile(f"{name} is not a file that can be read. Put {what} in its place.")
+            raise ValueError("it is a folder, a pipe or a device" if path.exists() else "it is not there")
         size = path.stat().st_size
     if size > most:
         raise BadFile(
-            f"{name} has {size / MEGABYTE:,.0f} MB, and {what} has at most {most / MEGABYTE:,.0f} MB. Choose another file."
+            f"{path.name} has {size / MEGABYTE:,.0f} MB, and {what} has at most {most / MEGABYTE:,.0f} MB. Choose another file."
         )
     return size
 
@@ -111,6 +110,16 @@ def conform(schema: type[Schema], content: Any, name: str, remedy: str = "Get it
     """
     with reading(name, "what it should be", remedy):
         return schema.model_validate(content)
+
+
+def faults(schema: type[Checked], content: Any) -> list[str]:
+    """Names of the fields of a file's content that are not as its schema describes them; empty if all are."""
+    try:
+        schema.model_validate(content)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return list(dict.fromkeys(str((*problem["loc"], "")[0]) for problem in found))
+    return []
 
 
 def safetensors_header(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
