@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from .concept import UNFIT_IN_PROMPTS, PersonalizedToken
+from .concept import UNFIT_IN_PROMPTS, PersonalizedToken, is_text
 from .pickled import Held
 from .reading import BadFile, shown_text
-from .token_check import Shapes, build_embedding, check_token, is_text
+from .token_check import Shapes, build_embedding, check_token
 
 # ComfyUI and kohya; A1111's safetensors; OneTrainer, as it spells it
 _KNOWN = ("clip_l", "emb_params", "emp_params")

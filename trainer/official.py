@@ -84,6 +84,8 @@ def mapper_of(name: str, content: Any) -> tuple[NeTIMapper, dict]:
 
 def _parts(state: dict[str, Tensor], options: _Model, encoder: object) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and tensors of the mapper, under this pack's names."""
+    if not isinstance(state, dict):
+        raise ValueError("its state_dict is none")
     own = {f"net.{i - 1}.{kind}": state[f"net.{i}.{kind}"] for i in (1, 2, 4, 5) for kind in ("weight", "bias")}
     own |= {f"output_layer.{kind}": state[f"output_layer.0.{kind}"] for kind in ("weight", "bias")}
     config: dict[str, Any] = {

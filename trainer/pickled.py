@@ -178,8 +178,12 @@ class PickleReader:
             self._stack[-1].attributes = state
 
     def _persistent(self, _: Any) -> None:
-        """A storage: ("storage", type, key, device, count), in the older layout with None at the end."""
-        kind, of, key, _device, count, *view = self._stack.pop()
+        """A storage: ("storage", type, key, device, count), in the older layout with None at the end; there also a class:
+        ("module", class, its file, its source)."""
+        kind, of, *rest = self._stack.pop()
+        if kind == "module" and isinstance(of, _Name):
+            return self._push(of)
+        key, _device, count, *view = rest
         dtype = _TYPES[of.name.removeprefix("torch.")]
         if kind != "storage" or not isinstance(key, str) or not _is_count(count) or any(part is not None for part in view):
             raise ValueError("a storage is described wrongly")

@@ -6,14 +6,13 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from .concept import LAYERS, Embedding, PersonalizedToken, Representation
+from .concept import LAYERS, LONGEST_TEXT, Embedding, PersonalizedToken, Representation, is_text
 from .mapper import TIMESTEPS, NeTIMapper
 from .reading import BadFile, Checked, reading, shown, shown_text
 
 MOST_VECTORS = 1_000  # a prompt's chunk holds 75
 WIDEST = 8_192
 LARGEST = 1e4  # of a value: half precision ends at 65,504, and layers add to it. Learnt vectors stay below 100
-LONGEST_TEXT = 240  # characters: a file name's length
 
 Shapes = dict[str, tuple[int, ...]]
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]  # of encodable characters: pydantic refuses lone surrogates
@@ -163,11 +162,6 @@ def check_token(token: PersonalizedToken, name: str) -> PersonalizedToken:
             for values in _outputs(concept, 20 if concept is token.subject else 3):
                 _check_values(name, values)
     return token
-
-
-def is_text(text: Any) -> bool:
-    """Whether a value is a text that can be shown, sent and saved: not too long, and of valid characters."""
-    return isinstance(text, str) and len(text) <= LONGEST_TEXT and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _width(concept: Representation) -> int:

@@ -17,6 +17,7 @@ from .storage import replacing
 from .token_check import (
     EmbeddingConfig,
     MapperConfig,
+    Shapes,
     TokenHeader,
     build_embedding,
     build_mapper,
@@ -102,7 +103,8 @@ def _load_safetensors(path: Path) -> PersonalizedToken:
         return embedding_token(path, key, read_safetensors(path, [key])[key])
     header = _header(path, metadata["attractor"])
     count = len(header.representations) - 1
-    wanted, configs = {}, {}
+    wanted: Shapes = {}
+    configs: dict[str, EmbeddingConfig | MapperConfig] = {}
     for name in ("subject", *(f"attractor_{i}" for i in range(count))):
         config = configs[name] = _config(path, header.representations[name])
         own = mapper_shapes(config) if isinstance(config, MapperConfig) else {"vectors": (config.vectors, header.width)}
@@ -129,7 +131,9 @@ def _header(path: Path, text: str) -> TokenHeader:
 
 
 def _config(path: Path, config: dict[str, Any]) -> EmbeddingConfig | MapperConfig:
-    return conform(EmbeddingConfig if "vectors" in config else MapperConfig, config, path.name)
+    if "vectors" in config:
+        return conform(EmbeddingConfig, config, path.name)
+    return conform(MapperConfig, config, path.name)
 
 
 def _rebuild(path: Path, name: str, config: EmbeddingConfig | MapperConfig, tensors: dict[str, Tensor]) -> Representation:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ...trainer.concept import LONGEST_TEXT, is_text
 from ...trainer.reading import MEGABYTE, BadFile, check_size, read_json
-from ...trainer.token_check import LONGEST_TEXT, is_text
 from ..errors import UserError
 from ..pictures import natural_order
 from .same_photo import Look, look_at, same_photo
@@ -194,9 +194,8 @@ def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[
     except (OSError, UnicodeDecodeError) as error:
         return (), [f"{where} cannot be read ({brief(error)}): save it as UTF-8 text."]
     if len(captions) > MOST_CAPTIONS or any(len(caption) > LONGEST_CAPTION for caption in captions):
-        return (), [
-            f"{where} has more than {MOST_CAPTIONS} captions, or longer ones than {LONGEST_CAPTION} characters: cut it."
-        ]
+        most = f"{MOST_CAPTIONS:,} captions of {LONGEST_CAPTION:,} characters"
+        return (), [f"{where} has more or longer captions than a photo can have ({most}): shorten it."]
     problems = []
     if not captions or (count and len(captions) != count):
         wanted = (
