@@ -264,6 +264,8 @@ def _merge(entry: str, shards: dict[tuple[int, int], tuple[Path, dict]]) -> tupl
     if len(numbers) != first["expected"] or numbers != list(range(len(numbers))):
         twice = len(numbers) - len(set(numbers))
         more = f", {twice} of them twice" if twice else ""
+        if len(numbers) == first["expected"]:
+            return [], [f"{entry} was changed by hand: its images are not numbered one after the other. Evaluate it again."]
         return [], [
             f"{entry}: {len(numbers)} images of {first['expected']} are there{more}. Queue the evaluation again to resume it."
         ]
