@@ -74,7 +74,9 @@ class LoadNeTIMapper(io.ComfyNode):
             token.subject.requires_grad_(False)
             for attractor in token.attractors:
                 attractor.requires_grad_(False)
-        return io.NodeOutput(token, token.placeholder)
+        inner = token.record.get("name_in_file")  # A1111's, after its file was renamed
+        note = [f"In prompts: {token.placeholder}. The file calls itself {inner}."] if inner and not placeholder.strip() else []
+        return io.NodeOutput(token, token.placeholder, ui={"text": note} if note else None)
 
 
 class LoadTokenCheckpoints(io.ComfyNode):

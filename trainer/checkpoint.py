@@ -7,21 +7,31 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
 from safetensors.torch import save_file
 
 from .loop import Trainer
+from .reading import BadFile, Checked, conform, read_safetensors, reading, safetensors_header
 from .settings import TrainingSettings
 from .storage import replacing
+from .token_check import check_shapes, numbers
 
 FORMAT = "attractor-training-state"
 VERSION = 1
 
 
-class CannotResume(ValueError):
-    """The saved state belongs to other settings, photos or another base model; the message says what differs."""
+class CannotResume(BadFile):
+    """The saved state belongs to other settings, photos or another base model, or is damaged; the message says what it is."""
+
+
+class _Header(Checked):
+    step: Annotated[int, Field(ge=0, le=100_000)]
+    identity: dict[str, str]
+    settings: dict[str, Any]
+    fixed_batch: str | None = None
 
 
 def save_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, str]) -> None:
@@ -53,18 +63,27 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
     Raises:
         CannotResume: what differs between the saved run and this one, or that the file is damaged.
     """
+    name = Path(path).name
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = json.loads((file.metadata() or {})["attractor"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no __iter__)
-        check_resume(header, trainer.settings, identity)
-        trainer.concepts.load_state_dict(_under(tensors, "concept/"))
-    except (SafetensorError, OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise CannotResume(f"{Path(path).name} is damaged ({error}).") from error
+        with reading(name, "a run's state", ""):
+            metadata, shapes = safetensors_header(path)
+            header = json.loads(metadata["attractor"])
+            check_resume(header, trainer.settings, identity, name)
+            own = {f"concept/{key}": tuple(value.shape) for key, value in trainer.concepts.state_dict().items()}
+            check_shapes(name, own, {key: shape for key, shape in shapes.items() if key.startswith("concept/")})
+            tensors = read_safetensors(path)
+            concept = {key: numbers(name, key, value) for key, value in _under(tensors, "concept/").items()}
+            optimizer = {key: _moments(name, key, value, tensors) for key, value in trainer.concepts.named_parameters()}
+            if any(curve.shape != (header["step"],) for curve in _under(tensors, "curve/").values()):
+                raise ValueError("a curve is not as long as the run")
+    except CannotResume:
+        raise
+    except BadFile as error:
+        raise CannotResume(str(error).removesuffix(" Get it again.")) from error
 
-    for name, parameter in trainer.concepts.named_parameters():
-        state = _under(tensors, f"optimizer/{name}/")
-        if state:
+    trainer.concepts.load_state_dict(concept)
+    for key, parameter in trainer.concepts.named_parameters():
+        if state := optimizer[key]:
             # AdamW counts its steps in a CPU tensor; its moments live with the parameter.
             trainer.optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
@@ -76,16 +95,34 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
     trainer.step_count = header["step"]
 
 
-def check_resume(header: dict, settings: TrainingSettings, identity: dict[str, str]) -> None:
-    """Compare a saved state's header with what is asked for now.
+def _moments(name: str, key: str, parameter: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """AdamW's state of a parameter; empty where it has none yet.
+
+    Raises:
+        BadFile: it does not fit. name: of the file.
+    """
+    state = {part: numbers(name, f"optimizer/{key}", value) for part, value in _under(tensors, f"optimizer/{key}/").items()}
+    if state:
+        shape = tuple(parameter.shape)
+        wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        check_shapes(name, wanted, {part: tuple(value.shape) for part, value in state.items()})
+        if bool((state["exp_avg_sq"] < 0).any()):
+            raise ValueError(f"the optimiser's state of {key} is impossible")
+    return state
+
+
+def check_resume(header: dict, settings: TrainingSettings, identity: dict[str, str], name: str = "its state") -> None:
+    """Compare a saved state's header with what is asked for now. name: of the file.
 
     Raises:
         CannotResume: lists every difference.
+        BadFile: the header is damaged.
     """
     if header.get("format") != FORMAT or header.get("version", 0) > VERSION:
         raise CannotResume(
             f"its format is {header.get('format')} version {header.get('version')}, this pack reads {FORMAT} up to {VERSION}."
         )
+    conform(_Header, header, name, "")
     saved = header["identity"]
     different = [
         f"{name.replace('_', ' ')} was {saved.get(name)}, is {value}"

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from .mapper import NeTIMapper
 
+UNFIT_IN_PROMPTS = "()[]{}:\\,"  # prompts give them a meaning of their own
+LONGEST_TEXT = 240  # characters of a placeholder or a super-category: a file name's length
 LAYERS = 16  # cross-attention layers of the SD1.5 U-Net, in execution order (NeTI's index)
 
 
@@ -65,11 +67,21 @@ class PersonalizedToken:
     record: dict = field(default_factory=dict)
 
 
+def is_text(text: object) -> bool:
+    """Whether a value is a text that can be shown, sent and saved: not too long, and of valid characters."""
+    return isinstance(text, str) and len(text) <= LONGEST_TEXT and not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def placeholder_problem(placeholder: str, is_vocabulary_word: Callable[[str], bool]) -> str | None:
     """Why `placeholder` cannot name a token, or None."""
     if not placeholder.strip():
         return "placeholder is empty: give the token a name such as <my-dog>."
-    if any(c.isspace() or c in "()[]{}:\\," for c in placeholder):
+    if not is_text(placeholder):
+        return (
+            f"placeholder has {len(placeholder)} characters or invalid ones, and {LONGEST_TEXT} is the most: use a name such "
+            "as <my-dog>."
+        )
+    if any(c.isspace() or c in UNFIT_IN_PROMPTS for c in placeholder):
         return (
             f"placeholder {placeholder!r} holds a space or one of ( ) [ ] {{ }} : \\ , which prompts give a "
             "meaning of their own: use a name such as <my-dog>."

@@ -1,66 +1,56 @@
-"""Files of others: official NeTI checkpoints and Textual Inversion embeddings, read without running their code.
-
-Both are pickles. They go through torch's weights-only loader; the one class an official mapper needs is replaced
-by an empty stand-in that only holds attributes.
-"""
+"""Official NeTI checkpoints: `mapper-*.pt` and the `learned_embeds-*.bin` beside it, read without running their code."""
 
 import os
-import pickle
-import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+from pydantic import Field
 from torch import Tensor
 
 from .mapper import NeTIMapper
+from .pickled import Held
+from .reading import Checked, conform, reading
+from .token_check import MapperConfig, Text, build_mapper
+from .torch_file import read_pickle
 
-
-class UnsafeCheckpoint(ValueError):
-    """The file holds more than numbers; nothing in it was executed."""
-
-
-def _stand_in(name: str) -> type:
-    module, _, cls = name.rpartition(".")
-    return type(cls, (), {"__module__": module, "__qualname__": cls})
-
-
-# The Space of the authors used the second layout.
-_ENCODERS = [
-    _stand_in(f"{root}positional_encoding.{cls}")
+# The Space of the authors used the second layout; the last one is ViewNeTI's.
+_ENCODERS = {
+    f"{root}positional_encoding.{cls}"
     for root in ("models.", "src.models.")
-    for cls in ("NeTIPositionalEncoding", "BasicEncoder")
-]
+    for cls in ("NeTIPositionalEncoding", "BasicEncoder", "FourierPositionalEncoding")
+}
+CLASSES = frozenset({*_ENCODERS, "torch.nn.modules.container.ParameterDict"})
+_WHAT, _REMEDY = "an official NeTI mapper", "Choose another file or get it again."
 
 
-def _load(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals([*_ENCODERS]):
-            return torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class)[^:]*:? ?([\w.]*)", str(error))
-        what = next((g for g in refused.groups() if g), "") if refused else ""
-        if what:
-            raise UnsafeCheckpoint(
-                f"{path.name} was not loaded: beside numbers it holds code or objects ({what}) that would be run on "
-                "loading, which a token file has no need of. Nothing of it was executed. Get the file from a source "
-                "you trust, as safetensors."
-            ) from error
-        raise ValueError(
-            f"{path.name} is damaged, no PyTorch file, or written in a way that cannot be read without running what is "
-            "in it. Nothing of it was executed. Get the file again, as safetensors."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path.name} is damaged or no PyTorch file ({error or 'it is empty'}). Get it again.") from error
+class _Sigmas(Checked):
+    sigma_t: float
+    sigma_l: float
 
 
-def holds_mapper(path: str | os.PathLike) -> bool:
-    """Whether the file is an official mapper's, whatever its name.
+class _Model(Checked):
+    use_positional_encoding: bool
+    output_bypass: bool
+    use_nested_dropout: bool
+    nested_dropout_prob: float
+    target_norm: float | None
+    num_pe_time_anchors: int | None = None
+    pe_sigmas: _Sigmas | None = None
+    pretrained_model_name_or_path: Annotated[str, Field(max_length=1_000)] | None = None
 
-    Raises:
-        UnsafeCheckpoint, ValueError: as `load_official_mapper`.
-    """
-    content = _load(Path(path))
+
+class _Data(Checked):
+    placeholder_token: Text | None = None
+    super_category_token: Text | None = None
+
+
+class _Options(Checked):
+    model: _Model
+    data: _Data = _Data()
+
+
+def is_mapper(content: Any) -> bool:
+    """Whether a file's content is an official mapper's, whatever the file's name."""
     return isinstance(content, dict) and "state_dict" in content and "cfg" in content
 
 
@@ -73,83 +63,52 @@ def load_official_mapper(path: str | os.PathLike) -> tuple[NeTIMapper, dict]:
 
     Raises:
         UnsafeCheckpoint: the file would run code.
-        ValueError: it is not such a checkpoint, or damaged.
+        BadFile: it is not such a checkpoint, or damaged.
     """
     path = Path(path)
-    content = _load(path)
-    try:
-        state, options, encoder = content["state_dict"], content["cfg"]["model"], content["encoder"]
-        data = content["cfg"].get("data", {})
-        mapper = _mapper_of(state, options, encoder)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(
-            f"{path.name} is not an official NeTI mapper, or an incomplete one ({error}). Choose another file or get it again."
-        ) from error
-    if not all(torch.isfinite(value).all() for value in mapper.state_dict().values()):
-        raise ValueError(f"{path.name} holds numbers that are not finite: its training diverged. Choose an earlier checkpoint.")
+    return mapper_of(path.name, read_pickle(path, CLASSES))
+
+
+def mapper_of(name: str, content: Any) -> tuple[NeTIMapper, dict]:
+    """As `load_official_mapper`, from a file's content. name: of the file."""
+    with reading(name, _WHAT, _REMEDY):
+        options = conform(_Options, content["cfg"], name, f"It is no official NeTI mapper. {_REMEDY}")
+        config, state = _parts(content["state_dict"], options.model, content["encoder"])
+        mapper = build_mapper(name, conform(MapperConfig, config, name), state)
     return mapper, {
-        "placeholder": data.get("placeholder_token"),
-        "super_category": data.get("super_category_token"),
-        "base_model": options.get("pretrained_model_name_or_path"),
+        "placeholder": options.data.placeholder_token,
+        "super_category": options.data.super_category_token,
+        "base_model": options.model.pretrained_model_name_or_path,
     }
 
 
-def _mapper_of(state: dict[str, Tensor], options: dict, encoder: object) -> NeTIMapper:
-    positional = options["use_positional_encoding"]
-    own = {f"net.{i - 1}.{kind}": state[f"net.{i}.{kind}"].clone() for i in (1, 2, 4, 5) for kind in ("weight", "bias")}
-    own |= {f"output_layer.{kind}": state[f"output_layer.0.{kind}"].clone() for kind in ("weight", "bias")}
-    width = len(own["output_layer.bias"]) // (2 if options["output_bypass"] else 1)
-    shape = {}
-    if positional:
-        own |= {f"input_layer.{kind}": state[f"input_layer.{kind}"].clone() for kind in ("weight", "bias")}
-        own["encoder.w"] = _frequencies(state, encoder).float().clone()
-        shape = {
-            "num_w": len(own["encoder.w"]),
-            "time_anchors": options["num_pe_time_anchors"],
-            "sigma_t": options["pe_sigmas"]["sigma_t"],
-            "sigma_l": options["pe_sigmas"]["sigma_l"],
-        }
-    mapper = NeTIMapper(
-        width,
-        bypass=options["output_bypass"],
-        positional=positional,
-        norm_scale=options["target_norm"],
-        hidden=len(own["net.0.bias"]),
-        seed=0,
-        **shape,
-        nested_dropout=options["nested_dropout_prob"] if options["use_nested_dropout"] else 0.0,
-    )
-    mapper.load_state_dict(own)
-    return mapper
+def _parts(state: dict[str, Tensor], options: _Model, encoder: object) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of the mapper, under this pack's names."""
+    if not isinstance(state, dict):
+        raise ValueError("its state_dict is none")
+    own = {f"net.{i - 1}.{kind}": state[f"net.{i}.{kind}"] for i in (1, 2, 4, 5) for kind in ("weight", "bias")}
+    own |= {f"output_layer.{kind}": state[f"output_layer.0.{kind}"] for kind in ("weight", "bias")}
+    config: dict[str, Any] = {
+        "width": len(own["output_layer.bias"]) // (2 if options.output_bypass else 1),
+        "bypass": options.output_bypass,
+        "positional": options.use_positional_encoding,
+        "norm_scale": options.target_norm,
+        "hidden": len(own["net.0.bias"]),
+        "nested_dropout": options.nested_dropout_prob if options.use_nested_dropout else 0.0,
+    }
+    if options.use_positional_encoding:
+        own |= {f"input_layer.{kind}": state[f"input_layer.{kind}"] for kind in ("weight", "bias")}
+        own["encoder.w"] = _frequencies(state, encoder)
+        sigmas = {} if options.pe_sigmas is None else options.pe_sigmas.model_dump()
+        config |= {"num_w": len(own["encoder.w"]), "time_anchors": options.num_pe_time_anchors, **sigmas}
+    return config, own
 
 
 def _frequencies(state: dict[str, Tensor], encoder: object) -> Tensor:
     """The encoder's `w`: an attribute, a parameter after a resumed training, or in the state dict after two."""
     if "encoder.w" in state:
         return state["encoder.w"]
-    attributes = vars(encoder)
-    w = attributes.get("w")
-    return attributes["_parameters"]["w"] if w is None else w
-
-
-def load_learned_embeds(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read a Textual Inversion `.bin` or `.pt`: vectors (width,) or (n, width) by token name.
-
-    Also A1111's `string_to_param` layout, under the name the file gives.
-
-    Raises:
-        UnsafeCheckpoint: the file would run code.
-        ValueError: it holds no embedding, or is damaged.
-    """
-    path = Path(path)
-    content = _load(path)
-    if isinstance(content, dict) and isinstance(content.get("string_to_param"), dict):
-        vectors = next(iter(content["string_to_param"].values()), None)
-        name = content.get("name")
-        content = {name if isinstance(name, str) else "emb_params": vectors}
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no embedding. Choose a Textual Inversion or NeTI file.")
-    found = {key: value.detach() for key, value in content.items() if isinstance(key, str) and torch.is_tensor(value)}
-    if not found:
-        raise ValueError(f"{path.name} holds no embedding. Choose a Textual Inversion or NeTI file.")
-    return found
+    if not isinstance(encoder, Held):
+        raise ValueError("it has no encoder")
+    w = encoder.attributes.get("w")
+    return encoder.attributes["_parameters"]["w"] if w is None else w

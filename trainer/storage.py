@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from typing import Any
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a temporary path to write to; on success it takes `path`'s place, on failure it is removed.
 
+    It is on the disk itself when this returns, its folder's entry too: a power cut leaves the old file or the new one. Its mode
+    is what the umask allows, whatever the writer made of it (safetensors lets only the owner read).
+
     Raises:
         OSError: the file could not be written (disk full, no permission); what was at `path` is unharmed.
     """
@@ -20,10 +23,26 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        os.chmod(temporary, mode)
+        _sync(temporary)
         os.replace(temporary, path)
+        if os.name != "nt":  # Windows opens no folders
+            with suppress(OSError):  # some network drives cannot
+                _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -3,20 +3,35 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .concept import Embedding, PersonalizedToken, Representation
+from .concept import PersonalizedToken, Representation
+from .embeddings import choose_vectors, embedding_token, stem_placeholder, tensors_of
 from .mapper import NeTIMapper
-from .official import holds_mapper, load_learned_embeds, load_official_mapper
+from .official import CLASSES, is_mapper, mapper_of
+from .reading import BadFile, conform, read_safetensors, reading, safetensors_header, shown
 from .storage import replacing
+from .token_check import (
+    EmbeddingConfig,
+    MapperConfig,
+    Shapes,
+    TokenHeader,
+    build_embedding,
+    build_mapper,
+    check_shapes,
+    check_token,
+    embedding_shape,
+    mapper_shapes,
+)
+from .torch_file import read_pickle
 
 FORMAT = "attractor-token"
 VERSION = 1
-EXTENSIONS = (".safetensors", ".pt", ".bin")
+EXTENSIONS = (".safetensors", ".sft", ".pt", ".bin")
+_SAFETENSORS = (".safetensors", ".sft")
 
 
 def save_token(token: PersonalizedToken, path: str | os.PathLike) -> None:
@@ -56,20 +71,24 @@ def load_token(path: str | os.PathLike) -> PersonalizedToken:
     Beside an official mapper, `learned_embeds-*.bin` of the same name gives the placeholder if it is there.
 
     Raises:
-        ValueError: what the file is instead, by name; nothing in the file is ever executed.
+        BadFile: what the file is instead, by name; nothing in the file is ever executed.
         FileNotFoundError: no such file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no token file {path.name}.")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    if holds_mapper(path):
-        return _load_official(path)
-    mapper = path.with_name(path.name.replace("learned_embeds", "mapper")).with_suffix(".pt")
-    if "learned_embeds" in path.name and mapper.is_file():  # its vector is the super-category's, never trained
-        raise ValueError(f"{path.name} only names the NeTI token that lies beside it. Choose {mapper.name}.")
-    return _from_embeddings(path, load_learned_embeds(path))
+    with reading(path.name, "a token's file"):
+        if path.suffix.lower() in _SAFETENSORS:
+            return _load_safetensors(path)
+        content = read_pickle(path, CLASSES)
+        if is_mapper(content):
+            return _from_official(path, content)
+        mapper = path.with_name(path.name.replace("learned_embeds", "mapper")).with_suffix(".pt")
+        if "learned_embeds" in path.name and mapper.is_file():  # its vector is the super-category's, never trained
+            raise BadFile(f"{path.name} only names the NeTI token that lies beside it. Choose {mapper.name}.")
+        tensors, inner = tensors_of(path.name, content)
+        key = choose_vectors(path.name, {key: tuple(value.shape) for key, value in tensors.items()})
+        return embedding_token(path, key, tensors[key], inner)
 
 
 def _parts(token: PersonalizedToken) -> dict[str, Representation]:
@@ -77,81 +96,65 @@ def _parts(token: PersonalizedToken) -> dict[str, Representation]:
 
 
 def _load_safetensors(path: Path) -> PersonalizedToken:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no __iter__)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is not a readable safetensors file ({error}). Get it again.") from error
+    metadata, shapes = safetensors_header(path)
     if "attractor" not in metadata:
-        return _from_embeddings(path, tensors)
-    try:
-        header = json.loads(metadata["attractor"])
-        if header["format"] != FORMAT or header["version"] > VERSION:
-            raise ValueError(
-                f"{path.name} has format {header['format']} version {header['version']}; this version "
-                f"of the pack reads {FORMAT} up to {VERSION}: update the pack."
-            )
-        concepts = {
-            name: _rebuild(config, {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
-            for name, config in header["representations"].items()
-        }
-        attractors = [concepts[f"attractor_{i}"] for i in range(len(concepts) - 1)]
-        return PersonalizedToken(
-            header["placeholder"],
-            header["super_category"],
-            header["kind"],
-            header["width"],
-            concepts["subject"],
-            tuple(attractors),
-            header["record"],
+        key = choose_vectors(path.name, shapes)
+        embedding_shape(path.name, shapes[key])  # before it is read: it may be a whole model's
+        return embedding_token(path, key, read_safetensors(path, [key])[key])
+    header = _header(path, metadata["attractor"])
+    count = len(header.representations) - 1
+    wanted: Shapes = {}
+    configs: dict[str, EmbeddingConfig | MapperConfig] = {}
+    for name in ("subject", *(f"attractor_{i}" for i in range(count))):
+        config = configs[name] = _config(path, header.representations[name])
+        own = mapper_shapes(config) if isinstance(config, MapperConfig) else {"vectors": (config.vectors, header.width)}
+        wanted |= {f"{name}.{key}": shape for key, shape in own.items()}
+    check_shapes(path.name, wanted, shapes)
+    tensors = read_safetensors(path)
+    subject, *attractors = (_rebuild(path, name, config, tensors) for name, config in configs.items())
+    token = PersonalizedToken(
+        header.placeholder, header.super_category, header.kind, header.width, subject, tuple(attractors), header.record
+    )
+    return check_token(token, path.name)
+
+
+def _header(path: Path, text: str) -> TokenHeader:
+    content: Any = json.loads(text)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or type(content.get("version")) is not int:
+        raise BadFile(f"{path.name} is damaged: its header is not that of a token ({FORMAT}). Get it again.")
+    if content["version"] > VERSION:
+        raise BadFile(
+            f"{path.name} has format {FORMAT} version {shown(content['version'])}; this version of the pack reads {FORMAT} up "
+            f"to {VERSION}: update the pack."
         )
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} is damaged: its header or tensors do not fit ({error}). Get it again.") from error
+    return conform(TokenHeader, content, path.name)
 
 
-def _rebuild(config: dict, state: dict[str, Tensor]) -> Representation:
+def _config(path: Path, config: dict[str, Any]) -> EmbeddingConfig | MapperConfig:
     if "vectors" in config:
-        return Embedding(state["vectors"])
-    mapper = NeTIMapper(**config, seed=0)
-    mapper.load_state_dict(state)
-    return mapper
+        return conform(EmbeddingConfig, config, path.name)
+    return conform(MapperConfig, config, path.name)
 
 
-def _load_official(path: Path) -> PersonalizedToken:
-    mapper, info = load_official_mapper(path)
+def _rebuild(path: Path, name: str, config: EmbeddingConfig | MapperConfig, tensors: dict[str, Tensor]) -> Representation:
+    if isinstance(config, EmbeddingConfig):
+        return build_embedding(path.name, tensors[f"{name}.vectors"])
+    own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    return build_mapper(path.name, config, own)
+
+
+def _from_official(path: Path, content: Any) -> PersonalizedToken:
+    mapper, info = mapper_of(path.name, content)
     placeholder = info["placeholder"]
     companion = path.with_name(path.name.replace("mapper", "learned_embeds")).with_suffix(".bin")
     if companion.stem != path.stem and companion.is_file():
-        placeholder = next(iter(load_learned_embeds(companion)), placeholder)
-    return PersonalizedToken(
-        placeholder or f"<{path.stem}>",
+        placeholder = next(iter(tensors_of(companion.name, read_pickle(companion, CLASSES))[0]), placeholder)
+    token = PersonalizedToken(
+        placeholder or stem_placeholder(path),
         info["super_category"] or "",
         "neti",
         mapper.width,
         mapper,
-        record={"source": "official NeTI checkpoint", **{k: v for k, v in info.items() if v is not None}},
+        record={"source": "official NeTI checkpoint", **{key: value for key, value in info.items() if value is not None}},
     )
-
-
-def _from_embeddings(path: Path, tensors: dict[str, Tensor]) -> PersonalizedToken:
-    """A plain embedding file: one token's vectors, (width,) or (n, width)."""
-    known: list[str] = [name for name in ("clip_l", "emb_params") if name in tensors]
-    names = known or list(tensors)
-    name = names[0] if known or len(names) == 1 else None  # several of other names: a LoRA or a whole model
-    if name is None or not 1 <= tensors[name].ndim <= 2 or not torch.is_floating_point(tensors[name]):
-        raise ValueError(
-            f"{path.name} holds no token: neither a personalised token of this pack nor the vectors "
-            "of a Textual Inversion embedding. Choose a file that is one of these."
-        )
-    vectors = tensors[name].reshape(-1, tensors[name].shape[-1])
-    is_name = name.startswith("<") or name not in ("clip_l", "emb_params")
-    placeholder = name if is_name and not any(c.isspace() for c in name) else f"<{path.stem}>"
-    return PersonalizedToken(
-        placeholder,
-        "",
-        "textual_inversion",
-        vectors.shape[1],
-        Embedding(vectors),
-        record={"source": "Textual Inversion embedding"},
-    )
+    return check_token(token, path.name)

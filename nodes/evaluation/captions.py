@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ...trainer.reading import BadFile, read_json
 from ...trainer.storage import replacing
 from ..errors import UserError
 from ..host.progress import Progress
@@ -203,8 +204,8 @@ def from_florence(
 
 def _read_record(path: Path) -> dict[str, str]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(path)
+    except BadFile:
         return {}  # then every file counts as edited
     return known if isinstance(known, dict) else {}
 

@@ -3,26 +3,63 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field
+
+from ...trainer.reading import MEGABYTE, BadFile, Checked, check_size, faults
 from ..errors import UserError
 from .encoders import EvaluationEncoders
 from .entries import Entry
 from .pdst import Subject
 
 FORMAT, VERSION = "attractor-pdst", 1
-_HEADER = {
-    "version": int,
-    "entry": str,
-    "step": int | None,
-    "shard": list,
-    "expected": int,
-    "token": dict | None,
-    "identity": dict,
-    "settings": dict,
-    "encoders": dict,
-    "ceiling": dict,
-    "subjects": dict,
-}
+LARGEST_RESULTS = 256 * MEGABYTE  # 100,000 images have 70 MB
+_LONGEST = 16 * MEGABYTE  # of a header; one of 1,000 photos has 0.3 MB
+_Count = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class _Token(Checked):
+    placeholder: str
+    method: str
+    run: str | None = None
+
+
+class _Encoder(Checked):
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, str] = Field(init=False)
+
+    backbone: str
+    weights: str
+    resize: str
+    crop: str
+    norm: str
+    dtype: str
+
+
+class _Subject(Checked):
+    super_category: str
+    kind: str
+    train: list[str]
+    test: list[str]
+    captions: list[_Count]
+    references: list[str] = []
+
+
+class _Header(Checked):
+    """The fields of a header that this version reads; they are described in `results`."""
+
+    version: int
+    entry: Annotated[str, Field(min_length=1, max_length=1_000)]
+    step: _Count | None
+    shard: Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=2, max_length=2)]
+    expected: _Count
+    token: _Token | None
+    identity: dict[str, str]
+    settings: dict[str, Any]
+    encoders: dict[str, _Encoder]
+    ceiling: dict[str, dict[str, float | None]]
+    subjects: dict[str, _Subject]
 
 
 def make_header(
@@ -88,23 +125,24 @@ def read_header(path: Path) -> dict | None:
     """
     if not path.exists():
         return None
+    try:
+        check_size(path, LARGEST_RESULTS, "a file of results")
+    except BadFile as error:
+        raise UserError(str(error)) from error
     with open(path, "rb") as file:
-        line = file.readline()
-    if not line.endswith(b"\n"):
+        line = file.readline(_LONGEST)
+    if not line.endswith(b"\n") and len(line) < _LONGEST:
         return None
     try:
         header = json.loads(line)
         known = header["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
         raise UserError(f"{path.name} is not a results file of PDST Evaluate. Move it out of the folder {path.parent.name}.")
     if isinstance(header.get("version"), int) and header["version"] > VERSION:
         raise UserError(f"{path.name} has version {header['version']} and this pack reads up to {VERSION}: update the pack.")
-    wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key, ...), kind)]
-    if not wrong and not (len(header["shard"]) == 2 and all(isinstance(part, int) for part in header["shard"])):
-        wrong = ["shard"]
-    if wrong:
+    if wrong := faults(_Header, header):
         raise UserError(
             f"{path.name} is damaged in its first line ({', '.join(wrong)}). Restore it, or delete it and evaluate again."
         )

@@ -6,12 +6,13 @@
 <root>/<subject>/test/<photo>.txt   captions of the photo of that name, one per line, {} where the subject goes
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from ...trainer.concept import LONGEST_TEXT, is_text
+from ...trainer.reading import MEGABYTE, BadFile, check_size, read_json
 from ..errors import UserError
 from ..pictures import natural_order
 from .same_photo import Look, look_at, same_photo
@@ -20,6 +21,7 @@ KINDS = ("living", "rigid")
 SLOT = "{}"
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _IGNORED = {"thumbs.db", "desktop.ini"}
+MOST_CAPTIONS, LONGEST_CAPTION = 1_000, 1_000  # of a photo; a prompt's chunk holds about 300 characters
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
@@ -80,8 +82,10 @@ def read_captions(path: Path) -> tuple[str, ...]:
     """The captions of a file, blank lines left out.
 
     Raises:
+        BadFile: it is missing, no file, or larger than any captions.
         OSError, UnicodeDecodeError: it cannot be read.
     """
+    check_size(path, MEGABYTE, "a file of captions")
     return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
 
 
@@ -137,18 +141,20 @@ def _read_subject(folder: Path, count: int) -> tuple[Subject | None, list[str]]:
 
 def _read_meta(path: Path) -> tuple[dict, list[str]]:
     form = 'Write {"super_category": "dog", "kind": "living"} into it, with the values of this subject.'
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}, [f"/meta.json is missing. {form}"]
-    except (OSError, ValueError) as error:
-        return {}, [f"/meta.json cannot be read ({brief(error)}). {form}"]
+    try:
+        meta = read_json(path, MEGABYTE, form)
+    except BadFile as error:
+        return {}, [f"/{error}"]
     if not isinstance(meta, dict):
         return {}, [f"/meta.json is not a JSON object. {form}"]
     problems = []
     word = meta.get("super_category")
     if not isinstance(word, str) or not word.strip():
         problems.append('/meta.json: super_category is missing: say what the subject is, such as "dog".')
+    elif not is_text(word):
+        problems.append(f"/meta.json: super_category is no text of at most {LONGEST_TEXT} characters: say what the subject is.")
     elif SLOT in word or any(mark in word for mark in "<>\n"):
         problems.append(f"/meta.json: super_category {word!r} is not a plain word: say what the subject is, such as dog.")
     if meta.get("kind") not in KINDS:
@@ -179,12 +185,17 @@ def _read_part(folder: Path, looks: dict[Path, Look]) -> tuple[list[Path], list[
 
 def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
     where = f"/test/{path.name}"
+    if not path.exists():
+        return (), [f"{where} is missing: write the photo's captions there, one per line, with {{}} where the subject goes."]
     try:
         captions = read_captions(path)
-    except FileNotFoundError:
-        return (), [f"{where} is missing: write the photo's captions there, one per line, with {{}} where the subject goes."]
+    except BadFile as error:
+        return (), [f"/test/{error}"]
     except (OSError, UnicodeDecodeError) as error:
         return (), [f"{where} cannot be read ({brief(error)}): save it as UTF-8 text."]
+    if len(captions) > MOST_CAPTIONS or any(len(caption) > LONGEST_CAPTION for caption in captions):
+        most = f"{MOST_CAPTIONS:,} captions of {LONGEST_CAPTION:,} characters"
+        return (), [f"{where} has more or longer captions than a photo can have ({most}): shorten it."]
     problems = []
     if not captions or (count and len(captions) != count):
         wanted = (
@@ -193,13 +204,15 @@ def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[
             else "write at least one"
         )
         problems.append(f"{where} has {len(captions)} captions; {wanted}.")
+    seen: set[str] = set()
     for number, caption in enumerate(captions, 1):
         if SLOT not in caption:
             problems.append(f"{where}, caption {number} ({_short(caption)}) has no {{}}: write {{}} where the subject goes.")
         if any(mark in caption for mark in "<>"):
             problems.append(f"{where}, caption {number} ({_short(caption)}) contains < or >, which mark tokens: remove it.")
-        if caption in captions[: number - 1]:
+        if caption in seen:
             problems.append(f"{where}, caption {number} ({_short(caption)}) is there twice: change or remove one.")
+        seen.add(caption)
     return captions, problems
 
 

@@ -25,7 +25,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from ...trainer.reading import Checked, faults
 from ...trainer.storage import replacing
 from ..errors import UserError
 from .header import differs, header_differences, read_header
@@ -157,6 +161,22 @@ def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
+class _Record(Checked):
+    """The fields of an image's line that this version reads."""
+
+    number: Annotated[int, Field(ge=0)]
+    subject: str
+    photo: str
+    caption: int
+    text: str
+    index: int
+    seed: int
+    scores: dict[str, float]
+    image: str | None
+    seconds_sampling: float | None = None
+    seconds_other: float | None = None
+
+
 def read_records(path: Path) -> tuple[list[dict], bool]:
     """The records of a results file, and whether its last line is incomplete (it is left out).
 
@@ -169,9 +189,13 @@ def read_records(path: Path) -> tuple[list[dict], bool]:
     for number, line in enumerate(lines, 2):
         try:
             records.append(json.loads(line))
-            records[-1]["number"], records[-1]["seed"], records[-1]["scores"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path.name} is damaged at line {number}. Delete it and evaluate again.") from error
+            wrong = faults(_Record, records[-1])
+        except (ValueError, RecursionError):
+            wrong = ["it is no JSON"]
+        if wrong:
+            raise UserError(
+                f"{path.name} is damaged at line {number} ({', '.join(wrong)}). Restore it, or delete it and evaluate again."
+            )
     return records, half
 
 
@@ -231,15 +255,37 @@ def _merge(entry: str, shards: dict[tuple[int, int], tuple[Path, dict]]) -> tupl
         own, half = read_records(path)
         if half:
             problems.append(f"{path.name} ends in an incomplete line: queue that evaluation again to resume it.")
+        problems += _misfits(path, header, own)
         records += own
     if problems:
         return [], problems
     records.sort(key=lambda record: record["number"])
     numbers = [record["number"] for record in records]
-    if numbers != list(range(first["expected"])):
+    if len(numbers) != first["expected"] or numbers != list(range(len(numbers))):
         twice = len(numbers) - len(set(numbers))
         more = f", {twice} of them twice" if twice else ""
+        if len(numbers) == first["expected"]:
+            return [], [f"{entry} was changed by hand: its images are not numbered one after the other. Evaluate it again."]
         return [], [
             f"{entry}: {len(numbers)} images of {first['expected']} are there{more}. Queue the evaluation again to resume it."
         ]
     return records, []
+
+
+def _misfits(path: Path, header: dict, records: list[dict]) -> list[str]:
+    """Images that the header knows nothing of, or that have other scores than the rest; the first of each."""
+    tests = {name: set(subject["test"]) for name, subject in header["subjects"].items()}
+    problems = []
+    for record in records:
+        if record["photo"] not in tests.get(record["subject"], ()):
+            problems.append(f"the photo {record['subject']}/{record['photo']}, of which the first line says nothing")
+            break
+    for record in records:
+        names = set(record["scores"])
+        if names != set(records[0]["scores"]) or (names and not header["encoders"]):
+            problems.append("other scores than the images before it")
+            break
+    return [
+        f"{path.name} was changed by hand: an image has {problem}. Restore it, or delete it and evaluate again."
+        for problem in problems
+    ]

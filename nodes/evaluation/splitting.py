@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+from ...trainer.reading import read_json
 from ...trainer.storage import replacing
 from ..errors import UserError
 from .pdst import UNREADABLE, brief, pictures
@@ -80,7 +81,7 @@ def place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
 def _is_this(folder: Path, parts: dict[str, list[Path]], meta: dict) -> bool:
     """Whether a subject's folder is exactly what would be made."""
     try:
-        there = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        there = read_json(folder / "meta.json")
         return there == meta and all(
             {path.name: _hash(path) for path in pictures(folder / part)} == {path.name: _hash(path) for path in paths}
             for part, paths in parts.items()

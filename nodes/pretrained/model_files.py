@@ -1,12 +1,12 @@
 """Pretrained models on disk: where they are, which model each one is, and how their files are read."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...trainer.reading import BadFile, read_json
 from ..errors import UserError
 from ..host import folders
 from .download import download
@@ -79,8 +79,8 @@ def _entries(family: Family) -> dict[str, Path]:
 
 def _config(path: Path) -> dict:
     try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path / "config.json")
+    except BadFile:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -5,11 +5,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from ...trainer.dataset import Photos
+from ...trainer.reading import BadFile, Checked, conform, read_json
 from ...trainer.storage import fingerprint, replacing
 from ..errors import UserError
 from ..evaluation.encoders import EvaluationEncoders
@@ -20,6 +23,8 @@ from ..evaluation.same_photo import look_at, look_at_pixels, same_photo
 from ..host.sampling import MakeImages
 from ..pictures import read_picture
 from .photos import fit
+
+COMPARED = ("clip_t", "clip_i", "dino")  # what a checkpoint is chosen by
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,18 @@ class HeldOut:
             return quick_scores(make_images, placeholder, self.subject, self.references, self.encoders, count, seed)
 
 
+class _Entry(Checked):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)  # the scores
+
+    step: Annotated[int, Field(ge=0)]
+
+
+class _ScoreFile(Checked):
+    scored_with: dict[str, Any]
+    scores: list[_Entry]
+
+
 class ScoreLog:
     """Held-out scores of a run by step, `{"step": ..., "clip_t": ..., ...}` as `metrics.score` names them, and their file."""
 
@@ -94,13 +111,12 @@ class ScoreLog:
         """
         if self._scored_with is None or not self._path.exists():
             return ""
+        remedy = "Delete it from the run's folder, and scores start again."
         try:
-            saved = json.loads(self._path.read_text(encoding="utf-8"))
-            old, scores = saved["scored_with"], [entry for entry in saved["scores"] if entry["step"] <= step]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self._path.name} in the run's folder is damaged ({type(error).__name__}). Delete it, and scores start again."
-            ) from error
+            saved = conform(_ScoreFile, read_json(self._path, remedy=remedy), self._path.name, remedy)
+        except BadFile as error:
+            raise UserError(str(error)) from error
+        old, scores = saved.scored_with, [entry.model_dump() for entry in saved.scores if entry.step <= step]
         if old == self._scored_with:
             self.scores = scores
             return ""
@@ -111,11 +127,14 @@ class ScoreLog:
         return next((entry for entry in self.scores if entry["step"] == step), None)
 
     def best(self) -> dict[str, float] | None:
-        """The scores of the best step so far; of equal ones the earliest."""
-        return max(self.scores, key=overall_score, default=None)
+        """The scores of the best step so far; of equal ones the earliest. One that lacks a score cannot be compared."""
+        names = [name for name in COMPARED if any(name in entry for entry in self.scores)]
+        complete = [entry for entry in self.scores if all(name in entry for name in names)]
+        return max(complete, key=overall_score, default=None)
 
     def add(self, step: int, scores: dict[str, float]) -> None:
-        self.scores.append({"step": step, **scores})
+        """Scores that are not finite are left out."""
+        self.scores.append({"step": step, **{name: value for name, value in scores.items() if math.isfinite(value)}})
 
     def save(self) -> None:
         with replacing(self._path) as temporary:
@@ -135,8 +154,8 @@ def overall_score(scores: dict[str, float]) -> float:
 
     Relative changes count alike, whatever the scores' sizes; a token that trades all of one for another does not win.
     """
-    values = [max(scores[name], 0.0) for name in ("clip_t", "clip_i", "dino") if name in scores]
-    return math.prod(values) ** (1 / len(values))
+    values = [max(scores[name], 0.0) for name in COMPARED if name in scores]
+    return math.prod(values) ** (1 / len(values)) if values else 0.0
 
 
 def held_out_problems(dataset: Dataset | None, encoders: EvaluationEncoders | None, images: list[Tensor]) -> list[str]:

@@ -70,7 +70,7 @@ def test_every_problem_is_said_at_once(root):
     (root / "bad" / "meta.json").write_text("{")
     said = problems(root)
     expected = [
-        "bad/meta.json cannot be read",
+        "bad/meta.json is damaged",
         "bad/train is missing",
         "bad/test is missing",
         "cat/meta.json: super_category is missing",

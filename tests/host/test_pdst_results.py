@@ -18,19 +18,32 @@ HEADER = {
     "step": 7,
     "shard": [1, 1],
     "expected": 10,
-    "token": {"placeholder": "<my-cat>"},
+    "token": {"placeholder": "<my-cat>", "method": "neti+"},
     "identity": {"token": "t", "model": "m", "photo cat/train/1.png": "p", "captions cat/2.png": "c"},
     "settings": {"steps": 30, "seed": 0},
-    "encoders": {"clip": {"backbone": "b"}},
+    "encoders": {"dino": dict.fromkeys(("backbone", "weights", "resize", "crop", "norm", "dtype"), "b")},
     "ceiling": {},
-    "subjects": {"cat": {}},
+    "subjects": {"cat": {"super_category": "cat", "kind": "living", "train": ["1.png"], "test": ["2.png"], "captions": [2]}},
 }
 SHOTS = [Shot(i, "cat", 0, i // 5, "a {}", i % 5, 100 + i) for i in range(10)]
 BATCHES = make_batches(SHOTS, 2)
 
 
 def records(batch):
-    return [{"number": shot.number, "seed": shot.seed, "scores": {"dino": shot.number / 10}} for shot in batch]
+    return [
+        {
+            "number": shot.number,
+            "subject": shot.subject,
+            "photo": "2.png",
+            "caption": shot.caption,
+            "text": shot.text,
+            "index": shot.index,
+            "seed": shot.seed,
+            "scores": {"dino": shot.number / 10},
+            "image": None,
+        }
+        for shot in batch
+    ]
 
 
 def write(folder, shard=1, shards=1, batches=None, **changes):
@@ -211,7 +224,13 @@ def test_the_reader_takes_nothing_that_is_not_whole(tmp_path):
 
 
 def test_entries_come_by_token_and_step_and_the_floor_last(tmp_path):
-    for entry, step, token in (("floor", None, None), ("my-cat-step-100", 100, {}), ("my-cat-step-20", 20, {}), ("a", 3, {})):
+    some = HEADER["token"]
+    for entry, step, token in (
+        ("floor", None, None),
+        ("my-cat-step-100", 100, some),
+        ("my-cat-step-20", 20, some),
+        ("a", 3, some),
+    ):
         write(tmp_path, entry=entry, step=step, token=token)
     assert [entry.entry for entry in read_results(tmp_path)] == ["a", "my-cat-step-20", "my-cat-step-100", "floor"]
 

@@ -1,6 +1,7 @@
 """A run's state on disk, on a toy text encoder and a toy U-Net."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from attractor.trainer.checkpoint import CannotResume, load_state, save_state
 from attractor.trainer.dataset import Photos
 from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings
+from mutations import damaged, odd_tensor, odd_value, rounds
 
 IDENTITY = {"base_model": "abc", "photos": "def"}
 METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")
@@ -182,3 +184,33 @@ def test_a_failed_write_leaves_the_old_state(saved, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_state(train(trainer, 1), path, IDENTITY)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("way", ["bytes", "values"])
+def test_a_state_damaged_at_random_works_or_is_refused(tmp_path, way):
+    path = tmp_path / "resume.state"
+    save_state(train(trainer_of(), 1), path, IDENTITY)
+    content, tensors = path.read_bytes(), load_file(path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["attractor"])
+    refused = 0
+    for number in rounds(60):
+        draw = random.Random(f"{way} {number}")
+        if way == "bytes":
+            path.write_bytes(damaged(content, draw))
+        else:
+            found, own = dict(tensors), header
+            if draw.random() < 0.5:
+                own = odd_value(header, draw)
+            else:
+                key = draw.choice(list(found))
+                found[key] = odd_tensor(found[key], draw).contiguous()
+            save_file(found, path, {"attractor": json.dumps(own)})
+        trainer = trainer_of()
+        try:
+            load_state(trainer, path, IDENTITY)
+            assert torch.isfinite(torch.cat([value.flatten() for value in trainer.concepts.parameters()])).all()
+        except CannotResume:
+            refused += 1
+            assert trainer.step_count == 0 and not trainer.curves, "a refused state left traces"
+    assert refused

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from attractor.trainer.official import UnsafeCheckpoint, load_learned_embeds, load_official_mapper
+from attractor.trainer.official import load_official_mapper
+from attractor.trainer.pickled import UnsafeCheckpoint
 from attractor.trainer.token_file import load_token
 
 
@@ -153,14 +154,15 @@ def test_embeddings_of_every_common_layout_are_read(tmp_path):
     found = {name: load_token(tmp_path / name) for name in ("a.bin", "b.pt", "c.safetensors", "d.safetensors")}
     assert torch.equal(found["a.bin"].subject.vectors, vectors[:1])
     assert all(torch.equal(found[name].subject.vectors, vectors) for name in ("b.pt", "c.safetensors", "d.safetensors"))
-    assert [t.placeholder for t in found.values()] == ["<style>", "style", "<c>", "<d>"]
+    assert [t.placeholder for t in found.values()] == ["<style>", "<b>", "<c>", "<d>"]
+    assert found["b.pt"].record["name_in_file"] == "style", "its file's name is what people write in prompts"
     assert {t.kind for t in found.values()} == {"textual_inversion"}
 
 
 def test_learned_embeds_without_tensors_are_refused(tmp_path):
     torch.save({"step": 3}, tmp_path / "x.bin")
     with pytest.raises(ValueError, match="no embedding"):
-        load_learned_embeds(tmp_path / "x.bin")
+        load_token(tmp_path / "x.bin")
 
 
 def test_official_file_is_still_a_zip_of_plain_tensors(mapper_file):

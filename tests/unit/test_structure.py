@@ -79,7 +79,12 @@ def test_files_with_nodes_and_no_others_are_named_nodes(path):
 
 @each(python_files("trainer"))
 def test_the_trainer_is_plain_torch(path):
-    assert {name.split(".")[0] for name in packages_imported(path)} <= {"torch", "safetensors", *sys.stdlib_module_names}
+    assert {name.split(".")[0] for name in packages_imported(path)} <= {
+        "torch",
+        "safetensors",
+        "pydantic",
+        *sys.stdlib_module_names,
+    }
 
 
 @each(SHIPPED)

@@ -143,18 +143,21 @@ def training_curve(name: str, scores: list[dict[str, float]], best_step: int | N
     """
     title = f"{name}: scores over training steps"
     width, height = 640 - 2 * plotting.MARGIN, 400 - 2 * plotting.MARGIN
-    if not scores:
+    names = {name for entry in scores for name in entry}
+    if not _in_order(names) or best_step is None:
         return empty(title, why_empty, width)
     steps = [int(entry["step"]) for entry in scores]
     panels = {
         score: {
             ("", measure): [
-                (step, Estimate(entry[measure], None, None, 1, 1, "image")) for step, entry in zip(steps, scores, strict=True)
+                (step, Estimate(entry[measure], None, None, 1, 1, "image"))
+                for step, entry in zip(steps, scores, strict=True)
+                if measure in entry
             ]
             for measure in (score, f"{score}_train")
-            if measure in scores[0]
+            if measure in names
         }
-        for score in _in_order(scores[0])
+        for score in _in_order(names)
     }
     kept = {"color": SOFT, "linewidth": 1.5, "linestyle": ":"}
     entries = [*_line_key(panels), (f"kept as best: step {best_step}", kept)]
