@@ -279,7 +279,8 @@ def test(python, host, rest, coverage):
     faults = lint(python, host)
     # Small models gain nothing from threads: as many processes as cores, each with one.
     # Files go to them in the order of tests/conftest.py, the slow ones first.
-    command = ["-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder", *rest]
+    command = ["-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
+    command += ["--durations", "10", *rest]
     variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(older_transformers())}
     if not coverage:
         return call(python, command, host, **variables) or faults

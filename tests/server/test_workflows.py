@@ -36,8 +36,9 @@ def api_of(workflow, object_info):
     prompt = {}
     for node in workflow["nodes"]:
         names, values = widget_names(object_info[node["type"]]), node.get("widgets_values", [])
-        assert len(names) == len(values), f"{node['type']}: {len(values)} values for {len(names)} widgets"
-        inputs = {name: value for name, value in zip(names, values, strict=True) if name is not _FRONTEND_ONLY}
+        # A workflow that was saved before a setting was added at the end has fewer: the frontend takes its default.
+        assert len(names) >= len(values), f"{node['type']}: {len(values)} values for {len(names)} widgets"
+        inputs = {name: value for name, value in zip(names, values, strict=False) if name is not _FRONTEND_ONLY}
         inputs |= {slot["name"]: source[slot["link"]] for slot in node.get("inputs", []) if slot.get("link") is not None}
         prompt[str(node["id"])] = {"inputs": inputs, "class_type": node["type"]}
     return prompt
