@@ -72,7 +72,7 @@ def load_official_mapper(path: str | os.PathLike) -> tuple[NeTIMapper, dict]:
 def mapper_of(name: str, content: Any) -> tuple[NeTIMapper, dict]:
     """As `load_official_mapper`, from a file's content. name: of the file."""
     with reading(name, _WHAT, _REMEDY):
-        options = conform(_Options, content["cfg"], name, f"It is no official NeTI mapper. {_REMEDY}")
+        options = conform(_Options, content["cfg"], name, _REMEDY, _WHAT)
         config, state = _parts(content["state_dict"], options.model, content["encoder"])
         mapper = build_mapper(name, conform(MapperConfig, config, name), state)
     return mapper, {

@@ -102,13 +102,15 @@ def read_json(path: str | os.PathLike, most: int = LARGEST_JSON, remedy: str = "
         return json.loads(path.read_bytes().decode("utf-8-sig"))
 
 
-def conform(schema: type[Schema], content: Any, name: str, remedy: str = "Get it again.") -> Schema:
+def conform(
+    schema: type[Schema], content: Any, name: str, remedy: str = "Get it again.", what: str = "what it should be"
+) -> Schema:
     """Content of a file as its schema describes it.
 
     Raises:
         BadFile: it has other fields, types or ranges; names the first.
     """
-    with reading(name, "what it should be", remedy):
+    with reading(name, what, remedy):
         return schema.model_validate(content)
 
 

@@ -359,7 +359,7 @@ def other_numbers(path):
 FILES = {
     "garbage.safetensors": (lambda path: path.write_bytes(b"garbage" * 100), "not a readable safetensors file", "Get it again"),
     "empty.safetensors": (lambda path: path.touch(), "not a readable safetensors file", "Get it again"),
-    "garbage.pt": (lambda path: path.write_bytes(b"garbage" * 100), "damaged", "Get the file again"),
+    "garbage.pt": (lambda path: path.write_bytes(b"garbage" * 100), "damaged", "Get it again"),
     "empty.bin": (lambda path: path.touch(), "damaged", "Get it again"),
     "half-a-token.safetensors": (half_a_token, "not a readable safetensors file", "Get it again"),
     "half-a-mapper.pt": (half_a_mapper, "damaged", "Get it again"),

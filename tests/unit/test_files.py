@@ -1,6 +1,8 @@
 """Token files, and files that are whole or absent."""
 
 import json
+import os
+import stat
 
 import pytest
 import torch
@@ -97,6 +99,35 @@ def test_replacing_is_all_or_nothing(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_umask_allows(tmp_path, plain, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_token(plain, tmp_path / "t.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "t.safetensors").stat().st_mode) == mode
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_after(tmp_path, monkeypatch):
+    done = []
+
+    def fsync(handle, sync=os.fsync):
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        sync(handle)
+
+    def replace(source, target, move=os.replace):
+        done.append("replace")
+        move(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    with replacing(tmp_path / "x") as temporary:
+        temporary.write_text("x")
+    assert done == ["file", "replace", *([] if os.name == "nt" else ["folder"])]
+
+
 def test_placeholders_that_prompts_could_not_hold():
     def problem(name):
         return placeholder_problem(name, lambda text: text == "dog")
@@ -104,3 +135,5 @@ def test_placeholders_that_prompts_could_not_hold():
     assert problem("<my-dog>") is None
     for name in ("", " ", "my dog", "a:b", "(x)", "{}", "dog", "a,b", "back\\slash"):
         assert problem(name), name
+    for name in ("<" + "x" * 300 + ">", "<\ud800>"):
+        assert "240 is the most" in problem(name)
