@@ -132,12 +132,12 @@ class PickleReader:
 
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
-            raise ValueError("something is added to what is no list")
+            raise ValueError("something is added to what is not a list")
         self._stack[-1] += items
 
     def _set_items(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], dict):
-            raise ValueError("a name is given in what is no dictionary")
+            raise ValueError("a name is given in what is not a dictionary")
         self._stack[-1].update(_pairs(items))
 
     def _put(self, key: int | None) -> None:
@@ -161,7 +161,7 @@ class PickleReader:
     def _call(self, _: Any) -> None:
         arguments, called = self._stack.pop(), self._stack.pop()
         if not isinstance(called, _Name) or not isinstance(arguments, tuple):
-            raise ValueError("something is called that is no function")
+            raise ValueError("something is called that is not a function")
         if called.name in self._classes:
             self._stack.append(Held(called.name))
         elif called.name in _CALLS:

@@ -77,7 +77,7 @@ def check_size(path: Path, most: int, what: str) -> int:
     """Bytes of a file.
 
     Raises:
-        BadFile: it is larger than `most`, missing, or no file at all but a folder, a pipe or a device.
+        BadFile: it is larger than `most`, missing, or not a file but a folder, a pipe or a device.
     """
     with reading(path.name, what):
         if not path.is_file():  # opening a pipe would wait forever
@@ -94,7 +94,7 @@ def read_json(path: str | os.PathLike, most: int = LARGEST_JSON, remedy: str = "
     """The content of a JSON file.
 
     Raises:
-        BadFile: it is missing, too large or no JSON.
+        BadFile: it is missing, too large or not JSON.
     """
     path = Path(path)
     check_size(path, most, "such a JSON file")

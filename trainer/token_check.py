@@ -56,7 +56,7 @@ def embedding_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """(vectors, width) of an embedding's tensor.
 
     Raises:
-        BadFile: it is no embedding's. name: of the file.
+        BadFile: it is not an embedding's. name: of the file.
     """
     count, width = shape if len(shape) == 2 else (1, *shape) if len(shape) == 1 else (0, 0)
     if not (1 <= count <= MOST_VECTORS and 1 <= width <= WIDEST):
@@ -110,7 +110,7 @@ def build_mapper(name: str, config: MapperConfig, state: dict[str, Tensor]) -> N
     """A mapper with the tensors of a file.
 
     Raises:
-        BadFile: they do not belong to the configuration, or are no floating-point numbers.
+        BadFile: they do not belong to the configuration, or are not floating-point numbers.
     """
     for key, value in state.items():
         if not isinstance(value, Tensor):
@@ -125,12 +125,12 @@ def numbers(name: str, key: str, tensor: Tensor) -> Tensor:
     """A copy in float32.
 
     Raises:
-        BadFile: they are no floating-point numbers, or not all finite.
+        BadFile: they are not floating-point numbers, or not all finite.
     """
     if not torch.is_floating_point(tensor) or tensor.is_sparse or tensor.device.type != "cpu":
         kind = str(tensor.dtype).removeprefix("torch.")
         raise BadFile(
-            f"{name} is damaged or no token: {shown_text(key)} is of the type {kind}, and a token is made of floating-point "
+            f"{name} is damaged or not a token: {shown_text(key)} is of the type {kind}, and a token is made of floating-point "
             "numbers. Choose another file."
         )
     copy = tensor.detach().to(torch.float32, copy=True).contiguous()
@@ -151,7 +151,7 @@ def check_token(token: PersonalizedToken, name: str) -> PersonalizedToken:
     for text, what in ((token.placeholder, "placeholder"), (token.super_category, "super-category")):
         if not is_text(text):
             raise BadFile(
-                f"{name} is damaged: its {what} {shown(text)} is no text of at most {LONGEST_TEXT} characters. Get it again."
+                f"{name} is damaged: its {what} {shown(text)} is not a text of at most {LONGEST_TEXT} characters. Get it again."
             )
     with reading(name, "a token"), torch.no_grad():
         for concept in (token.subject, *token.attractors):

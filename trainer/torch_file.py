@@ -20,7 +20,7 @@ def read_pickle(path: str | os.PathLike, classes: frozenset[str] = frozenset()) 
 
     Raises:
         UnsafeCheckpoint: it names anything else, which loading in the usual way would import or run.
-        BadFile: it is damaged, no PyTorch file or larger than any token's.
+        BadFile: it is damaged, not a PyTorch file or larger than any token's.
     """
     path = Path(path)
     check_size(path, LARGEST, "a PyTorch file with a token")

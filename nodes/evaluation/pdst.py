@@ -154,7 +154,9 @@ def _read_meta(path: Path) -> tuple[dict, list[str]]:
     if not isinstance(word, str) or not word.strip():
         problems.append('/meta.json: super_category is missing: say what the subject is, such as "dog".')
     elif not is_text(word):
-        problems.append(f"/meta.json: super_category is no text of at most {LONGEST_TEXT} characters: say what the subject is.")
+        problems.append(
+            f"/meta.json: super_category is not a text of at most {LONGEST_TEXT} characters: say what the subject is."
+        )
     elif SLOT in word or any(mark in word for mark in "<>\n"):
         problems.append(f"/meta.json: super_category {word!r} is not a plain word: say what the subject is, such as dog.")
     if meta.get("kind") not in KINDS:
