@@ -139,7 +139,7 @@ def _config(path: Path, config: dict[str, Any]) -> EmbeddingConfig | MapperConfi
 def _rebuild(path: Path, name: str, config: EmbeddingConfig | MapperConfig, tensors: dict[str, Tensor]) -> Representation:
     if isinstance(config, EmbeddingConfig):
         return build_embedding(path.name, tensors[f"{name}.vectors"])
-    own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    own = {key: tensors.pop(f"{name}.{key}") for key in mapper_shapes(config)}  # let go one by one: they are copied
     return build_mapper(path.name, config, own)
 
 
