@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UserError
@@ -27,14 +27,18 @@ def only_writer(folder: Path, what: str, remedy: str, part: str = "") -> Iterato
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{what} cannot be written to {folder.name} ({error.strerror}). {remedy}") from error
-    holder = folder / f".{part}in-use.json"
+    lock, holder = folder / f".{part}lock", folder / f".{part}in-use.json"
     try:
-        with FileLock(folder / f".{part}lock", timeout=0):
+        with FileLock(lock, timeout=0):
             holder.write_text(json.dumps({"process": os.getpid(), "machine": platform.node(), "since": time.strftime("%H:%M")}))
             try:
                 yield
             finally:
-                holder.unlink(missing_ok=True)
+                for path in (holder, lock):  # while it is still held; where an open file cannot be removed, it stays
+                    with suppress(OSError):
+                        path.unlink()
+                with suppress(OSError):
+                    folder.rmdir()  # of a run that wrote nothing
     except Timeout as error:
         raise UserError(f"{what} is being written by another ComfyUI{_who(holder)}. {remedy}") from error
 

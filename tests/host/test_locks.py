@@ -45,4 +45,11 @@ def test_the_second_writer_is_told_who_has_it_and_a_killed_holder_leaves_it_free
     other.wait()
     with only_writer(tmp_path / "run", "name: x", "Wait."):
         assert (tmp_path / "run" / ".in-use.json").exists()
-    assert not (tmp_path / "run" / ".in-use.json").exists()
+        (tmp_path / "run" / "token").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["token"], "nothing of the lock is left"
+
+
+def test_a_folder_in_which_nothing_was_written_goes_again(tmp_path):
+    with only_writer(tmp_path / "run", "name: x", "Wait."):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()

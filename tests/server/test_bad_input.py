@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from graphs import add_photos, add_tiny, add_training, encode
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.token_file import load_token, save_token
@@ -178,8 +178,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(comfy, ru
     assert steps_done(runs / "diverged") == 1
     names = {path.name for path in (runs / "diverged").iterdir()}
     assert names == {"diverged.safetensors", "diverged-step-000001.safetensors", "resume.state", "curves.json", "chart.png"}
-    token = load_token(runs / "diverged" / "diverged.safetensors")
-    assert torch.isfinite(token.subject.vectors).all()
+    kept = load_file(runs / "diverged" / "diverged.safetensors")  # finite, but no token that anyone could load
+    assert torch.isfinite(kept["subject.vectors"]).all()
+    with pytest.raises(ValueError, match="beyond 10,000"):
+        load_token(runs / "diverged" / "diverged.safetensors")
 
 
 def test_a_first_checkpoint_that_never_came_is_not_promised(comfy, runs):
