@@ -16,7 +16,7 @@ _COLOURS = {
     "prior": SERIES[7],
     "contrast": SERIES[4],
 }
-_TOP, _LEFT, _RIGHT, _FOOT = 54, 66, 10, 40  # pixels: title and legend, labels of the losses, half a label, labels of the steps
+_TOP, _LEFT, _RIGHT, _FOOT = 34, 66, 10, 40  # pixels: title and a gap, labels of the losses, half a label, labels of the steps
 _STRIP, _GAP = 78, 14  # pixels: the height of the contrast's own axes, and what is between them and the others
 
 
@@ -42,12 +42,15 @@ def draw_chart(
     width, height = (side - 2 * plotting.MARGIN for side in size)
     figure = plotting.blank(width, height)
     plotting.heading(figure, title)
+    top = _TOP
     if points:
         names = {"fixed": f"fixed batch ({watched})"}
-        plotting.key(figure, 26, [(names.get(name, name), _look(name)) for name in points])
+        entries = [(names.get(name, name), _look(name)) for name in points]
+        plotting.key(figure, 26, entries)
+        top += plotting.key_height(entries, width)
     bottom = height - _FOOT
     divide = bottom - _STRIP - _GAP if contrast else bottom
-    axes = plotting.panel(figure, _LEFT, _TOP, width - _RIGHT, divide)
+    axes = plotting.panel(figure, _LEFT, top, width - _RIGHT, divide)
     _draw(axes, "loss", points, steps)
     if contrast:
         axes.tick_params(labelbottom=False)
