@@ -93,7 +93,8 @@ def mapper_shapes(config: MapperConfig) -> Shapes:
 
 
 def check_shapes(name: str, wanted: Shapes, found: Shapes) -> None:
-    """
+    """Whether a file has just the tensors that it should have.
+
     Raises:
         BadFile: tensors are missing, too many or of other shapes; says which.
     """

@@ -52,11 +52,12 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
             "photos": _photos_hash(wired, settings),
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.size)
-        run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), studio.scored_with)
+        scored_with = studio.scored_with
+        run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), scored_with)
         run.notes += filter(None, [cut_note(wired.images, settings.resolution)])
         if resume:
             run.resume()
-        run.train(Progress(settings.steps, node_id), studio.sample, studio.score if studio.scored_with else None)
+        run.train(Progress(settings.steps, node_id), studio.sample, studio.score if scored_with else None)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
 
@@ -87,8 +88,10 @@ def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, He
 
 
 def _check_latents(photos: Photos) -> None:
-    """Raises:
-    UserError: names the photos that the VAE could not encode.
+    """Whether the VAE could encode every photo.
+
+    Raises:
+        UserError: names those that it could not.
     """
     bad = [str(i + 1) for i in range(photos.count) if not torch.isfinite(photos.latents[:, i]).all()]
     if bad:
