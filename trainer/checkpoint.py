@@ -32,10 +32,11 @@ class _Header(Checked):
     identity: dict[str, str]
     settings: dict[str, Any]
     fixed_batch: str | None = None
+    loss_scale: Annotated[float, Field(ge=1, le=2**24)] | None = None  # of runs in half precision
 
 
 def save_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, str]) -> None:
-    """Write parameters, optimiser state, curves and step.
+    """Write parameters, optimiser state, curves, step, and the loss scale if the run has one.
 
     identity: names and hashes of what the run depends on beside the settings (`base_model`, `photos`).
     """
@@ -52,6 +53,7 @@ def save_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
         "identity": identity,
         "fixed_batch": trainer.fixed_batch_hash(),
         "settings": trainer.settings.to_dict(),
+        **({"loss_scale": trainer.unet.loss_scale} if trainer.scales_loss else {}),
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"attractor": json.dumps(header)})
@@ -92,6 +94,8 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
     if header.get("fixed_batch", trainer.fixed_batch_hash()) != trainer.fixed_batch_hash() and "fixed" in trainer.curves:
         # of other photos: its points cannot be compared with those to come
         trainer.curves["fixed"] = [math.nan] * len(trainer.curves["fixed"])
+    if trainer.scales_loss and (scale := header.get("loss_scale")):
+        trainer.unet.loss_scale = scale
     trainer.step_count = header["step"]
 
 

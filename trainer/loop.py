@@ -78,6 +78,7 @@ class Trainer:
         )
         self.layers = LAYERS if settings.kind == "neti" else 1
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
+        self.scales_loss = unet.loss_scale > 1
         self.step_count = 0
         self.curves: dict[str, list[float]] = {}
         size = max(4, min(8, settings.batch_size))

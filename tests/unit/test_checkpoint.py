@@ -1,6 +1,7 @@
 """A run's state on disk, on a toy text encoder and a toy U-Net."""
 
 import json
+import math
 import random
 from dataclasses import replace
 
@@ -54,11 +55,23 @@ class ToyUNet:
         return noisy * signal[:, :4, None, None] + signal[:, 4:, None, None]
 
 
-def trainer_of(method="neti+", **changes):
+class HalfUNet(ToyUNet):
+    """Its gradients overflow where the losses are scaled by more than 16."""
+
+    loss_scale = 4096.0
+
+    def predict_noise(self, noisy, timesteps, context_k, context_v):
+        predicted = super().predict_noise(noisy, timesteps, context_k, context_v)
+        if predicted.requires_grad and self.loss_scale > 16:
+            predicted.register_hook(lambda gradient: gradient * math.inf)
+        return predicted
+
+
+def trainer_of(method="neti+", unet=None, **changes):
     generator = torch.Generator().manual_seed(1)
     photos = Photos(torch.randn(2, 3, 4, 4, 4, generator=generator), torch.rand(2, 3, 1, 4, 4, generator=generator))
     settings = TrainingSettings(method=method, steps=7, batch_size=2, text_chunk=100, fixed_loss_every=3)
-    return build_trainer(replace(settings, **changes), photos, ToyText(), ToyUNet())
+    return build_trainer(replace(settings, **changes), photos, ToyText(), unet or ToyUNet())
 
 
 def train(trainer, steps):
@@ -93,6 +106,28 @@ def test_straight_steps_equal_a_kill_and_the_rest_bit_for_bit(tmp_path, method):
     assert straight.curves.keys() == resumed.curves.keys()
     for name, curve in straight.curves.items():
         assert len(curve) == 7 and curve == pytest.approx(resumed.curves[name], abs=0, rel=0, nan_ok=True)
+
+
+def test_half_precisions_loss_scale_is_resumed_where_losses_are_scaled(saved, tmp_path):
+    half = train(trainer_of(unet=HalfUNet()), 1)
+    assert half.unet.loss_scale == 16, "4096 and 256 overflow"
+    save_state(half, tmp_path / "half.state", IDENTITY)
+    resumed = trainer_of(unet=HalfUNet())
+    load_state(resumed, tmp_path / "half.state", IDENTITY)
+    assert resumed.unet.loss_scale == 16
+    single = trainer_of()  # another machine, in single precision
+    load_state(single, tmp_path / "half.state", IDENTITY)
+    assert single.unet.loss_scale == 1
+    back = trainer_of(unet=HalfUNet())
+    load_state(back, saved[1], IDENTITY)  # of single precision, and older ones: without a scale
+    assert back.unet.loss_scale == 4096
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, 1e30, math.nan, "16", [16]])
+def test_an_impossible_loss_scale_is_refused(saved, scale):
+    edit(saved[1], lambda header: header.update(loss_scale=scale))
+    with pytest.raises(CannotResume, match="resume.state is damaged"):
+        load_state(trainer_of(), saved[1], IDENTITY)
 
 
 def test_an_attractor_whose_photo_was_not_drawn_yet_needs_no_optimiser_state(tmp_path):
