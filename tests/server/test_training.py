@@ -45,6 +45,7 @@ def test_training_then_stock_prompt_samples_an_image_on_the_stock_loader(comfy, 
     with safe_open(folder / "main-job.safetensors", "pt") as file:
         header = json.loads(file.metadata()["attractor"])
     assert (header["kind"], header["placeholder"], header["record"]["step"]) == ("neti", "<my-cat>", 1)
+    assert header["record"]["settings"]["learning_rate"] == 2e-3, "NeTI's, times the batch of 2"
     assert "/" not in json.dumps(header["record"]), "a path of this machine is in the file"
 
 

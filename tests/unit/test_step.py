@@ -1,0 +1,72 @@
+"""What a step does to the tokens, on a toy text encoder and U-Net: the settings of optimiser and mapper have their effect."""
+
+import pytest
+import torch
+from toy_method import ToyText, ToyUNet
+
+from attractor.trainer.dataset import Photos
+from attractor.trainer.loop import build_trainer
+from attractor.trainer.settings import TrainingSettings
+
+
+def trainer_of(method, **changes):
+    generator = torch.Generator().manual_seed(1)
+    photos = Photos(torch.randn(2, 3, 4, 4, 4, generator=generator), torch.rand(2, 3, 1, 4, 4, generator=generator))
+    settings = TrainingSettings.of(**{"method": method, "steps": 3, "batch_size": 2, "text_chunk": 100, **changes})
+    return build_trainer(settings, photos, ToyText(), ToyUNet())
+
+
+def moved(trainer):
+    """What the first step has changed of the subject's parameters, and what they were."""
+    before = torch.cat([p.detach().flatten().clone() for p in trainer.concepts["subject"].parameters()])
+    trainer.step()
+    return torch.cat([p.detach().flatten() for p in trainer.concepts["subject"].parameters()]) - before, before
+
+
+@pytest.mark.parametrize(
+    "preset, method, rate",
+    [
+        ("auto", "neti+", 2e-3),
+        ("auto", "textual_inversion+", 1e-3),
+        ("paper", "textual_inversion+", 1e-5),
+        ("neti", "textual_inversion+", 2e-3),
+        ("textual_inversion", "neti", 1e-3),
+        ("custom", "textual_inversion", 0.03),
+        ("custom", "neti+", 0.03),
+    ],
+)
+def test_the_first_step_is_as_long_as_the_presets_learning_rate_says(preset, method, rate):
+    """AdamW's first step moves every parameter that has a gradient by the rate, either way."""
+    change, _ = moved(trainer_of(method, learning_rate_preset=preset, learning_rate=0.03, weight_decay=0))
+    assert change.abs().max().item() == pytest.approx(rate, rel=0.02)
+
+
+def test_weight_decay_shrinks_by_rate_times_decay():
+    common = {"learning_rate_preset": "custom", "learning_rate": 0.1}
+    plain, before = moved(trainer_of("textual_inversion+", **common, weight_decay=0))
+    decayed, _ = moved(trainer_of("textual_inversion+", **common, weight_decay=0.5))
+    torch.testing.assert_close(decayed - plain, -0.05 * before, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["subject", "attractor_0"])
+def test_nested_dropout_truncates_the_mappers_in_training(name):
+    """At 1 every row is cut somewhere, so the last hidden unit never learns; in between it does in some steps' rows."""
+
+    def last_unit(probability):
+        trainer = trainer_of("neti+", nested_dropout=probability, batch_size=3)
+        trainer.step()
+        return trainer.concepts[name].output_layer.weight.grad[:, -1].abs().sum()
+
+    whole, half, none = last_unit(0.0), last_unit(0.5), last_unit(1.0)
+    assert whole > 0 and half > 0 and none == 0
+    assert half != whole, "some rows are cut at 0.5"
+
+
+def test_the_fixed_loss_is_of_the_whole_mapper():
+    """With nested dropout it would be another number each time."""
+    trainer = trainer_of("neti+", nested_dropout=1.0)
+    before = trainer.fixed_loss()
+    assert trainer.fixed_loss() == before
+    with torch.no_grad():
+        trainer.concepts["subject"].output_layer.weight[:, -1] += 1
+    assert trainer.fixed_loss() != before
