@@ -90,7 +90,8 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
             trainer.optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
             }
-    trainer.curves = {name: values.tolist() for name, values in _under(tensors, "curve/").items()}
+    curves = _under(tensors, "curve/")
+    trainer.curves = {name: curves[name].tolist() for name in trainer.curve_names if name in curves}
     if header.get("fixed_batch", trainer.fixed_batch_hash()) != trainer.fixed_batch_hash() and "fixed" in trainer.curves:
         # of other photos: its points cannot be compared with those to come
         trainer.curves["fixed"] = [math.nan] * len(trainer.curves["fixed"])

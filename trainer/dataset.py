@@ -1,7 +1,8 @@
-"""The training photos as cached latents and masks, and the random draws of a step."""
+"""The training photos as cached latents and masks, in buckets of one shape, and the random draws of a step."""
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,25 +15,57 @@ TIMESTEPS = 1000  # t ~ U{0..999}
 
 
 @dataclass(frozen=True, eq=False)
-class Photos:
-    """Every photo once per view (as it is, and mirrored if flipping is on), encoded once per run.
+class Bucket:
+    """Photos of one shape, each once per view (as it is, and mirrored if flipping is on).
 
-    latents: (views, n, 4, h, w) float32, scaled as the U-Net takes them.
-    masks: (views, n, 1, h, w) float32 in 0..1, 1 on the subject (M_s of Eq. 4; M_b = 1 - M_s).
+    numbers: which k of the run's photos these are.
+    latents: (views, k, 4, h, w) float32, scaled as the U-Net takes them.
+    masks: (views, k, 1, h, w) float32 in 0..1, 1 on the subject (M_s of Eq. 4; M_b = 1 - M_s).
     """
 
+    numbers: tuple[int, ...]
     latents: Tensor
     masks: Tensor
-
-    @property
-    def count(self) -> int:
-        return self.latents.shape[1]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the latents."""
         height, width = self.latents.shape[-2:]
         return height, width
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """A run's photos, encoded once, in buckets of one shape each."""
+
+    buckets: tuple[Bucket, ...]
+
+    @classmethod
+    def of(cls, latents: Tensor, masks: Tensor) -> "Photos":
+        """Photos of one shape; latents (views, n, 4, h, w) and masks (views, n, 1, h, w)."""
+        return cls((Bucket(tuple(range(latents.shape[1])), latents, masks),))
+
+    @property
+    def count(self) -> int:
+        return sum(len(bucket.numbers) for bucket in self.buckets)
+
+    @property
+    def largest_size(self) -> tuple[int, int]:
+        """Height and width of the latents that need most memory."""
+        return max((bucket.size for bucket in self.buckets), key=math.prod)
+
+    @property
+    def usual_size(self) -> tuple[int, int]:
+        """Height and width of the latents of most photos."""
+        return max(self.buckets, key=lambda bucket: len(bucket.numbers)).size
+
+
+def same_shapes(shapes: Iterable[tuple[int, ...]]) -> list[list[int]]:
+    """Numbers of the shapes that are equal, in the order in which the shapes first come."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, shape in enumerate(shapes):
+        groups.setdefault(shape, []).append(number)
+    return list(groups.values())
 
 
 def latent_masks(masks: Tensor, size: tuple[int, int], resize: str = "area", dilation: int = 0) -> Tensor:
@@ -55,15 +88,27 @@ def latent_masks(masks: Tensor, size: tuple[int, int], resize: str = "area", dil
 
 
 def cache_photos(
-    images: Tensor, masks: Tensor | None, encode: Callable[[Tensor], Tensor], settings: TrainingSettings
+    images: Sequence[Tensor], masks: Sequence[Tensor] | None, encode: Callable[[Tensor], Tensor], settings: TrainingSettings
 ) -> Photos:
-    """Encode every photo, and its mirror image if `settings.flip`.
+    """Encode every photo, and its mirror image if `settings.flip`; those of one shape together.
 
     Args:
-        images: (n, H, W, 3) in 0..1.
-        masks: (n, H, W) in 0..1, or None where the method uses none.
-        encode: (n, H, W, 3) -> (n, 4, h, w) latents, scaled.
+        images: n of (H, W, 3) in 0..1.
+        masks: n of (H, W) in 0..1, or None where the method uses none.
+        encode: (k, H, W, 3) -> (k, 4, h, w) latents, scaled.
     """
+    buckets = []
+    for numbers in same_shapes(tuple(image.shape) for image in images):
+        own_masks = None if masks is None else torch.stack([masks[n] for n in numbers])
+        latents, small = _encode(torch.stack([images[n] for n in numbers]), own_masks, encode, settings)
+        buckets.append(Bucket(tuple(numbers), latents, small))
+    return Photos(tuple(buckets))
+
+
+def _encode(
+    images: Tensor, masks: Tensor | None, encode: Callable[[Tensor], Tensor], settings: TrainingSettings
+) -> tuple[Tensor, Tensor]:
+    """Latents (views, k, 4, h, w) and masks (views, k, 1, h, w) of photos (k, H, W, 3) of one shape."""
     views = [images, images.flip(2)] if settings.flip else [images]
     latents = torch.stack([encode(view).float() for view in views])
     if masks is None:
@@ -71,7 +116,7 @@ def cache_photos(
     mask_views = [masks, masks.flip(2)] if settings.flip else [masks]
     height, width = latents.shape[-2:]
     small = [latent_masks(view, (height, width), settings.mask_resize, settings.mask_dilation) for view in mask_views]
-    return Photos(latents, torch.stack(small).to(latents))
+    return latents, torch.stack(small).to(latents)
 
 
 def mask_problems(masks: list[Tensor]) -> list[str]:
@@ -110,23 +155,38 @@ class Batch:
 
 
 def draw_batch(photos: Photos, batch_size: int, generator: torch.Generator) -> Batch:
-    """B photos (every one before any twice), views, timesteps t ~ U{0..999} and noise ~ N(0, I)."""
-    rounds = -(-batch_size // photos.count)
-    order = torch.cat([torch.randperm(photos.count, generator=generator) for _ in range(rounds)])[:batch_size]
-    views = torch.randint(len(photos.latents), (batch_size,), generator=generator)
+    """B photos of one shape (every one before any twice), views, timesteps t ~ U{0..999} and noise ~ N(0, I).
+
+    The first photo is drawn from all N and decides the bucket, of k photos; the rest is drawn from there. A bucket comes with
+    probability k / N, and each of its photos B / k times then: B / N times a step for every photo, whatever its shape.
+    """
+    order = torch.randperm(photos.count, generator=generator)
+    bucket = next(bucket for bucket in photos.buckets if int(order[0]) in bucket.numbers)
+    rounds = -(-batch_size // len(bucket.numbers))
+    order = torch.cat([order, *(torch.randperm(photos.count, generator=generator) for _ in range(rounds - 1))])
+    # What a random order of all leaves of some is a random order of these.
+    places = torch.tensor([bucket.numbers.index(photo) for photo in order.tolist() if photo in bucket.numbers][:batch_size])
+    views = torch.randint(len(bucket.latents), (batch_size,), generator=generator)
     timesteps = torch.randint(TIMESTEPS, (batch_size,), generator=generator)
-    return _gather(photos, order, views, timesteps, generator)
+    return _gather(bucket, places, views, timesteps, generator)
 
 
-def fixed_batch(photos: Photos, batch_size: int, seed: int) -> Batch:
-    """A batch that never changes in a run: photos in turn, unflipped, timesteps spread evenly (after DVAR)."""
+def fixed_batch(photos: Photos, batch_size: int, seed: int) -> list[Batch]:
+    """What never changes in a run, a batch for each shape: photos in turn, unflipped, timesteps spread evenly (after DVAR)."""
     generator = step_generator(seed, "fixed")
-    order = torch.arange(batch_size) % photos.count
-    spread = (torch.arange(batch_size) + 0.5) / batch_size * TIMESTEPS
-    return _gather(photos, order, torch.zeros_like(order), spread.long(), generator)
+    order = [n % photos.count for n in range(batch_size)]
+    spread = ((torch.arange(batch_size) + 0.5) / batch_size * TIMESTEPS).long()
+    batches = []
+    for bucket in photos.buckets:
+        own = [n for n, photo in enumerate(order) if photo in bucket.numbers]
+        if own:
+            places = torch.tensor([bucket.numbers.index(order[n]) for n in own])
+            batches.append(_gather(bucket, places, torch.zeros_like(places), spread[own], generator))
+    return batches
 
 
-def _gather(photos: Photos, order: Tensor, views: Tensor, timesteps: Tensor, generator: torch.Generator) -> Batch:
-    latents = photos.latents[views, order]
+def _gather(bucket: Bucket, places: Tensor, views: Tensor, timesteps: Tensor, generator: torch.Generator) -> Batch:
+    latents = bucket.latents[views, places]
     noise = torch.randn(latents.shape, generator=generator).to(latents)
-    return Batch(order.tolist(), latents, photos.masks[views, order], noise, timesteps)
+    photos = [bucket.numbers[place] for place in places.tolist()]
+    return Batch(photos, latents, bucket.masks[views, places], noise, timesteps)

@@ -219,26 +219,34 @@ class Trainer:
 
     # -- what is watched -------------------------------------------------------------------------------
 
+    @property
+    def curve_names(self) -> list[str]:
+        """Of the curves that a run has, in order."""
+        settings = self.settings
+        more = {"contrast": settings.uses_contrast, "prior": settings.uses_prior, "contrast_weight": True, "fixed": True}
+        return [*settings.loss_weights, *(name for name, there in more.items() if there)]
+
     def _record(self, losses: dict[str, float], w_c: float, fixed: float | None) -> None:
         """Append to the curves; a value that a step does not have is NaN, so that all have one length."""
-        pools = [*self.settings.loss_weights, *(["contrast"] if self.settings.uses_contrast else [])]
-        values = {**dict.fromkeys(pools, math.nan), **losses, "contrast_weight": w_c}
-        values["fixed"] = math.nan if fixed is None else fixed
-        for name, value in values.items():
-            self.curves.setdefault(name, []).append(value)
+        values = {**losses, "contrast_weight": w_c, "fixed": math.nan if fixed is None else fixed}
+        for name in self.curve_names:
+            self.curves.setdefault(name, []).append(values.get(name, math.nan))
 
     def fixed_batch_hash(self) -> str:
         """Tells apart the photos that the fixed-batch loss may be of."""
-        return fingerprint(self._fixed.latents)
+        return fingerprint(*(batch.latents for batch in self._fixed))
 
     @torch.no_grad()
     def fixed_loss(self) -> float:
-        """The subject loss on a batch, noise and timesteps that never change, with "a photo of a {v*}".
+        """The mean subject loss on photos, noise and timesteps that never change, with "a photo of a {v*}".
 
         Of held-out photos, which come without masks, it is the loss on the whole picture. Unlike the losses that a step
         minimises it can be compared between steps (DVAR, arXiv 2302.04841).
         """
-        batch = self._fixed
+        return torch.cat([self._fixed_losses(batch) for batch in self._fixed]).mean().item()
+
+    def _fixed_losses(self, batch: Batch) -> Tensor:
+        """(B,) losses of photos of one shape."""
         prompts = [pool_prompt(self.text, SUBJECT, 0, photo, self.settings.super_category) for photo in batch.photos]
         contexts = self._contexts(prompts, batch.timesteps, None)
         values = []
@@ -247,7 +255,7 @@ class Trainer:
             k, v = (context[:, samples].to(self.unet.device) for context in contexts)
             predicted = predict(self.unet, batch, samples, k, v)
             values.append(denoising_losses(self.settings, batch, [SUBJECT] * len(samples), samples, predicted))
-        return torch.cat(values).mean().item()
+        return torch.cat(values)
 
     # -- the run ---------------------------------------------------------------------------------------
 

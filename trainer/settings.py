@@ -55,7 +55,7 @@ class TrainingSettings:
     )
     resolution: int = setting(
         512,
-        "The photos are scaled to about resolution x resolution pixels; those of other shapes are cut to their common one.",
+        "The photos are scaled to about resolution x resolution pixels, in the shapes that aspect gives them.",
         "losses",
         minimum=64,
         maximum=1024,
@@ -244,6 +244,15 @@ class TrainingSettings:
         maximum=30,
         step=0.5,
         free=True,
+    )
+
+    aspect: str = setting(
+        "buckets",
+        "buckets: photos keep their shapes, between 1:2 and 2:1, and each step is on photos of one shape. crop: all are cut to "
+        "their mean shape.",
+        "losses",
+        choices=("buckets", "crop"),
+        free=True,  # the photos' hash tells, and not where it makes no difference
     )
 
     @classmethod

@@ -11,7 +11,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from ...trainer.dataset import Photos
+from ...trainer.dataset import Bucket, Photos, same_shapes
 from ...trainer.reading import BadFile, Checked, conform, read_json
 from ...trainer.storage import fingerprint, replacing
 from ..errors import UserError
@@ -22,7 +22,7 @@ from ..evaluation.quick import quick_scores
 from ..evaluation.same_photo import look_at, look_at_pixels, same_photo
 from ..host.sampling import MakeImages
 from ..pictures import read_picture
-from .photos import fit
+from .photos import fit, nearest_size
 
 COMPARED = ("clip_t", "clip_i", "dino")  # what a checkpoint is chosen by
 
@@ -44,17 +44,20 @@ class HeldOut:
         cls,
         dataset: Dataset,
         encoders: EvaluationEncoders | None,
-        size: tuple[int, int],
+        sizes: list[tuple[int, int]],
         encode: Callable[[Tensor], Tensor],
     ) -> "HeldOut":
-        """size: (height, width) of the training photos. encode: as of `trainer.dataset.cache_photos`."""
+        """sizes: (height, width) of the training photos; each photo gets the nearest. encode: as of
+        `trainer.dataset.cache_photos`."""
         (subject,) = dataset.subjects
-        # One at a time: originals are large.
-        latents = torch.cat([encode(fit(read_picture(photo.path)[0], size)[None]).float() for photo in subject.test])
-        whole = torch.ones_like(latents[:, :1])  # these photos have no masks
+        latents = []
+        for photo in subject.test:  # one at a time: originals are large
+            pixels = read_picture(photo.path)[0]
+            latents.append(encode(fit(pixels, nearest_size(pixels, sizes))[None]).float())
+        photos = _in_buckets(latents)
         with torch.inference_mode():  # as the host runs its nodes
             known = None if encoders is None else references(subject, encoders)
-        return cls(subject, Photos(latents[None], whole[None]), encoders, known)
+        return cls(subject, photos, encoders, known)
 
     def scored_with(self, **settings: object) -> dict | None:
         """What the scores depend on beside the token; None without encoders."""
@@ -65,7 +68,7 @@ class HeldOut:
             json.dumps(
                 {
                     "encoders": self.encoders.describe(),
-                    "photos": fingerprint(self.photos.latents),
+                    "photos": fingerprint(*(bucket.latents for bucket in self.photos.buckets)),
                     "captions": captions,
                     "super_category": self.subject.super_category,
                     **settings,
@@ -81,6 +84,15 @@ class HeldOut:
         assert self.references is not None and self.encoders is not None, "nothing to score with"
         with torch.inference_mode():
             return quick_scores(make_images, placeholder, self.subject, self.references, self.encoders, count, seed)
+
+
+def _in_buckets(latents: list[Tensor]) -> Photos:
+    """Photos out of (1, 4, h, w) latents each, which have no masks."""
+    buckets = []
+    for numbers in same_shapes(tuple(own.shape) for own in latents):
+        together = torch.cat([latents[n] for n in numbers])
+        buckets.append(Bucket(tuple(numbers), together[None], torch.ones_like(together[None, :, :1])))
+    return Photos(tuple(buckets))
 
 
 class _Entry(Checked):

@@ -2,13 +2,14 @@
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...trainer.dataset import mask_problems
 
 _STEP = 64  # the U-Net halves latents three times: sides are multiples of 8 latents
+_WIDEST = math.log(2)  # beyond 2:1 the model has seen little
+_MUCH = 0.1  # of a photo; people are told when more is cut away
 
 
 def photo_problems(images: list[Tensor], masks: list[Tensor] | None, needs_masks: bool) -> list[str]:
@@ -31,41 +32,66 @@ def photo_problems(images: list[Tensor], masks: list[Tensor] | None, needs_masks
     return mask_problems(masks) or unfit  # Load Image gives an empty mask of 64 x 64 where nothing is painted
 
 
-def training_size(images: list[Tensor], resolution: int) -> tuple[int, int]:
-    """Height and width of the photos' mean shape with about `resolution`² pixels, multiples of 64."""
-    ratio = math.exp(sum(math.log(image.shape[0] / image.shape[1]) for image in images) / len(images) / 2)
-    height, width = (max(_STEP, round(side / _STEP) * _STEP) for side in (resolution * ratio, resolution / ratio))
+def photo_sizes(images: list[Tensor], resolution: int, aspect: str) -> list[tuple[int, int]]:
+    """Height and width that each photo (H, W, C) is trained at, multiples of 64 with about `resolution`² pixels.
+
+    aspect: `crop` gives all photos one shape, the mean one. With `buckets` they keep their own, between 1:2 and 2:1, but share
+    another's where they lose a tenth at most in it: a step is on photos of one shape, and should have several to choose from.
+    """
+    ratios = [math.log(image.shape[0] / image.shape[1]) for image in images]
+    if aspect == "crop":
+        return [_size(sum(ratios) / len(ratios), resolution)] * len(images)
+    own = [_size(max(-_WIDEST, min(_WIDEST, ratio)), resolution) for ratio in ratios]
+    left, chosen = list(range(len(images))), []
+    while left:
+        fitting = {size: [n for n in left if own[n] == size or lost_share(images[n], size) <= _MUCH] for size in own}
+        best = max(dict.fromkeys(own[n] for n in left), key=lambda size: len(fitting[size]))
+        chosen.append(best)
+        left = [n for n in left if n not in fitting[best]]
+    return [nearest_size(image, chosen) for image in images]
+
+
+def nearest_size(image: Tensor, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """Of some (height, width) the one that cuts least off a photo (H, W, C)."""
+    return min(sizes, key=lambda size: lost_share(image, size))
+
+
+def lost_share(image: Tensor, size: tuple[int, int]) -> float:
+    """The share of a photo (H, W, C) that `fit` cuts away."""
+    ratio = (image.shape[1] / image.shape[0]) / (size[1] / size[0])
+    return 1 - min(ratio, 1 / ratio)
+
+
+def _size(log_ratio: float, resolution: int) -> tuple[int, int]:
+    """Height and width of a shape, given as log(height / width)."""
+    root = math.exp(log_ratio / 2)
+    height, width = (max(_STEP, round(side / _STEP) * _STEP) for side in (resolution * root, resolution / root))
     return height, width
 
 
-def resize_photos(images: list[Tensor], masks: list[Tensor] | None, resolution: int) -> tuple[Tensor, Tensor | None]:
-    """Photos (n, H, W, 3) and masks (n, H, W), scaled to cover `training_size` and cropped at the centre.
-
-    Nothing is stretched. Photos of one shape lose at most half of 64 pixels' worth.
-    """
-    size = training_size(images, resolution)
-    photos = torch.stack([fit(image, size) for image in images])
+def resize_photos(
+    images: list[Tensor], masks: list[Tensor] | None, sizes: list[tuple[int, int]]
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """Photos (H, W, 3) and masks (H, W), each scaled to cover its size and cropped at the centre. Nothing is stretched."""
+    photos = [fit(image, size) for image, size in zip(images, sizes, strict=True)]
     if masks is None:
         return photos, None
-    resized = [_cover(mask[None, None], size, mode="bilinear")[:, 0] for mask in masks]
-    return photos, torch.cat(resized).clamp(0, 1)
+    pairs = zip(masks, sizes, strict=True)
+    return photos, [_cover(mask[None, None], size, mode="bilinear")[0, 0].clamp(0, 1) for mask, size in pairs]
 
 
-def lost_shares(images: list[Tensor], resolution: int) -> list[float]:
-    """The share of each photo that `resize_photos` cuts away."""
-    height, width = training_size(images, resolution)
-    ratios = [(image.shape[1] / image.shape[0]) / (width / height) for image in images]
-    return [1 - min(ratio, 1 / ratio) for ratio in ratios]
-
-
-def cut_note(images: list[Tensor], resolution: int) -> str:
+def cut_note(images: list[Tensor], sizes: list[tuple[int, int]]) -> str:
     """What a person should know of photos that lose more than a tenth; empty if none does."""
-    lost = [f"image {i} loses {share:.0%}" for i, share in enumerate(lost_shares(images, resolution), 1) if share > 0.1]
+    shares = [lost_share(image, size) for image, size in zip(images, sizes, strict=True)]
+    lost = [
+        f"image {i} loses {share:.0%} as {width} x {height}"
+        for i, (share, (height, width)) in enumerate(zip(shares, sizes, strict=True), 1)
+        if share > _MUCH
+    ]
     if not lost:
         return ""
-    height, width = training_size(images, resolution)
     shown = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
-    return f"photos of differing shapes are cut to {width} x {height} ({shown}; Crop To Subject chooses better)"
+    return f"photos are cut to fit ({shown}; Crop To Subject chooses better)"
 
 
 def fit(image: Tensor, size: tuple[int, int]) -> Tensor:

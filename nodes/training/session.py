@@ -26,7 +26,7 @@ from ..locks import only_writer
 from ..pictures import to_picture
 from .held_out import HeldOut
 from .input_checks import Wired
-from .photos import cut_note, resize_photos
+from .photos import cut_note, photo_sizes, resize_photos
 from .run import Run
 
 
@@ -51,10 +51,10 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             "photos": _photos_hash(wired, settings),
         }
-        studio = Studio(wired, settings, unet, text, held_out, photos.size)
+        studio = Studio(wired, settings, unet, text, held_out, photos.usual_size)
         scored_with = studio.scored_with
         run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), scored_with)
-        run.notes += filter(None, [cut_note(wired.images, settings.resolution)])
+        run.notes += filter(None, [cut_note(wired.images, _sizes(wired, settings))])
         if resume:
             run.resume()
         run.train(Progress(settings.steps, node_id), studio.sample, studio.score if scored_with else None)
@@ -63,16 +63,28 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
 
 
 def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
-    """Of the pixels in 8 bits, not of latents, which differ in the last digit between drivers."""
+    """Of the pixels in 8 bits, not of latents, which differ in the last digit between drivers. With the shapes that they are
+    trained in, unless `aspect` makes no difference: runs from before there was that setting can be resumed then."""
     parts = [*(image[..., :3] for image in wired.images), *((wired.masks or []) if settings.uses_attractor else [])]
-    return fingerprint(settings.resolution, *((part * 255).round().byte() for part in parts))
+    pixels = fingerprint(settings.resolution, *((part * 255).round().byte() for part in parts))
+    sizes = _sizes(wired, settings)
+    if sizes == photo_sizes(wired.images, settings.resolution, "crop"):
+        return pixels
+    return f"{pixels} as {' and '.join(f'{width} x {height}' for height, width in dict.fromkeys(sizes))} (see aspect)"
+
+
+def _sizes(wired: Wired, settings: TrainingSettings) -> list[tuple[int, int]]:
+    """Height and width of each photo in training."""
+    return photo_sizes(wired.images, settings.resolution, settings.aspect)
 
 
 def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:
     """The photos as latents and masks, and the held-out ones if a data set is wired."""
-    images, masks = resize_photos(wired.images, wired.masks, settings.resolution)
-    if settings.uses_attractor and masks is not None and (problems := mask_problems(list(masks))):
-        raise UserError.of([f"{problem} (As cut to {images.shape[2]} x {images.shape[1]}.)" for problem in problems])
+    sizes = _sizes(wired, settings)
+    images, masks = resize_photos(wired.images, wired.masks, sizes)
+    if settings.uses_attractor and masks is not None and (problems := mask_problems(masks)):
+        shapes = " or ".join(f"{width} x {height}" for height, width in dict.fromkeys(sizes))
+        raise UserError.of([f"{problem} (As cut to {shapes}.)" for problem in problems])
 
     def encode(pixels: Tensor) -> Tensor:
         with torch.inference_mode():  # as the host runs its nodes: its fallback to tiles when memory runs out needs it
@@ -84,7 +96,7 @@ def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, He
         _check_latents(photos)
         if wired.dataset is None:
             return photos, None
-        return photos, HeldOut.of(wired.dataset, wired.encoders, (images.shape[1], images.shape[2]), encode)
+        return photos, HeldOut.of(wired.dataset, wired.encoders, list(dict.fromkeys(sizes)), encode)
 
 
 def _check_latents(photos: Photos) -> None:
@@ -93,11 +105,16 @@ def _check_latents(photos: Photos) -> None:
     Raises:
         UserError: names those that it could not.
     """
-    bad = [str(i + 1) for i in range(photos.count) if not torch.isfinite(photos.latents[:, i]).all()]
+    bad = [
+        photo + 1
+        for bucket in photos.buckets
+        for place, photo in enumerate(bucket.numbers)
+        if not torch.isfinite(bucket.latents[:, place]).all()
+    ]
     if bad:
         raise UserError(
-            f"vae: it turns image {' and '.join(bad)} into numbers that are not finite. Start ComfyUI with --fp32-vae, or wire "
-            "another VAE."
+            f"vae: it turns image {' and '.join(map(str, sorted(bad)))} into numbers that are not finite. Start ComfyUI with "
+            "--fp32-vae, or wire another VAE."
         )
 
 
@@ -105,7 +122,7 @@ def _fit_into_memory(trainer: Trainer, unet: HostUNet) -> None:
     """Set what the settings leave to the machine."""
     settings = trainer.settings
     rows = settings.batch_size * len(settings.loss_weights)
-    planned, checkpointing = plan_memory(unet, rows, trainer.photos.size)
+    planned, checkpointing = plan_memory(unet, rows, trainer.photos.largest_size)
     trainer.micro_batch = settings.micro_batch or planned
     if settings.gradient_checkpointing == "on" or (settings.gradient_checkpointing == "auto" and checkpointing):
         unet.enable_gradient_checkpointing()
@@ -123,7 +140,7 @@ class Studio:
         held_out: HeldOut | None,
         latent_size: tuple[int, int],
     ):
-        """latent_size: (height, width) of the training photos' latents."""
+        """latent_size: (height, width) of the latents of most training photos."""
         self._wired, self._settings, self._unet, self._text, self._held_out = wired, settings, unet, text, held_out
         height, width = (8 * side for side in latent_size)
         self._sampling = Sampling(steps=settings.sample_steps, cfg=settings.sample_cfg, width=width, height=height)

@@ -5,16 +5,20 @@ from dataclasses import replace
 import comfy.model_management as mm
 import pytest
 import torch
+from PIL import Image
 
 from attractor.nodes.errors import UserError
+from attractor.nodes.evaluation.pdst import read_dataset
 from attractor.nodes.host.private_models import private_models
 from attractor.nodes.host.sampling import Sampling, training_maker
 from attractor.nodes.training.input_checks import Wired
-from attractor.nodes.training.photos import cut_note
-from attractor.nodes.training.session import _encode_photos
+from attractor.nodes.training.photos import cut_note, photo_sizes
+from attractor.nodes.training.session import _encode_photos, _photos_hash
 from attractor.trainer.dataset import draw_batch, step_generator
 from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings
+from attractor.trainer.storage import fingerprint
+from pdst_set import write_subject
 from test_nodes import tiny_sd15
 
 SETTINGS = TrainingSettings(
@@ -58,7 +62,8 @@ def test_photos_are_encoded_in_tiles_and_can_be_trained_on(tiny_model, tiny_clip
     vae.first_stage_model.encode = RunsOutOnce(vae.first_stage_model.encode)
     tiled, _ = outside(lambda: _encode_photos(wired(tiny_model, tiny_clip, vae), SETTINGS))
     assert vae.first_stage_model.encode.calls > 1, "the host did not fall back"
-    assert torch.allclose(tiled.latents, plain.latents, atol=0.1) and not tiled.latents.is_inference()
+    tiled, plain = tiled.buckets[0].latents, plain.buckets[0].latents
+    assert torch.allclose(tiled, plain, atol=0.1) and not tiled.is_inference()
 
 
 def test_a_sample_is_decoded_in_tiles_and_training_goes_on(tiny_model, tiny_clip, vae):
@@ -95,10 +100,37 @@ def test_masks_are_judged_as_they_are_trained_on(tiny_model, tiny_clip, vae):
         mask[:20, :20] = 1
     inputs = Wired(tiny_model, tiny_clip, vae, images, masks, None, None)
     with pytest.raises(UserError, match=r"the mask of image 6 is empty.*As cut to 128 x 128"):
-        outside(lambda: _encode_photos(inputs, replace(SETTINGS, method="textual_inversion+")))
+        outside(lambda: _encode_photos(inputs, replace(SETTINGS, method="textual_inversion+", aspect="crop")))
 
 
 def test_photos_that_lose_much_are_named():
     images = [torch.rand(90, 160, 3), torch.rand(160, 90, 3), torch.rand(128, 128, 3)]
-    assert "cut to 128 x 128 (image 1 loses 44%, image 2 loses 44%;" in cut_note(images, 128)
-    assert cut_note(images[2:], 128) == ""
+    note = cut_note(images, photo_sizes(images, 128, "crop"))
+    assert "(image 1 loses 44% as 128 x 128, image 2 loses 44% as 128 x 128;" in note
+    assert cut_note(images, photo_sizes(images, 512, "buckets")) == ""
+    panorama = torch.rand(100, 400, 3)
+    note = cut_note([*images, panorama], photo_sizes([*images, panorama], 512, "buckets"))
+    assert "(image 4 loses 54% as 704 x 384;" in note
+
+
+def test_the_photos_hash_knows_their_shapes_and_is_the_old_one_where_there_is_one(tiny_model, tiny_clip, vae):
+    inputs = wired(tiny_model, tiny_clip, vae)
+    assert {_photos_hash(inputs, replace(SETTINGS, aspect=aspect)) for aspect in ("buckets", "crop")} == {
+        fingerprint(128, *((image * 255).round().byte() for image in inputs.images))
+    }
+    inputs.images.append(torch.rand(160, 96, 3))
+    assert _photos_hash(inputs, SETTINGS).endswith(" as 128 x 128 and 128 x 192 (see aspect)")
+    assert " as " not in _photos_hash(inputs, replace(SETTINGS, aspect="crop"))
+
+
+def test_held_out_photos_are_cut_to_the_nearest_shape_of_training(tmp_path, tiny_model, tiny_clip, vae):
+    write_subject(tmp_path / "set", "cat", seed=40)
+    dataset = read_dataset(tmp_path / "set", captions=2)
+    for number, photo in enumerate(dataset.subjects[0].test):
+        Image.new("RGB", (200, 100) if number else (100, 200)).save(photo.path)
+    images = [torch.rand(160, 96, 3), torch.rand(96, 160, 3)]
+    photos, held_out = outside(lambda: _encode_photos(Wired(tiny_model, tiny_clip, vae, images, None, dataset, None), SETTINGS))
+    assert [bucket.size for bucket in photos.buckets] == [(24, 16), (16, 24)]
+    first, *rest = held_out.photos.buckets
+    assert (first.numbers, first.size) == ((0,), (24, 16)) and [bucket.size for bucket in rest] == [(16, 24)]
+    assert held_out.photos.count == len(dataset.subjects[0].test)

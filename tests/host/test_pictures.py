@@ -9,7 +9,7 @@ from attractor.nodes.errors import UserError
 from attractor.nodes.pictures import as_images, as_masks, beside, to_picture, to_tensor
 from attractor.nodes.plotting import SERIES
 from attractor.nodes.training.charts import draw_chart
-from attractor.nodes.training.photos import photo_problems, resize_photos, training_size
+from attractor.nodes.training.photos import lost_share, photo_problems, photo_sizes, resize_photos
 
 BLUE, RED = (ImageColor.getrgb(SERIES[i]) for i in (0, 4))  # of the fixed-batch loss and of the contrast
 
@@ -21,15 +21,37 @@ def disc(height, width, radius, centre):
 
 @pytest.mark.parametrize("shape, expected", [((600, 600), (512, 512)), ((3000, 4000), (448, 576)), ((900, 600), (640, 448))])
 def test_the_training_size_keeps_the_shape(shape, expected):
-    assert training_size([torch.zeros(*shape, 3)], 512) == expected
+    for aspect in ("buckets", "crop"):
+        assert photo_sizes([torch.zeros(*shape, 3)] * 2, 512, aspect) == [expected] * 2
+
+
+def test_photos_of_differing_shapes_keep_them_in_few_buckets():
+    """Phones, cameras and squares, upright and sideways: six shapes of photos, five of training, no tenth of any photo lost."""
+    shapes = [(3024, 4032), (4032, 3024), (2000, 3000), (1000, 1000), (1080, 1920), (1920, 1080), (3000, 4100)]
+    images = [torch.zeros(1, 1, 3).expand(*shape, 3) for shape in shapes]
+    sizes = photo_sizes(images, 512, "buckets")
+    assert len(set(sizes)) == 5
+    assert all(lost_share(image, size) <= 0.1 for image, size in zip(images, sizes, strict=True))
+    assert all(side % 64 == 0 for size in sizes for side in size)
+    assert all(0.85 < height * width / 512**2 < 1.15 for height, width in sizes)
+    assert len(set(photo_sizes(images, 512, "crop"))) == 1
+
+
+def test_what_is_wider_than_2_to_1_is_cut():
+    panorama = torch.zeros(1, 1, 3).expand(1000, 3000, 3)
+    ((height, width),) = photo_sizes([panorama], 512, "buckets")
+    assert (height, width) == (384, 704) and lost_share(panorama, (height, width)) > 0.3
+    assert photo_sizes([panorama], 512, "crop") == [(320, 896)]
 
 
 def test_nothing_is_stretched_and_masks_stay_on_their_photos():
     shapes = ((300, 400), (200, 200), (500, 260))
     masks = [disc(h, w, min(h, w) / 4, (h / 2, w / 2)) for h, w in shapes]
     images = [mask[..., None].expand(-1, -1, 4) for mask in masks]  # with an alpha channel, which is dropped
-    photos, small = resize_photos(images, masks, 128)
-    assert photos.shape == (3, 128, 128, 3) and small.shape == (3, 128, 128)
+    sizes = [(128, 128), (192, 256), (256, 128)]
+    photos, small = resize_photos(images, masks, sizes)
+    assert [tuple(photo.shape) for photo in photos] == [(*size, 3) for size in sizes]
+    assert [tuple(mask.shape) for mask in small] == sizes
     for photo, mask in zip(photos, small, strict=True):
         assert (photo[..., 0] - mask).abs().mean() < 0.02
         height, width = (mask > 0.5).any(1).sum().item(), (mask > 0.5).any(0).sum().item()

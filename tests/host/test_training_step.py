@@ -37,7 +37,7 @@ def photos():
     generator = torch.Generator().manual_seed(5)
     latents = torch.randn(2, 3, 4, 16, 16, generator=generator)
     masks = torch.rand(2, 3, 1, 16, 16, generator=generator)
-    return Photos(latents, masks)
+    return Photos.of(latents, masks)
 
 
 def trainer_of(models, photos, method="neti+", **changes):
@@ -252,7 +252,8 @@ def test_micro_batches_do_not_change_the_gradient_with_a_prior(models, photos):
 def test_without_prior_weight_nothing_of_a_step_changes(models, photos, plain_gradient):
     """Bit for bit, and with one the random draws stay the same: only the new loss comes in."""
     assert torch.equal(gradient(trainer_of(models, photos, prior_weight=0.0)), plain_gradient)
-    covered = Photos(photos.latents, torch.ones_like(photos.masks))  # nothing is outside the mask
+    (bucket,) = photos.buckets
+    covered = Photos.of(bucket.latents, torch.ones_like(bucket.masks))  # nothing is outside the mask
     assert torch.equal(gradient(trainer_of(models, covered, prior_weight=3.0)), gradient(trainer_of(models, covered)))
 
 
@@ -351,6 +352,7 @@ def test_without_attractor_nothing_is_masked_and_only_the_subject_prompt_is_seen
     for method in ("neti", "textual_inversion"):
         trainer = trainer_of(models, photos, method)
         assert list(trainer.concepts) == [SUBJECT]
-        other_masks = Photos(photos.latents, 1 - photos.masks)
+        (bucket,) = photos.buckets
+        other_masks = Photos.of(bucket.latents, 1 - bucket.masks)
         changed = trainer_of(models, other_masks, method, background_weight=9.0, contrast_weight=5.0, tau=0.5, prior_weight=3.0)
         assert torch.equal(gradient(trainer), gradient(changed))

@@ -19,7 +19,7 @@ WIDGETS = {
         "tau normalize_contrast prompts_per_step loss_mean mask_resize mask_dilation flip prior_weight "
         "weight_decay attractor_kind subject_init attractor_init attractor_noise nested_dropout micro_batch "
         "gradient_checkpointing text_chunk score_every score_images checkpoint_every fixed_loss_every sample_steps "
-        "sample_cfg"
+        "sample_cfg aspect"
     ),
 }
 LINKS = {"MODEL", "CLIP", "VAE", "IMAGE", "MASK", "PDST_DATASET", "EVALUATION_ENCODERS", "ATTRACTOR_TRAINING_OPTIONS"}

@@ -150,6 +150,28 @@ def test_a_folder_of_differing_photos_trains_a_token(comfy, comfy_server, folder
         assert len(tensors) == 4, "a subject and one attractor for each photo"
 
 
+@pytest.mark.one_host
+def test_photos_keep_their_shapes_and_a_run_keeps_its_aspect(comfy, comfy_server, folder):
+    """Two sideways, one upright: buckets of 128 x 192 and 192 x 128, and samples of the shape that most photos have."""
+    for i, size in enumerate(((160, 100), (100, 160), (160, 100))):
+        with_alpha(two_halves(*size)).save(folder / f"{i}.png")
+
+    def run(steps, **changes):
+        graph, loaded = loading(folder)
+        inputs = {"method": "textual_inversion+", "sample_every": 2, "sample_steps": 1, "resume": True, **changes}
+        add_training(graph, add_tiny(graph), loaded[0], loaded[1], name="shapes", steps=steps, **inputs)
+        with comfy.listen() as listener:
+            comfy.run(graph)
+        return " ".join(message["text"] for message in listener.of_type("text"))
+
+    assert "cut to fit" not in run(2)
+    output = comfy_server.output / "neti" / "shapes"
+    assert Image.open(output / "samples" / "step-000002.png").size == (192, 128)
+    with pytest.raises(ExecutionFailed, match=r"photos was \w+ as 192 x 128 and 128 x 192 .see aspect., is \w+\. Give"):
+        run(3, aspect="crop")
+    assert "cut to fit (image 1 loses 38% as 128 x 128" in run(3, aspect="crop", resume=False)
+
+
 def test_crop_needs_a_mask_for_each_image(comfy, folder):
     two_halves().save(folder / "1.png")
     graph, loaded = loading(folder)

@@ -154,7 +154,7 @@ def test_a_steps_random_numbers_depend_on_seed_and_step_alone():
 
 @pytest.fixture
 def photos():
-    return Photos(randn(2, 3, 4, 8, 8), torch.rand(2, 3, 1, 8, 8))
+    return Photos.of(randn(2, 3, 4, 8, 8), torch.rand(2, 3, 1, 8, 8))
 
 
 def test_a_batch_sees_every_photo_before_any_twice(photos):
@@ -173,16 +173,16 @@ def test_timesteps_are_uniform_integers_over_all_thousand(photos):
 
 def test_latents_and_masks_of_a_sample_are_of_the_same_photo_and_view(photos):
     batch = draw_batch(photos, 50, step_generator(0, 0))
-    views = set()
+    views, (bucket,) = set(), photos.buckets
     for n, photo in enumerate(batch.photos):
-        (view,) = [v for v in range(2) if torch.equal(photos.latents[v, photo], batch.latents[n])]
-        assert torch.equal(photos.masks[view, photo], batch.masks[n])
+        (view,) = [v for v in range(2) if torch.equal(bucket.latents[v, photo], batch.latents[n])]
+        assert torch.equal(bucket.masks[view, photo], batch.masks[n])
         views.add(view)
     assert views == {0, 1}
 
 
 def test_the_fixed_batch_never_changes(photos):
-    one, two = fixed_batch(photos, 4, seed=5), fixed_batch(photos, 4, seed=5)
+    (one,), (two,) = fixed_batch(photos, 4, seed=5), fixed_batch(photos, 4, seed=5)
     assert torch.equal(one.noise, two.noise)
     assert one.photos == [0, 1, 2, 0] and one.timesteps.tolist() == [125, 375, 625, 875]
 
@@ -208,14 +208,14 @@ def test_photos_are_encoded_once_a_view_with_the_mask_that_belongs_to_it(flip):
         return torch.nn.functional.interpolate(view.movedim(-1, 1)[:, [0, 1, 2, 0]], (2, 3), mode="area")
 
     settings = TrainingSettings(flip=flip)
-    photos = cache_photos(images, masks, encode, settings)
-    assert len(seen) == 1 + flip and photos.count == 3
-    assert photos.latents.shape == (1 + flip, 3, 4, 2, 3) and photos.masks.shape == (1 + flip, 3, 1, 2, 3)
-    assert torch.equal(photos.masks[0], latent_masks(masks, (2, 3)))
+    (bucket,) = cache_photos(images, masks, encode, settings).buckets
+    assert len(seen) == 1 + flip and bucket.numbers == (0, 1, 2)
+    assert bucket.latents.shape == (1 + flip, 3, 4, 2, 3) and bucket.masks.shape == (1 + flip, 3, 1, 2, 3)
+    assert torch.equal(bucket.masks[0], latent_masks(masks, (2, 3)))
     if flip:
-        torch.testing.assert_close(photos.latents[1], photos.latents[0].flip(-1))
-        torch.testing.assert_close(photos.masks[1], photos.masks[0].flip(-1))
-    assert cache_photos(images, None, encode, settings).masks.min() == 1
+        torch.testing.assert_close(bucket.latents[1], bucket.latents[0].flip(-1))
+        torch.testing.assert_close(bucket.masks[1], bucket.masks[0].flip(-1))
+    assert cache_photos(images, None, encode, settings).buckets[0].masks.min() == 1
 
 
 def test_mask_problems_name_the_image():

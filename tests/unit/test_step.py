@@ -11,7 +11,7 @@ from attractor.trainer.settings import TrainingSettings
 
 def trainer_of(method, **changes):
     generator = torch.Generator().manual_seed(1)
-    photos = Photos(torch.randn(2, 3, 4, 4, 4, generator=generator), torch.rand(2, 3, 1, 4, 4, generator=generator))
+    photos = Photos.of(torch.randn(2, 3, 4, 4, 4, generator=generator), torch.rand(2, 3, 1, 4, 4, generator=generator))
     settings = TrainingSettings.of(**{"method": method, "steps": 3, "batch_size": 2, "text_chunk": 100, **changes})
     return build_trainer(settings, photos, ToyText(), ToyUNet())
 
