@@ -157,7 +157,8 @@ class TrainingSettings:
 
     attractor_kind: str = setting(
         "mapper",
-        "With neti+: a NeTI mapper per photo, or a plain embedding per photo.",
+        "With neti+: a NeTI mapper per photo, or a plain embedding per photo, which saves 2 MB a photo in the token and 6 MB in "
+        "the state: for many photos.",
         "attractor",
         choices=("mapper", "embedding"),
     )

@@ -1,10 +1,12 @@
 """Everything that can be wrong with the training node's inputs, found before anything is loaded."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from ...trainer.concept import placeholder_problem
+from ...trainer.disk import RunFiles, megabytes, run_files, smaller_offer
 from ...trainer.settings import TrainingSettings
 from ..errors import UserError
 from ..evaluation.encoders import EvaluationEncoders
@@ -15,8 +17,6 @@ from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
 from .held_out import held_out_problems
 from .photos import photo_problems
-
-_FREE_DISK = 200 * 1024**2  # bytes; a NeTI+ run of five photos writes about 60 MB and 14 MB a checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,27 @@ def check_inputs(wired: Wired, settings: TrainingSettings, name: str) -> None:
         )
     if problems:
         raise UserError.of(problems)
-    free = folders.free_bytes(folders.output_path(name))
-    if free < _FREE_DISK:
+    _check_disk(wired, settings, folders.output_path(name))
+
+
+def files_of(wired: Wired, settings: TrainingSettings) -> RunFiles:
+    """How large the run's files will be."""
+    return run_files(settings, len(wired.images), HostTextEncoder(wired.clip).width)
+
+
+def _check_disk(wired: Wired, settings: TrainingSettings, folder: Path) -> None:
+    """Whether the run's files fit on the disk. What an earlier run has left in the folder is its own, or will be replaced.
+
+    Raises:
+        UserError: says how much is needed for what, and how to need less.
+    """
+    files, free = files_of(wired, settings), folders.free_bytes(folder)
+    there = sum(path.stat().st_size for path in (*folder.glob("*"), *folder.glob("samples/*")) if path.is_file())
+    if free + there < files.total:
+        smaller = smaller_offer(settings, len(wired.images), HostTextEncoder(wired.clip).width)
         raise UserError(
-            f"The output folder's disk has {free // 1024**2} MB left, and a run writes up to {_FREE_DISK // 1024**2} MB. "
-            "Free some space first."
+            f"The output folder's disk has {megabytes(free)} left, and this run writes {files}. Free some space, or write "
+            f"fewer step files (checkpoint_every in Training Options).{f' {smaller}.' if smaller else ''}"
         )
 
 

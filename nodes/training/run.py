@@ -5,12 +5,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from ...trainer.checkpoint import CannotResume, load_state, save_state
 from ...trainer.concept import PersonalizedToken
+from ...trainer.disk import MANY_PHOTOS
 from ...trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ...trainer.storage import replacing
 from ...trainer.token_file import save_token
@@ -132,7 +134,7 @@ class Run:
             self._optional("held-out scores", lambda: self._score(progress, score))
         if checkpoint:
             with self._writing():
-                save_token(self.token(), self._step_path(step))
+                save_token(self._step_token(), self._step_path(step))
         if sampled:
             self._optional("the sample", lambda: self._make_sample(sample))
         return scored or sampled
@@ -144,7 +146,7 @@ class Run:
         self._curve = None
         best = self.score_log.best()
         if best is not None and best["step"] == step:
-            save_token(self.token(), self.best_path)
+            save_token(self._step_token(), self.best_path)
         self.score_log.save()
 
     def _make_sample(self, sample: MakeSample) -> None:
@@ -200,6 +202,11 @@ class Run:
         scored = self.score_log.of_step(self.trainer.step_count)
         record = {**self._record, "identity": self._identity, **({"scores": scored} if scored else {})}
         return self.trainer.token(record)
+
+    def _step_token(self) -> PersonalizedToken:
+        """The same for a step's file: of many photos without the attractors, which the state and the last token have."""
+        token = self.token()
+        return token if len(token.attractors) <= MANY_PHOTOS else replace(token, attractors=())
 
     def chart(self) -> Image.Image:
         """The run's loss chart so far."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
 from ...trainer.dataset import Photos, cache_photos, mask_problems
+from ...trainer.disk import smaller_offer
 from ...trainer.loop import Trainer, build_trainer
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
@@ -25,7 +26,7 @@ from ..host.unet import HostUNet
 from ..locks import only_writer
 from ..pictures import to_picture
 from .held_out import HeldOut
-from .input_checks import Wired
+from .input_checks import Wired, files_of
 from .photos import cut_note, photo_sizes, resize_photos
 from .run import Run
 
@@ -54,10 +55,13 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         studio = Studio(wired, settings, unet, text, held_out, photos.usual_size)
         scored_with = studio.scored_with
         run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), scored_with)
-        run.notes += filter(None, [cut_note(wired.images, _sizes(wired, settings))])
+        offer = smaller_offer(settings, photos.count, text.width)
+        run.notes += filter(None, [cut_note(wired.images, _sizes(wired, settings)), offer])
         if resume:
             run.resume()
-        run.train(Progress(settings.steps, node_id), studio.sample, studio.score if scored_with else None)
+        progress = Progress(settings.steps, node_id)
+        progress.text(" · ".join([*run.notes, f"writes {files_of(wired, settings)}"]))
+        run.train(progress, studio.sample, studio.score if scored_with else None)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
 

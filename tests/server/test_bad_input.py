@@ -118,6 +118,10 @@ TRAINING = {
     "a name that leads elsewhere": (train(name="../elsewhere"), ("name '../elsewhere'", "letters, digits")),
     "an absolute name": (train(name="/tmp/attractor-elsewhere"), ("name '/tmp/attractor-elsewhere'", "letters, digits")),
     "a Windows path": (train(name="..\\elsewhere"), ("name ", "letters, digits")),
+    "more files than the disk holds": (
+        train(method="neti+", steps=100_000, checkpoint_every=1),
+        ("MB left", "100,000 step files of 9 MB", "a token of 9 MB", "checkpoint_every"),
+    ),
     "no name": (train(name=" "), ("name is empty", "my-dog")),
     "much at once": (
         train({"kind": "pruned"}, {"masks": (0.5, 0.0, 0.5)}, placeholder="dog", batch_size=1, name="../x"),

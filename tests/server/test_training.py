@@ -8,6 +8,7 @@ from graphs import add_photos, add_sampling, add_tiny, add_training, encode
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from attractor.trainer.disk import MANY_PHOTOS
 from comfy_client import ComfyClient, Graph, Interrupted
 
 METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")
@@ -76,6 +77,21 @@ def test_same_seed_gives_the_same_token_and_another_seed_another(comfy, run_fold
         tokens.append(load_file(run_folder(name) / f"{name}.safetensors"))
     assert all(tokens[0][key].equal(tokens[1][key]) for key in tokens[0])
     assert not tokens[0]["subject.vectors"].equal(tokens[2]["subject.vectors"])
+
+
+@pytest.mark.one_host
+def test_of_many_photos_the_attractors_stay_out_of_step_files_and_the_cost_is_said(comfy, run_folder):
+    graph = Graph()
+    images = graph.add("EmptyImage", width=64, height=64, batch_size=MANY_PHOTOS + 1, color=8421504)[0]
+    mask = graph.add("SolidMask", value=0.5, width=64, height=64)[0]
+    masks = graph.add("RepeatImageBatch", image=graph.add("MaskToImage", mask=mask)[0], amount=MANY_PHOTOS + 1)[0]
+    settings = {"steps": 1, "checkpoint_every": 1, "resolution": 64, "method": "textual_inversion+", "name": "many"}
+    add_training(graph, add_tiny(graph), images, graph.add("ImageToMask", image=masks, channel="red")[0], **settings)
+    with comfy.listen() as listener:
+        comfy.run(graph, timeout=300)
+    assert len(load_file(run_folder("many") / "many.safetensors")) == 1 + MANY_PHOTOS + 1
+    assert list(load_file(run_folder("many") / "many-step-000001.safetensors")) == ["subject.vectors"]
+    assert any("writes a step file of under 1 MB, a state of" in message["text"] for message in listener.of_type("text"))
 
 
 def test_training_leaves_the_loaded_model_as_it_was(comfy, comfy_server):
