@@ -157,8 +157,8 @@ class TrainingSettings:
 
     attractor_kind: str = setting(
         "mapper",
-        "With neti+: a NeTI mapper per photo, or a plain embedding per photo. For many photos: an embedding saves 2 MB of token "
-        "and 6 MB of state for each.",
+        "With neti+: a NeTI mapper per photo, or a plain embedding per photo, which saves 2 MB of token and 6 MB of state for "
+        "each: for many photos.",
         "attractor",
         choices=("mapper", "embedding"),
     )
