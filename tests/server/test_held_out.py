@@ -94,20 +94,6 @@ def test_the_node_shows_the_curve_beside_the_losses(straight):
     assert len(colours) > 20, "the curve is empty"
 
 
-@pytest.mark.one_host
-def test_same_seed_same_scores_also_after_a_kill(comfy_server, base, straight):
-    comfy = ComfyClient(comfy_server.url)
-    with comfy.listen() as listener:
-        comfy.queue(watched(comfy, "watched-killed", checkpoint_every=1)[0])
-        listener.wait_for("progress", lambda event: event["max"] == 4 and event["value"] >= 3, timeout=300)
-        comfy_server.kill()
-    assert len(scores_of(base, "watched-killed")) == 1, "the kill came too late to show anything"
-    comfy_server.restart()
-    comfy = ComfyClient(comfy_server.url)
-    comfy.run(watched(comfy, "watched-killed", checkpoint_every=1)[0], timeout=300)
-    assert scores_of(base, "watched-killed") == scores_of(base, "watched-straight")
-
-
 def test_scores_do_not_change_what_is_learnt(comfy, base, straight):
     """Sampling in between leaves training as it was; the curve without a data set says what to wire."""
     graph, node = watched(comfy, "watched-not", dataset=False, encoders=False)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from comfy_client import ComfyClient, Graph, Interrupted
 from pdst_set import write_subject
 
-KILLS = int(os.environ.get("ATTRACTOR_KILLS", "3"))
-CANCELS = int(os.environ.get("ATTRACTOR_CANCELS", "3"))
+KILLS = int(os.environ.get("ATTRACTOR_KILLS", "2"))
+CANCELS = int(os.environ.get("ATTRACTOR_CANCELS", "2"))
 KINDS = ("scoring", "writing", "sampling", "training", "any time")
 A_RUN = 3  # interruptions of one run at most
 STEPS, SCORE_EVERY, FILES_EVERY = 6, 3, 2
@@ -55,10 +55,8 @@ def straight(comfy_server, folder):
     comfy, started = ComfyClient(comfy_server.url), time.monotonic()
     comfy.run(training(comfy), timeout=300)
     found = contents(folder)
-    steps = range(FILES_EVERY, STEPS + 1, FILES_EVERY)
-    expected = {f"samples/step-{step:06d}.png" for step in steps} | {
-        f"interrupted-step-{step:06d}.safetensors" for step in steps
-    }
+    steps = [f"step-{step:06d}" for step in range(FILES_EVERY, STEPS + 1, FILES_EVERY)]
+    expected = {f"samples/{step}.png" for step in steps} | {f"interrupted-{step}.safetensors" for step in steps}
     expected |= {"interrupted.safetensors", "interrupted-best.safetensors", "resume.state", "curves.json", "scores.json"}
     assert set(found) == expected | {"chart.png"}
     return found, time.monotonic() - started
