@@ -2,7 +2,7 @@
 
     L = w_s L_sub + w_b L_bg + w_i L_joint + w_c(step) L_InfoNCE
 
-    1  batch       B photos, t ~ U{0..999}, eps ~ N(0, I), z_t                       dataset.py
+    1  batch       B photos of one shape, t ~ U{0..999}, eps ~ N(0, I), z_t          dataset.py
     2  rows        a subject, a background and a joint prompt for each sample        pools.py
     3  contexts    C_l = text(prompt with v*(t, l), A*(t, l)), all layers l at once  conditioning.py
     4  U-Net       L_sub, L_bg, L_joint (Eq. 4) on detached C, micro-batch by        denoising.py
