@@ -135,7 +135,7 @@ def main() -> int:
     preload(options.tests)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "pack"
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", ".dev", "__pycache__", "output", "workflows", "docs"))
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", ".dev", "__pycache__"))
         if is_noticed(root, options.tests):
             print("the tests fail without any change")
             return 2

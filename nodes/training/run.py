@@ -280,8 +280,9 @@ class Run:
         self._stale = {}
 
     def _sweep(self) -> None:
-        """Remove what a write that was killed has left. Nobody else writes here: see `locks.only_writer`."""
-        for left in self.folder.rglob(".*.tmp"):
+        """Remove what a write that was killed has left: ours, and safetensors' own. Nobody else writes here, as the folder is
+        locked."""
+        for left in (*self.folder.rglob(".*.tmp"), *self.folder.rglob(".tmp??????")):
             left.unlink(missing_ok=True)
 
 

@@ -62,6 +62,11 @@ def straight(comfy_server, folder):
     return found, time.monotonic() - started
 
 
+def half_written(folder):
+    """Whether there is a file that has not taken its place yet; safetensors makes one of its own."""
+    return any(folder.rglob(".*.tmp")) or any(folder.rglob(".tmp??????"))
+
+
 class Moment:
     """A moment of a kind in a run that has been queued."""
 
@@ -91,7 +96,7 @@ class Moment:
             return any("scoring image" in message["text"] for message in self._listener.of_type("text"))
         if self._kind == "sampling":  # comes after the step's file
             return len(list(self._folder.glob("*-step-*"))) > self._there
-        before, self._writing = self._writing, any(self._folder.rglob(".*.tmp"))
+        before, self._writing = self._writing, half_written(self._folder)
         self._writes -= self._writing and not before
         return self._writes <= 0
 
@@ -116,7 +121,7 @@ def run_with_interruptions(comfy_server, folder, interrupt, seconds, draw, most)
         with comfy.listen() as listener:
             prompt_id = comfy.queue(graph)
             if len(moments) < most and Moment(kind, folder, listener, seconds, draw).come():
-                moments.append(kind + (" with a file half written" if any(folder.rglob(".*.tmp")) else ""))
+                moments.append(kind + (" with a file half written" if half_written(folder) else ""))
                 interrupt(comfy, prompt_id)
                 check_that_all_is_whole(folder)
                 continue
