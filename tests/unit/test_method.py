@@ -191,7 +191,8 @@ def test_latent_masks_average_or_pick_and_grow():
     mask = torch.zeros(1, 16, 16)
     mask[0, :, :4] = 1
     assert torch.equal(latent_masks(mask, (2, 2))[0, 0], torch.tensor([[0.5, 0.0], [0.5, 0.0]]))
-    assert latent_masks(mask, (2, 2), dilation=2)[0, 0, 0, 0] == pytest.approx(6 / 8)
+    for dilation in (0, 1, 2):
+        assert latent_masks(mask, (2, 2), dilation=dilation)[0, 0, 0, 0] == pytest.approx((4 + dilation) / 8)
     middles = torch.zeros(1, 16, 16)
     middles[:, 4::8, 4::8] = 1
     assert latent_masks(middles, (2, 2), "nearest").min() == 1, "a corner's pixel would shift the subject by half a cell"

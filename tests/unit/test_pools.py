@@ -2,7 +2,9 @@
 
 import pytest
 
-from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS, Slot, build_prompt
+from attractor.trainer.dataset import step_generator
+from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS, Slot, build_prompt, draw_prompt_rows
+from attractor.trainer.settings import TrainingSettings
 
 
 class WordText:
@@ -76,3 +78,32 @@ def test_the_lists_are_the_papers():
         "clean",
         "dirty",
     }
+
+
+@pytest.mark.parametrize("contrast_weight", [0.0, 0.1])
+def test_what_the_unet_does_not_see_is_there_for_the_contrast_alone(contrast_weight):
+    """With one prompt a sample: joint prompts that it would see anyway, or that InfoNCE needs, and no others."""
+    settings = TrainingSettings(prompts_per_step="one", contrast_weight=contrast_weight, prior_weight=0.5)
+    seen_pools = set()
+    for step in range(20):
+        rows = draw_prompt_rows(settings, WordText(), [2, 0, 1], step_generator(0, step))
+        seen = [row for row in rows if row.seen]
+        assert sorted(row.sample for row in seen) == [0, 1, 2] and {row.weight for row in seen} == {1.0}
+        assert all(row.prior == (0.5 if row.pool == "subject" else 0) for row in seen)
+        unseen = [row for row in rows if not row.seen]
+        assert all(row.pool == "joint" and row.weight == row.prior == 0 for row in unseen)
+        assert [row.sample for row in rows[:3]] == [0, 1, 2] or not contrast_weight
+        assert bool(unseen) <= bool(contrast_weight)
+        seen_pools |= {row.pool for row in seen}
+    assert seen_pools == {"subject", "background", "joint"}
+
+
+def test_each_sample_has_a_prompt_of_each_pool_weighted_by_its_share():
+    settings = TrainingSettings(subject_weight=2.0, background_weight=3.0, joint_weight=0.5, prior_weight=0.7)
+    rows = draw_prompt_rows(settings, WordText(), [4, 4], step_generator(0, 0))
+    assert [(row.pool, row.sample, row.weight, row.prior) for row in rows] == [
+        *(("joint", sample, 0.25, 0) for sample in (0, 1)),
+        *(("subject", sample, 1.0, pytest.approx(0.35)) for sample in (0, 1)),
+        *(("background", sample, 1.5, 0) for sample in (0, 1)),
+    ]
+    assert all("attractor_4" in row.prompt.positions for row in rows if row.pool != "subject")
