@@ -5,13 +5,16 @@ import torch
 from toy_method import ToyText, ToyUNet
 
 from attractor.trainer.dataset import Photos
+from attractor.trainer.denoising import pool_mask
 from attractor.trainer.loop import build_trainer
+from attractor.trainer.methods import METHODS
 from attractor.trainer.settings import TrainingSettings
 
 
-def trainer_of(method, **changes):
+def trainer_of(method, masks=None, **changes):
     generator = torch.Generator().manual_seed(1)
-    photos = Photos.of(torch.randn(2, 3, 4, 4, 4, generator=generator), torch.rand(2, 3, 1, 4, 4, generator=generator))
+    latents, drawn = torch.randn(2, 3, 4, 4, 4, generator=generator), torch.rand(2, 3, 1, 4, 4, generator=generator)
+    photos = Photos.of(latents, drawn if masks is None else torch.full_like(drawn, masks))
     settings = TrainingSettings.of(**{"method": method, "steps": 3, "batch_size": 2, "text_chunk": 100, **changes})
     return build_trainer(settings, photos, ToyText(), ToyUNet())
 
@@ -70,3 +73,29 @@ def test_the_fixed_loss_is_of_the_whole_mapper():
     with torch.no_grad():
         trainer.concepts["subject"].output_layer.weight[:, -1] += 1
     assert trainer.fixed_loss() != before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_pool_has_its_mask(method):
+    """Eq. 4: M_s, 1 - M_s, none; and none at all without attractor."""
+    mask, settings = torch.rand(1, 4, 4), TrainingSettings(method=method)
+    expected = {"subject": mask, "background": 1 - mask, "joint": torch.ones_like(mask)}
+    for pool, own in expected.items():
+        assert torch.equal(pool_mask(settings, pool, mask), own if settings.uses_attractor else torch.ones_like(mask))
+
+
+def test_the_prior_holds_outside_the_mask_only():
+    def prior(masks):
+        trainer = trainer_of("textual_inversion+", masks=masks, prior_weight=1.0)
+        with torch.no_grad():
+            trainer.concepts["subject"].vectors += 1  # no longer the plain word, which would lose nothing anywhere
+        return trainer.step().losses["prior"]
+
+    assert prior(1.0) == 0 and prior(0.0) > 0
+
+
+def test_the_contrast_weight_is_zero_where_there_is_no_contrast():
+    for method, changes in (("neti", {}), ("textual_inversion+", {"contrast_weight": 0.0})):
+        trainer = trainer_of(method, **changes)
+        trainer.step()
+        assert trainer.curves["contrast_weight"] == [0.0] and "contrast" not in trainer.curves
