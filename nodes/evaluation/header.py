@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from ...trainer.reading import MEGABYTE, BadFile, Checked, check_size, faults
 from ..errors import UserError
+from ..pictures import LARGEST_FILE
 from .encoders import EvaluationEncoders
 from .entries import Entry
 from .pdst import Subject
@@ -95,6 +96,7 @@ def subject_identity(subject: Subject) -> dict[str, str]:
     name = subject.name
     found = {f"subject {name}": f"{subject.super_category}, {subject.kind}"}
     for path in (*subject.train, *(photo.path for photo in subject.test)):
+        check_size(path, LARGEST_FILE, "a photo")
         found[f"photo {name}/{path.parent.name}/{path.name}"] = _short_hash(path.read_bytes())
     for photo in subject.test:
         found[f"captions {name}/{photo.path.name}"] = _short_hash("\n".join(photo.captions).encode())

@@ -1,5 +1,6 @@
 """The PDST Report node."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,9 @@ class PDSTReport(io.ComfyNode):
     ) -> str:
         """Changes when the results on disk change, so that the node runs again."""
         try:
-            paths = _folders(results, evaluations)
+            return result_stamps(_folders(results, evaluations))
         except UserError:
             return ""
-        return result_stamps(paths)
 
     @classmethod
     def execute(
@@ -65,6 +65,8 @@ class PDSTReport(io.ComfyNode):
         from .report.make_report import make_report  # only now: ComfyUI's start need not wait for matplotlib
 
         paths = _folders(results, evaluations)
+        if problems := _target_problems(name.strip(), paths):
+            raise UserError.of(problems)
         settings = {**_DEFAULTS, **inputs, "y_axis": y_axis, "contact_sheet": contact_sheet}
         report = make_report(paths, _target(name, paths), name.strip() or paths[0].name, **settings)
         images = [to_tensor(picture) for picture in report.pictures]
@@ -86,7 +88,7 @@ def _folders(results: tuple[str, ...] | None, evaluations: str) -> list[Path]:
         except UserError as error:
             problems.append(f"evaluations: {error}")
             continue
-        if not path.is_dir():
+        if not os.path.isdir(path):
             problems.append(f"evaluations: there is no folder {line} in output/pdst. Run PDST Evaluate under this name first.")
         paths.append(path)
     if problems:
@@ -106,6 +108,13 @@ def _target(name: str, paths: list[Path]) -> Path:
         UserError: the name cannot be a folder's.
     """
     return (folders.evaluation_path(name.strip()) if name.strip() else paths[0]) / "report"
+
+
+def _target_problems(name: str, paths: list[Path]) -> list[str]:
+    """Why the report cannot be written there; empty if it can."""
+    if name:
+        return folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/report/report.html"])
+    return folders.place_problems(paths[0], ["report/report.html"], f"results: {paths[0].name}")
 
 
 def _main_inputs() -> list:

@@ -145,7 +145,7 @@ def result_stamps(folders: Iterable[Path]) -> str:
     """A hash that changes whenever results in these folders change: of their files' names, times and sizes."""
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.jsonl"))]
     stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
-    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+    return hashlib.sha256("\n".join(stamps).encode(errors="surrogateescape")).hexdigest()
 
 
 def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
