@@ -150,7 +150,9 @@ def _white(file: Image.Image) -> float:
     if file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PNG"):
         return 65535
     values = np.asarray(file)
-    top = float(values[np.isfinite(values)].max(initial=0))
+    if not np.isfinite(values).any():
+        raise ValueError("it holds numbers that are not finite, and no others")
+    top = float(values[np.isfinite(values)].max())
     limits = (1, 255, 65535) if file.mode == "I" else (16, 255, 65535)  # fractions may have highlights beyond 1
     limit = next((limit for limit in limits if top <= limit), top)
     return 1 if limit == 16 else limit

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def write_drafts(
     done = []
     for photo, sentences in zip(photos, drafts, strict=True):
         path = captions_path(photo)
-        kept = not replace_edited and path.exists() and _hash(_content(path)) != known.get(path.name)
+        kept = not replace_edited and os.path.exists(path) and _hash(_content(path)) != known.get(path.name)
         if not kept:
             drafted = list(dict.fromkeys(to_caption(sentence, words) for sentence in sentences if sentence.strip()))
             content = "".join(f"{caption}\n" for caption in drafted).encode()
@@ -123,7 +124,7 @@ def is_edited(photo: Path) -> bool:
         BadFile: they cannot be read.
     """
     path = captions_path(photo)
-    return path.exists() and _hash(_content(path)) != _read_record(photo.parents[1] / DRAFTS_FILE).get(path.name)
+    return os.path.exists(path) and _hash(_content(path)) != _read_record(photo.parents[1] / DRAFTS_FILE).get(path.name)
 
 
 def stamp(photo: Path) -> bool | str:
@@ -133,7 +134,7 @@ def stamp(photo: Path) -> bool | str:
     """
     path = captions_path(photo)
     try:
-        return path.exists() and (not is_edited(photo) or hashlib.sha256(_content(path)).hexdigest())
+        return os.path.exists(path) and (not is_edited(photo) or hashlib.sha256(_content(path)).hexdigest())
     except BadFile as error:
         return str(error)  # the node runs and says so
 
@@ -169,7 +170,7 @@ def photos_to_caption(root: Path, subject: str) -> list[Path]:
         )
     if strange := [printable(path.name) for path in photos if printable(path.name) != path.name]:
         raise UserError(f"subject: {strange[0]} in {subject}/test has a name in bytes that are no UTF-8: rename it.")
-    names = [*(captions_path(path).name for path in photos if not captions_path(path).exists()), f"../{DRAFTS_FILE}"]
+    names = [*(captions_path(path).name for path in photos if not os.path.exists(captions_path(path))), f"../{DRAFTS_FILE}"]
     if problems := place_problems(test, names, f"subject: {subject}/test"):
         raise UserError.of(problems)
     return photos

@@ -6,6 +6,7 @@
 <root>/<subject>/test/<photo>.txt   captions of the photo of that name, one per line, {} where the subject goes
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,7 +194,7 @@ def _read_part(folder: Path, looks: dict[Path, Look]) -> tuple[list[Path], list[
 
 def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
     where = f"/test/{path.name}"
-    if not path.exists():
+    if not os.path.exists(path):
         return (), [f"{where} is missing: write the photo's captions there, one per line, with {{}} where the subject goes."]
     try:
         captions = read_captions(path)
