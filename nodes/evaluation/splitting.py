@@ -21,15 +21,15 @@ def naming_problems(dataset: str, subject: str, paths: list[Path]) -> list[str]:
     """Why the photos cannot be copied to a subject of this name; empty if they can."""
     problems = folders.name_problems(dataset, "dataset") + folders.name_problems(subject, "subject")
     problems += [
-        f"{field}: {name!r} contains a /: use a plain name."
+        f"{field}: {folders.quoted(name)} contains a /: use a plain name."
         for field, name in (("dataset", dataset), ("subject", subject))
         if "/" in name
     ]
-    if problems or (folder := folders.new_dataset_path(dataset) / subject).is_dir():
+    if problems or os.path.isdir(folder := folders.new_dataset_path(dataset) / subject):
         return problems
     longest = max((path.name for path in paths), key=lambda name: len(os.fsencode(name)), default="meta.json")
-    files = [f"{place.name}/train/{longest}" for place in (folder, unfinished(folder))]
-    return folders.place_problems(folder.parent, files, f"dataset, subject: {dataset}/{subject}")
+    files = [f"{dataset}/{place.name}/train/{longest}" for place in (folder, unfinished(folder))]
+    return folders.place_problems(folder.parent.parent, files, f"dataset, subject: {dataset}/{subject}")
 
 
 def photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:

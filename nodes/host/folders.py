@@ -18,6 +18,7 @@ from ..pictures import is_no_photo, is_picture, printable
 
 TOKENS = "neti"
 DATASETS = "pdst"
+_LONGEST_NAME = 1000  # characters with folders, which are 500 at most then; the disk allows less
 _NAME = re.compile(r"[\w][\w .+-]*(/[\w][\w .+-]*)*")
 
 
@@ -63,7 +64,7 @@ def token_path(name: str) -> str:
         path = folder_paths.get_full_path(TOKENS, name)
     if path is None:
         raise UserError(
-            f"file: {_short(name)} is not in models/neti, output/neti or models/embeddings. Put it there and press R "
+            f"file: {quoted(name)} is not in models/neti, output/neti or models/embeddings. Put it there and press R "
             "to refresh the list."
         )
     return path
@@ -76,12 +77,14 @@ def name_problems(name: str, field: str = "name", root: Path | None = None, file
     """
     if not name.strip():
         return [f"{field} is empty: type a name, such as my-dog."]
+    if len(name) > _LONGEST_NAME:
+        return [f"{field} {quoted(name)} is too long: it has {len(name):,} characters, and {_LONGEST_NAME} is the most."]
     if not _NAME.fullmatch(name):
         return [
-            f"{field} {_short(name)} cannot be a file name: use letters, digits, spaces and . _ + -, with / between folder and "
+            f"{field} {quoted(name)} cannot be a file name: use letters, digits, spaces and . _ + -, with / between folder and "
             "name."
         ]
-    return [] if root is None else place_problems(root, files, f"{field} {_short(name)}")
+    return [] if root is None else place_problems(root, files, f"{field} {quoted(name)}")
 
 
 def place_problems(root: Path, files: Iterable[str], what: str) -> list[str]:
@@ -90,17 +93,17 @@ def place_problems(root: Path, files: Iterable[str], what: str) -> list[str]:
     Limits of length and characters belong to the disk, and only the disk knows them. root: may be missing as well. files:
     relative to it; of those that differ in a number only, the longest is enough. what: the input that names them.
     """
-    problems = []
+    what, problems = shown_text(what), []
     for name in files:
         error = _refusal(root / name)
         if error is None:
             continue
         if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
             longest = max(len(os.fsencode(part)) for part in name.split("/"))
-            problem = f"the file {_short(name)} belongs to it, with {longest} bytes in a name. Use a shorter name."
+            problem = f"the file {quoted(name)} belongs to it, with {longest} bytes in a name. Use a shorter name."
             problems.append(f"{what} is too long for this disk: {problem}")
         else:
-            problems.append(f"{what} cannot be used: {_short(name)} cannot be written ({why(error)}). Use another name.")
+            problems.append(f"{what} cannot be used: {quoted(name)} cannot be written ({why(error)}). Use another name.")
     return problems[:1]
 
 
@@ -128,7 +131,8 @@ def _refusal(path: Path) -> OSError | None:
     return None
 
 
-def _short(name: object) -> str:
+def quoted(name: object) -> str:
+    """What a user typed, for a message: on one line and not long, whatever it is."""
     return shown_text(repr(name), 80)
 
 
@@ -161,7 +165,7 @@ def _inside(root: Path, name: str, suffix: str = "", field: str = "name") -> Pat
         raise UserError.of(problems)
     path = Path(os.path.realpath(root)) / f"{name}{suffix}"
     if below(root, f"{name}{suffix}") is None:
-        raise UserError(f"{field} {_short(name)} leads out of the output folder: use a plain name.")
+        raise UserError(f"{field} {quoted(name)} leads out of the output folder: use a plain name.")
     return path
 
 
@@ -202,7 +206,7 @@ def pictures_in(folder: str) -> list[Path]:
     path = root if folder == "." else below(root, folder)
     if path is None or not os.path.isdir(path):
         raise UserError(
-            f"folder: there is no folder {_short(folder)} under ComfyUI's input folder. Make it, put the photos "
+            f"folder: there is no folder {quoted(folder)} under ComfyUI's input folder. Make it, put the photos "
             "there, and press R to refresh the list."
         )
     return [entry for entry in path.iterdir() if is_picture(entry)]
@@ -246,7 +250,7 @@ def dataset_path(name: str) -> Path:
         if path is not None and os.path.isdir(path):
             return path
     raise UserError(
-        f"folder: there is no data set {_short(name)}. Put it into models/{DATASETS} or ComfyUI's input folder, and "
+        f"folder: there is no data set {quoted(name)}. Put it into models/{DATASETS} or ComfyUI's input folder, and "
         "press R to refresh the list."
     )
 

@@ -56,8 +56,8 @@ BAD = {
     "a" * 235: "too long for this disk",  # 255 bytes with its suffix would fit, not with the step's number
     "é" * 128: "too long for this disk",
     "狗" * 86: "too long for this disk",
-    "x" * 5_000: "too long for this disk",
-    "a/" * 2_500 + "a": "too long for this disk",
+    "x" * 5_000: "is too long: it has 5,000 characters",
+    "a/" * 2_500 + "a": "is too long: it has 5,001 characters",
     "file/x": "file is a file, and would have to be a folder",
     "file": "file is a file",
     "a/.": "cannot be a file name",
