@@ -171,9 +171,10 @@ def _fitted(picture: Image.Image, longest_side: int) -> Image.Image:
 
 
 def as_images(batches: list[Tensor]) -> list[Tensor]:
-    """Every image of a list of IMAGE batches as a float32 CPU tensor (H, W, C) of its own, grey ones in colour.
+    """Every image of a list of IMAGE batches as a float32 CPU tensor (H, W, C), grey ones in colour.
 
-    What upstream nodes hand over are inference tensors, which autograd cannot use.
+    Views where they can be, as originals are large: what upstream nodes hand over are inference tensors, which autograd cannot
+    use, but only what is made of them is trained on.
 
     Raises:
         UserError: a batch that is not an IMAGE, or no image at all.
@@ -186,7 +187,7 @@ def as_images(batches: list[Tensor]) -> list[Tensor]:
                 "Wire the output of a node that loads or makes images."
             )
         pixels = batch.expand(-1, -1, -1, 3) if batch.shape[-1] == 1 else batch
-        found += [image.to("cpu", torch.float32).clone() for image in pixels]
+        found += [image.to("cpu", torch.float32) for image in pixels]
     if not found:
         raise UserError("images: there are none in what is wired. Wire at least one photo.")
     return found
