@@ -1,7 +1,7 @@
 """One training, from wired inputs to a finished run: latents, private models, trainer, samples and scores."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ..locks import only_writer
 from ..pictures import to_picture
 from .held_out import HeldOut
 from .input_checks import Wired
-from .photos import cut_note, resize_photos
+from .photos import cut_note, resize_photos, training_size
 from .run import Run
 
 
@@ -49,7 +49,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         _fit_into_memory(trainer, unet)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
-            "photos": _photos_hash(wired, settings),
+            **_photos_identity(wired, settings),
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.size)
         scored_with = studio.scored_with
@@ -62,10 +62,20 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
     return run
 
 
-def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
-    """Of the pixels in 8 bits, not of latents, which differ in the last digit between drivers."""
-    parts = [*(image[..., :3] for image in wired.images), *((wired.masks or []) if settings.uses_attractor else [])]
-    return fingerprint(settings.resolution, *((part * 255).round().byte() for part in parts))
+def _photos_identity(wired: Wired, settings: TrainingSettings) -> dict[str, str]:
+    """What was trained on, in words and as hashes: of the pixels in 8 bits, not of latents, which differ in the last digit
+    between drivers; each for itself, so that a run that is resumed on others can say on which."""
+    height, width = training_size(wired.images, settings.resolution)
+    masks = (wired.masks or []) if settings.uses_attractor else []
+    return {
+        "photos": _hashes(image[..., :3] for image in wired.images),
+        "masks": _hashes(masks),
+        "size_in_training": f"{width} x {height} (see resolution)",
+    }
+
+
+def _hashes(parts: Iterable[Tensor]) -> str:
+    return " ".join(fingerprint((part * 255).round().byte()) for part in parts)
 
 
 def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:

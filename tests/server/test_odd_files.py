@@ -159,7 +159,7 @@ def test_photo_and_label_names_too_long_for_an_evaluations_files_are_named_befor
     (folder / "test" / "test-1.txt").rename(folder / "test" / ("é" * 125 + ".txt"))
     refused(comfy, evaluate("odd-photos", comfy_server, "odd-photos"), "dataset: cat/test/", "too long for this disk")
     save("x", comfy_server)
-    graph = evaluate("odd-labels", comfy_server, "odd-names", "odd-names.safetensors", "x" * 251)
+    graph = evaluate("odd-labels", comfy_server, "odd", "odd-names.safetensors", "x" * 251)
     refused(comfy, graph, "labels: xxx", "too long for this disk")
     assert not (comfy_server.output / "pdst" / "odd-photos").exists()
 
