@@ -107,8 +107,7 @@ def opened(path: Path, longest_side: int = 0) -> Iterator[Image.Image]:
             if longest_side > 0:  # to twice as much, from which it is scaled down with care
                 ratio = 2 * longest_side / max(file.size)
                 file.draft("RGB", (max(1, int(file.width * ratio)), max(1, int(file.height * ratio))))
-            if (count := file.width * file.height) > MOST_PIXELS:
-                raise ValueError(f"it has {count / 1e6:.0f} million pixels, and {MOST_PIXELS / 1e6:.0f} million is the most")
+            _check_pixels(file.size)
             yield file
     except BadPicture:
         raise
@@ -127,7 +126,14 @@ def _open(path: Path) -> Image.Image:
         import pillow_heif  # only where somebody has installed it
     except ImportError:
         raise ValueError("it is an HEIC photo: convert it to JPEG or PNG, or install pillow-heif") from None
-    return pillow_heif.open_heif(path).to_pillow()
+    photo = pillow_heif.open_heif(path)
+    _check_pixels(photo.size)
+    return photo.to_pillow()
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    if (count := size[0] * size[1]) > MOST_PIXELS:
+        raise ValueError(f"it has {count / 1e6:.0f} million pixels, and {MOST_PIXELS / 1e6:.0f} million is the most")
 
 
 @lru_cache

@@ -138,7 +138,7 @@ A, B, C, D = (letter * 16 for letter in "abcd")
             "photos",
             " ".join([A] * 20),
             " ".join([B] * 20),
-            "of the photos, numbers 1, 2, 3, 4, 5, 6, 7, 8 and 12 more are others.",
+            "other photos than before: 1, 2, 3, 4, 5, 6, 7, 8 and 12 more.",
         ),
         ("size_in_training", "512 x 512", "448 x 576", "size in training was 512 x 512, is 448 x 576."),
     ],
