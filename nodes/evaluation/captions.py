@@ -22,6 +22,7 @@ from .pdst import SLOT, captions_path, pictures, read_captions, subject_folder
 _DESCRIBED = re.compile(
     r"\b(?:a|an|the)\s+((?:(?!(?:a|an|the|of|with|and|in|on|near|by|to|from|at|is)\b)[a-z-]+\s+){1,3})\{\}", re.IGNORECASE
 )
+_MOST_WORDS, _LONGEST_WORD = 100, 100
 DRAFTS_FILE = "drafts.json"  # hashes of the caption files as drafted: one that differs was edited by hand
 
 
@@ -143,11 +144,16 @@ def words_of(typed: str) -> list[str]:
     """The words for the subject that were typed.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or far too many.
     """
     words = subject_words(typed)
     if not words:
         raise UserError("subject_words is empty: type the words that captions use for the subject, such as dog, puppy.")
+    if len(words) > _MOST_WORDS or len(words[0]) > _LONGEST_WORD:
+        raise UserError(
+            f"subject_words: they are too many or too long ({len(words):,}, the longest of {len(words[0]):,} characters; at most "
+            f"{_MOST_WORDS} of {_LONGEST_WORD}). Type only what captions use for the subject."
+        )
     return words
 
 

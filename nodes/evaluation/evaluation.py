@@ -1,5 +1,6 @@
 """One evaluation: checks what is on disk, continues from there, and saves every batch as soon as it is made."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -274,7 +275,7 @@ class Evaluation:
             saved = next((below(self.folder, record["image"]) for record in part.records if record["image"]), None)
             if part.entry.label in self._first:
                 found.append(self._first[part.entry.label])
-            elif saved is not None:
+            elif saved is not None and os.path.exists(saved):
                 with suppress(BadPicture), opened(saved) as file:
                     found.append(file.convert("RGB"))
         return found

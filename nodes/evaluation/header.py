@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from ...trainer.reading import MEGABYTE, BadFile, Checked, check_size, faults
 from ..errors import UserError
@@ -45,6 +45,12 @@ class _Subject(Checked):
     test: list[str]
     captions: list[_Count]
     references: list[str] = []
+
+    @model_validator(mode="after")
+    def _one_for_each_test_photo(self) -> "_Subject":
+        if len(self.captions) != len(self.test) or len(self.references) not in (0, len(self.test)):
+            raise ValueError("captions and references must be one for each test photo")
+        return self
 
 
 class _Header(Checked):
@@ -137,6 +143,7 @@ def read_header(path: Path) -> dict | None:
         return None
     try:
         header = json.loads(line)
+        json.dumps(header, ensure_ascii=False).encode()  # lone surrogates, which no report could show
         known = header["format"] == FORMAT
     except (ValueError, KeyError, TypeError, RecursionError):
         known = False

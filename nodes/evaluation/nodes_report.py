@@ -13,6 +13,7 @@ from ..pictures import to_tensor
 from .report import GROUPINGS, SHEETS
 from .results import result_stamps
 
+_MOST_EVALUATIONS = 1_000
 _DEFAULTS: dict[str, Any] = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
 
 
@@ -82,7 +83,10 @@ def _folders(results: tuple[str, ...] | None, evaluations: str) -> list[Path]:
         UserError: a name cannot be a folder's or there is no such folder, or no evaluation was given.
     """
     paths, problems = [Path(path) for path in results or ()], []
-    for line in filter(None, map(str.strip, evaluations.splitlines())):
+    names = list(dict.fromkeys(filter(None, map(str.strip, evaluations.splitlines()))))
+    if len(names) > _MOST_EVALUATIONS:
+        raise UserError(f"evaluations: there are {len(names):,} names, and {_MOST_EVALUATIONS:,} is the most. Remove some.")
+    for line in names:
         try:
             path = folders.evaluation_path(line)
         except UserError as error:

@@ -1,5 +1,6 @@
 """From results on disk to the systems that a report compares."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -277,7 +278,7 @@ def _image(folder: Path, entry: EntryResults, record: dict) -> Image:
 def _file(folder: Path, name: str | None) -> Path | None:
     """A file of an evaluation; None if there is none. A name in a results file cannot lead out of the evaluation's folder."""
     path = below(folder, name)
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and os.path.isfile(path) else None
 
 
 def _named(systems: list[System]) -> list[System]:
