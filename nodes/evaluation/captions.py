@@ -151,7 +151,7 @@ def words_of(typed: str) -> list[str]:
         raise UserError("subject_words is empty: type the words that captions use for the subject, such as dog, puppy.")
     if len(words) > _MOST_WORDS or len(words[0]) > _LONGEST_WORD:
         raise UserError(
-            f"subject_words: they are too many or too long ({len(words):,}, the longest of {len(words[0]):,} characters; at most "
+            f"subject_words: too many or too long ({len(words):,}, the longest of {len(words[0]):,} characters; at most "
             f"{_MOST_WORDS} of {_LONGEST_WORD}). Type only what captions use for the subject."
         )
     return words
