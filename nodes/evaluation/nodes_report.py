@@ -63,11 +63,11 @@ class PDSTReport(io.ComfyNode):
         results: tuple[str, ...] | None = None,
         **inputs: Any,
     ) -> io.NodeOutput:
-        from .report.make_report import make_report  # only now: ComfyUI's start need not wait for matplotlib
-
         paths = _folders(results, evaluations)
         if problems := _target_problems(name.strip(), paths):
             raise UserError.of(problems)
+        from .report.make_report import make_report  # only now: neither ComfyUI's start nor an error need wait for matplotlib
+
         settings = {**_DEFAULTS, **inputs, "y_axis": y_axis, "contact_sheet": contact_sheet}
         report = make_report(paths, _target(name, paths), name.strip() or paths[0].name, **settings)
         images = [to_tensor(picture) for picture in report.pictures]

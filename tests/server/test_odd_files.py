@@ -71,12 +71,14 @@ def test_captions_are_made_of_no_subject_outside_the_data_set(comfy, sets):
 
 @linux
 def test_a_pipe_in_place_of_captions_is_named(comfy, sets):
-    folder = write_subject(sets / "odd", "piped")
+    folder = write_subject(sets / "odd-pipe", "piped")
     (folder / "test" / "test-1.txt").unlink()
     os.mkfifo(folder / "test" / "test-1.txt")
-    refused(comfy, captions("piped"), "subject: piped/test/test-1.txt ", "a pipe")
+    refused(comfy, captions("piped", "pdst/odd-pipe"), "subject: piped/test/test-1.txt ", "a pipe")
     graph = Graph()
-    graph.add("PreviewAny", source=graph.add("AttractorLoadPDST", folder="pdst/odd", subjects="piped", captions_per_photo=0)[5])
+    graph.add(
+        "PreviewAny", source=graph.add("AttractorLoadPDST", folder="pdst/odd-pipe", subjects="piped", captions_per_photo=0)[5]
+    )
     refused(comfy, graph, "piped/test/test-1.txt ", "a pipe")
 
 
