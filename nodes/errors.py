@@ -1,8 +1,16 @@
 """The error a user can act on."""
 
+_MOST_LINES, _LONGEST_LINE = 60, 600
+
 
 class UserError(ValueError):
-    """Names the input that is wrong and the remedy; raised before any long work starts."""
+    """Names the input that is wrong and the remedy; raised before any long work starts. Not longer than a person would read."""
+
+    def __init__(self, message: str):
+        lines = [line if len(line) <= _LONGEST_LINE else f"{line[:400]} ... {line[-190:]}" for line in message.splitlines()]
+        if len(lines) > _MOST_LINES:  # the last one may be the remedy of all
+            lines = [*lines[: _MOST_LINES - 2], f"(and {len(lines) - _MOST_LINES + 1:,} more)", lines[-1]]
+        super().__init__("\n".join(lines))
 
     @classmethod
     def of(cls, problems: list[str]) -> "UserError":

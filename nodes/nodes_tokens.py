@@ -1,7 +1,6 @@
 """Nodes that load, apply and save personalised tokens."""
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 
@@ -59,8 +58,7 @@ class LoadNeTIMapper(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_: object) -> str:
-        path = folders.token_path(file)
-        return f"{os.path.getmtime(path)}:{os.path.getsize(path)}"
+        return folders.stamps(lambda: [Path(folders.token_path(file))])
 
     @classmethod
     def execute(cls, file: str, placeholder: str = "") -> io.NodeOutput:
@@ -118,15 +116,17 @@ class LoadTokenCheckpoints(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, run: str) -> bool | str:
+    def validate_inputs(cls, run: str | None) -> bool | str:
+        if run is None:
+            return True  # it is wired
         try:
             return bool(checkpoints(run)) or f"run: {run!r} has saved no checkpoints: train with checkpoint_every above 0."
         except UserError as error:
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, run: str, **_: object) -> list[tuple[str, float]]:
-        return [(path.name, os.path.getmtime(path)) for path in checkpoints(run).values()]
+    def fingerprint_inputs(cls, run: str, **_: object) -> str:
+        return folders.stamps(lambda: checkpoints(run).values())
 
     @classmethod
     def execute(cls, run: str, steps: str, every: int = 1) -> io.NodeOutput:
@@ -307,14 +307,20 @@ class SavePersonalizedToken(io.ComfyNode):
     def execute(
         cls, token: PersonalizedToken, name: str, keep_attractors: bool = True, export_embedding: bool = True
     ) -> io.NodeOutput:
-        path = folders.output_path(name.strip(), ".safetensors")
+        name = name.strip()
+        embedding = export_embedding and isinstance(token.subject, Embedding)
+        roots = [folders.output_folder(), *([folders.embeddings_folder()] if embedding else [])]
+        for root in roots:
+            if problems := folders.name_problems(name, "name", root, [f"{name}.safetensors"]):
+                raise UserError.of(problems)
+        path = folders.output_path(name, ".safetensors")
         kept = token if keep_attractors else dataclasses.replace(token, attractors=())
         lines = []
         try:
             save_token(kept, path)
             lines.append(f"neti/{name}.safetensors")
-            if export_embedding and isinstance(token.subject, Embedding):
-                save_embedding(token.subject.vectors, folders.embeddings_folder() / f"{name.strip()}.safetensors")
+            if embedding and isinstance(token.subject, Embedding):
+                save_embedding(token.subject.vectors, folders.embeddings_folder() / f"{name}.safetensors")
                 lines.append(f"embedding:{name}")
         except Exception as error:  # safetensors raises an error class of its own
             raise UserError(f"name: {name} could not be written ({error}). Free some space, or use another name.") from error

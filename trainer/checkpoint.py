@@ -6,6 +6,7 @@ Random numbers are a function of (seed, step), so the step count is all the stat
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from .token_check import check_shapes, numbers
 
 FORMAT = "attractor-training-state"
 VERSION = 1
+_HASH = re.compile(r"[0-9a-f]{16}")  # of `storage.fingerprint`
 
 
 class CannotResume(BadFile):
@@ -38,7 +40,8 @@ class _Header(Checked):
 def save_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, str]) -> None:
     """Write parameters, optimiser state, curves, step, and the loss scale if the run has one.
 
-    identity: names and hashes of what the run depends on beside the settings (`base_model`, `photos`).
+    identity: what the run depends on beside the settings, by names in plain words (`base_model`, `photos`): a hash, or one for
+    each thing with spaces between, or words.
     """
     tensors = {f"concept/{k}": v.detach().cpu().clone() for k, v in trainer.concepts.state_dict().items()}
     for name, parameter in trainer.concepts.named_parameters():
@@ -129,16 +132,30 @@ def check_resume(header: dict, settings: TrainingSettings, identity: dict[str, s
         )
     conform(_Header, header, name, "")
     saved = header["identity"]
-    different = [
-        f"{name.replace('_', ' ')} was {saved.get(name)}, is {value}"
-        for name, value in identity.items()
-        if saved.get(name) != value
-    ]
+    if missing := [name.replace("_", " ") for name in identity if name not in saved]:
+        raise CannotResume(f"an earlier version of this pack wrote it, and did not record {' and '.join(missing)}.")
+    different = [_in_words(name, saved[name], value) for name, value in identity.items() if saved[name] != value]
     different += settings.differences(header["settings"])
     if header["step"] > settings.steps:
         different.append(f"{header['step']} steps are done already, steps is {settings.steps}")
     if different:
         raise CannotResume("; ".join(different) + ".")
+
+
+def _in_words(name: str, saved: str, now: str) -> str:
+    """What differs in a part of the identity: hashes say nothing to people."""
+    label, before, after = name.replace("_", " "), saved.split(), now.split()
+    if not all(_HASH.fullmatch(part) for part in (*before, *after)):
+        return f"{label} was {saved}, is {now}"
+    if len(before) != len(after):
+        return f"there were {len(before) or 'no'} {label}, and are {len(after) or 'none'}"
+    if len(after) == 1 and not label.endswith("s"):
+        return f"the {label} is another one"
+    if sorted(before) == sorted(after):
+        return f"the {label} are in another order"
+    others = [str(i) for i, (one, other) in enumerate(zip(before, after, strict=True), 1) if one != other]
+    shown = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
+    return f"other {label} than before: {shown}"
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

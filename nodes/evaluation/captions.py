@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,19 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...trainer.reading import BadFile, read_json
+from ...trainer.reading import MEGABYTE, BadFile, check_size, read_json
 from ...trainer.storage import replacing
 from ..errors import UserError
+from ..host.folders import place_problems
 from ..host.progress import Progress
-from ..pictures import read_picture
-from .pdst import SLOT, UNREADABLE, brief, captions_path, pictures, read_captions, subject_names
+from ..pictures import BadPicture, printable, read_picture
+from .pdst import SLOT, captions_path, pictures, read_captions, subject_folder
 
 # An article and up to three words between it and the subject, such as "a small brown {}", but not "a photo of {}".
 _DESCRIBED = re.compile(
     r"\b(?:a|an|the)\s+((?:(?!(?:a|an|the|of|with|and|in|on|near|by|to|from|at|is)\b)[a-z-]+\s+){1,3})\{\}", re.IGNORECASE
 )
+_MOST_WORDS, _LONGEST_WORD = 100, 100
 DRAFTS_FILE = "drafts.json"  # hashes of the caption files as drafted: one that differs was edited by hand
 
 
@@ -90,13 +93,14 @@ def write_drafts(
 
     Raises:
         OSError: a file could not be written; the files before it are complete.
+        BadFile: what is there cannot be read.
     """
     record = folder / DRAFTS_FILE
     known = _read_record(record)
     done = []
     for photo, sentences in zip(photos, drafts, strict=True):
         path = captions_path(photo)
-        kept = path.exists() and _hash(path.read_bytes()) != known.get(path.name) and not replace_edited
+        kept = not replace_edited and os.path.exists(path) and _hash(_content(path)) != known.get(path.name)
         if not kept:
             drafted = list(dict.fromkeys(to_caption(sentence, words) for sentence in sentences if sentence.strip()))
             content = "".join(f"{caption}\n" for caption in drafted).encode()
@@ -115,9 +119,13 @@ def write_drafts(
 
 
 def is_edited(photo: Path) -> bool:
-    """Whether a test photo has captions that were written or changed by hand."""
+    """Whether a test photo has captions that were written or changed by hand.
+
+    Raises:
+        BadFile: they cannot be read.
+    """
     path = captions_path(photo)
-    return path.exists() and _hash(path.read_bytes()) != _read_record(photo.parents[1] / DRAFTS_FILE).get(path.name)
+    return os.path.exists(path) and _hash(_content(path)) != _read_record(photo.parents[1] / DRAFTS_FILE).get(path.name)
 
 
 def stamp(photo: Path) -> bool | str:
@@ -126,18 +134,26 @@ def stamp(photo: Path) -> bool | str:
     The text of drafts does not count: the node writes them itself and would run again every time.
     """
     path = captions_path(photo)
-    return path.exists() and (not is_edited(photo) or hashlib.sha256(path.read_bytes()).hexdigest())
+    try:
+        return os.path.exists(path) and (not is_edited(photo) or hashlib.sha256(_content(path)).hexdigest())
+    except BadFile as error:
+        return str(error)  # the node runs and says so
 
 
 def words_of(typed: str) -> list[str]:
     """The words for the subject that were typed.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or far too many.
     """
     words = subject_words(typed)
     if not words:
         raise UserError("subject_words is empty: type the words that captions use for the subject, such as dog, puppy.")
+    if len(words) > _MOST_WORDS or len(words[0]) > _LONGEST_WORD:
+        raise UserError(
+            f"subject_words: too many or too long ({len(words):,}, the longest of {len(words[0]):,} characters; at most "
+            f"{_MOST_WORDS} of {_LONGEST_WORD}). Type only what captions use for the subject."
+        )
     return words
 
 
@@ -145,11 +161,9 @@ def photos_to_caption(root: Path, subject: str) -> list[Path]:
     """The held-out photos of a subject.
 
     Raises:
-        UserError: there are none, or two would share their captions.
+        UserError: there are none, two would share their captions, or captions cannot be written beside them.
     """
-    if subject not in subject_names(root):
-        raise UserError(f"subject: {root.name} has no subject {subject!r}. It has: {', '.join(subject_names(root)) or 'none'}.")
-    test = root / subject / "test"
+    test = subject_folder(root, subject) / "test"
     photos = pictures(test) if test.is_dir() else []
     if not photos:
         raise UserError(f"subject: {subject}/test has no photos: put photos there that training must not see.")
@@ -160,6 +174,11 @@ def photos_to_caption(root: Path, subject: str) -> list[Path]:
             f"subject: several photos in {subject}/test differ only in their extension ({', '.join(doubled)}) and would share "
             "their captions: rename one of each."
         )
+    if strange := [printable(path.name) for path in photos if printable(path.name) != path.name]:
+        raise UserError(f"subject: {strange[0]} in {subject}/test has a name in bytes that are no UTF-8: rename it.")
+    names = [*(captions_path(path).name for path in photos if not os.path.exists(captions_path(path))), f"../{DRAFTS_FILE}"]
+    if problems := place_problems(test, names, f"subject: {subject}/test"):
+        raise UserError.of(problems)
     return photos
 
 
@@ -191,23 +210,28 @@ def from_florence(
     for done, photo in enumerate(photos):
         progress.update(done)
         progress.text(f"{photo.name} ({done + 1} of {len(photos)})")
-        if is_edited(photo) and not replace_edited:
+        if not replace_edited and is_edited(photo):
             drafts.append([])
             continue
         try:
             image = read_picture(photo)[0]
-        except UNREADABLE as error:
-            raise UserError(f"subject: {photo.name} cannot be read ({brief(error)}). Replace or remove it.") from error
+        except BadPicture as error:
+            raise UserError(f"subject: {error}") from error
         drafts.append(drafter.captions(image, count))
     return drafts
 
 
 def _read_record(path: Path) -> dict[str, str]:
     try:
-        known = read_json(path)
+        known = read_json(path, MEGABYTE)
     except BadFile:
         return {}  # then every file counts as edited
     return known if isinstance(known, dict) else {}
+
+
+def _content(path: Path) -> bytes:
+    check_size(path, MEGABYTE, "a file of captions")
+    return path.read_bytes()
 
 
 def _write(path: Path, content: bytes) -> None:

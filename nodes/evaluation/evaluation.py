@@ -1,7 +1,9 @@
 """One evaluation: checks what is on disk, continues from there, and saves every batch as soon as it is made."""
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
+from ..host.folders import below
 from ..host.progress import Progress, is_out_of_memory
 from ..host.sampling import MakeImages
-from ..pictures import beside, to_picture
+from ..pictures import BadPicture, beside, opened, to_picture
 from .encoders import EvaluationEncoders
 from .entries import Entry
 from .header import differs, header_differences, make_header, read_header, subject_identity
@@ -184,7 +187,7 @@ class Evaluation:
                 preview = None
                 if left - last_preview > PREVIEW_SECONDS or self.done == total:
                     last_preview = left
-                    preview = beside(photo_copy(self.folder, part.entry.subject, batch[-1]), to_picture(images[-1:]))
+                    preview = self._preview(part.entry.subject, batch[-1], to_picture(images[-1:]))
                 progress.text(self._status(number, part, total, pace))
                 progress.update(self.done, preview)
                 self._carried += time.monotonic() - left
@@ -244,6 +247,13 @@ class Evaluation:
             + f" · {pace:.2f} images/s · {left // 60}:{left % 60:02d} left"
         )
 
+    def _preview(self, subject: Subject, shot: Shot, image: Image.Image) -> Image.Image:
+        """The image beside the photo whose caption it was made of; alone, if somebody has damaged the copy of that."""
+        try:
+            return beside(photo_copy(self.folder, subject, shot), image)
+        except BadPicture:
+            return image
+
     def summary(self) -> str:
         """A line for each entry: images and mean scores."""
         shard = f", shard {self.setup.shard} of {self.setup.shards}" if self.setup.shards > 1 else ""
@@ -262,11 +272,11 @@ class Evaluation:
         """The first image of each entry, a dozen at most; a resumed entry that saved no images has none."""
         found = []
         for part in self._parts[:_SAMPLES]:
-            saved = next((self.folder / record["image"] for record in part.records if record["image"]), None)
+            saved = next((below(self.folder, record["image"]) for record in part.records if record["image"]), None)
             if part.entry.label in self._first:
                 found.append(self._first[part.entry.label])
-            elif saved is not None and saved.exists():
-                with Image.open(saved) as file:
+            elif saved is not None and os.path.exists(saved):
+                with suppress(BadPicture), opened(saved) as file:
                     found.append(file.convert("RGB"))
         return found
 

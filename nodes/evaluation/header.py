@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from ...trainer.reading import MEGABYTE, BadFile, Checked, check_size, faults
 from ..errors import UserError
+from ..pictures import LARGEST_FILE
 from .encoders import EvaluationEncoders
 from .entries import Entry
 from .pdst import Subject
@@ -44,6 +45,12 @@ class _Subject(Checked):
     test: list[str]
     captions: list[_Count]
     references: list[str] = []
+
+    @model_validator(mode="after")
+    def _one_for_each_test_photo(self) -> "_Subject":
+        if len(self.captions) != len(self.test) or len(self.references) not in (0, len(self.test)):
+            raise ValueError("captions and references must be one for each test photo")
+        return self
 
 
 class _Header(Checked):
@@ -95,6 +102,7 @@ def subject_identity(subject: Subject) -> dict[str, str]:
     name = subject.name
     found = {f"subject {name}": f"{subject.super_category}, {subject.kind}"}
     for path in (*subject.train, *(photo.path for photo in subject.test)):
+        check_size(path, LARGEST_FILE, "a photo")
         found[f"photo {name}/{path.parent.name}/{path.name}"] = _short_hash(path.read_bytes())
     for photo in subject.test:
         found[f"captions {name}/{photo.path.name}"] = _short_hash("\n".join(photo.captions).encode())
@@ -135,6 +143,7 @@ def read_header(path: Path) -> dict | None:
         return None
     try:
         header = json.loads(line)
+        json.dumps(header, ensure_ascii=False).encode()  # lone surrogates, which no report could show
         known = header["format"] == FORMAT
     except (ValueError, KeyError, TypeError, RecursionError):
         known = False

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...trainer.storage import replacing
-from ..pictures import read_picture, to_picture
+from ..pictures import opened, read_picture, to_picture
 from .header import describe_subject
 from .pdst import Subject
 from .plan import Shot
@@ -15,14 +15,18 @@ from .results import writing
 _PHOTO_SIDE = 512  # pixels of the longest side of a copy
 
 
+def image_name(label: str, subject: str, photo: Path, caption: int, index: int) -> str:
+    """Of an image's file, relative to the evaluation's folder. caption, index: from 0."""
+    return f"images/{label}/{subject}/{photo.stem}-{caption + 1:02d}-{index + 1}.png"
+
+
 def save_image(folder: Path, image: Tensor, label: str, subject: Subject, shot: Shot) -> str:
     """Write an image (H, W, 3) in 0..1 as PNG; its name relative to the evaluation's folder.
 
     Raises:
         UserError: it could not be written.
     """
-    stem = subject.test[shot.photo].path.stem
-    name = f"images/{label}/{subject.name}/{stem}-{shot.caption + 1:02d}-{shot.index + 1}.png"
+    name = image_name(label, subject.name, subject.test[shot.photo].path, shot.caption, shot.index)
     with writing(name), replacing(folder / name) as temporary:
         to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
     return name
@@ -39,14 +43,17 @@ def keep_photos(folder: Path, subject: Subject, missing: bool = False) -> None:
     for photo, name in zip(subject.test, describe_subject(subject)["references"], strict=True):
         if missing and (folder / name).is_file():
             continue
-        picture = to_picture(read_picture(photo.path)[0][None])
-        picture.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))
+        picture = to_picture(read_picture(photo.path, _PHOTO_SIDE)[0][None])
         with writing(name), replacing(folder / name) as temporary:
             picture.save(temporary, format="JPEG", quality=92)
 
 
 def photo_copy(folder: Path, subject: Subject, shot: Shot) -> Image.Image:
-    """The copy of the test photo that an image's caption was written for."""
+    """The copy of the test photo that an image's caption was written for.
+
+    Raises:
+        BadPicture: it cannot be read.
+    """
     name = describe_subject(subject)["references"][shot.photo]
-    with Image.open(folder / name) as file:
+    with opened(folder / name) as file:
         return file.convert("RGB")

@@ -1,14 +1,17 @@
 """Make PDST Captions: drafts for the held-out photos."""
 
+from pathlib import Path
+
 from comfy_api.latest import io
 
+from ...trainer.reading import BadFile
 from ..errors import UserError
 from ..host import folders
 from ..host.progress import Progress
 from ..link_types import Florence2Type
 from .captions import Captioner, from_florence, from_texts, photos_to_caption, stamp, words_of, write_drafts
 from .nodes_dataset import CATEGORY, folder_input, known_folder
-from .pdst import brief, pictures
+from .pdst import brief, pictures, subject_folder
 
 
 class MakePDSTCaptions(io.ComfyNode):
@@ -68,12 +71,15 @@ class MakePDSTCaptions(io.ComfyNode):
         return known_folder(_one(folder))
 
     @classmethod
-    def fingerprint_inputs(
-        cls, folder: str | list[str], subject: str | list[str], **_: object
-    ) -> list[tuple[str, float, bool | str]]:
-        test = folders.dataset_path(_one(folder)) / _one(subject) / "test"
-        photos = pictures(test) if test.is_dir() else []
-        return [(photo.name, photo.stat().st_mtime, stamp(photo)) for photo in photos]
+    def fingerprint_inputs(cls, folder: str | list[str], subject: str | list[str], **_: object) -> str:
+        photos: list[Path] = []
+
+        def found() -> list[Path]:
+            test = subject_folder(folders.dataset_path(_one(folder)), _one(subject).strip()) / "test"
+            photos.extend(pictures(test) if test.is_dir() else [])
+            return photos
+
+        return repr((folders.stamps(found), [stamp(photo) for photo in photos]))
 
     @classmethod
     def execute(
@@ -90,12 +96,14 @@ class MakePDSTCaptions(io.ComfyNode):
         words = words_of(subject_words[0])
         photos = photos_to_caption(root, name)
         progress = Progress(len(photos), cls.hidden.unique_id)
-        if texts is not None:
-            drafts = from_texts(texts, photos)
-        else:
-            drafts = from_florence(florence2, photos, count, replace_edited[0], progress)
         try:
+            if texts is not None:
+                drafts = from_texts(texts, photos)
+            else:
+                drafts = from_florence(florence2, photos, count, replace_edited[0], progress)
             done = write_drafts(root / name, photos, drafts, words, replace_edited[0])
+        except BadFile as error:
+            raise UserError(f"subject: {name}/test/{error}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"folder: captions in {folder[0]}/{name} could not be read or written ({brief(error)}). Free some space, or "
@@ -113,5 +121,5 @@ class MakePDSTCaptions(io.ComfyNode):
 
 
 def _one(value: str | list[str]) -> str:
-    """An input that comes as a list where the node runs, and by itself where it is checked."""
-    return value if isinstance(value, str) else value[0]
+    """An input that comes as a list where the node runs, and by itself where it is checked; "" if it is wired."""
+    return value if isinstance(value, str) else (value or [""])[0] or ""

@@ -1,12 +1,9 @@
 """Load PDST Dataset, and Split Subject Photos, which makes a data set from your own photos."""
 
-import math
-import os
 import random
 import re
 from pathlib import Path
 
-import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -15,7 +12,7 @@ from ..host import folders
 from ..link_types import PdstDatasetType
 from ..pictures import natural_order, read_picture
 from .pdst import KINDS, Dataset, looks_like_dataset, read_dataset
-from .splitting import photo_problems, place
+from .splitting import naming_problems, photo_problems, place
 
 CATEGORY = "attractor/evaluation"
 ALL = "all"
@@ -32,8 +29,13 @@ def folder_input() -> io.Combo.Input:
     )
 
 
-def known_folder(folder: str) -> bool | str:
-    """For `validate_inputs`: True, or why there is no such folder. The list in the browser may be out of date."""
+def known_folder(folder: str | None) -> bool | str:
+    """For `validate_inputs`: True, or why there is no such folder. The list in the browser may be out of date.
+
+    folder: empty if it is wired, and then the run will tell.
+    """
+    if not folder:
+        return True
     try:
         folders.dataset_path(folder)
     except UserError as error:
@@ -99,10 +101,8 @@ class LoadPDST(io.ComfyNode):
         return known_folder(folder)
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, **_: object) -> list[tuple[str, float, int]]:
-        root = folders.dataset_path(folder)
-        files = sorted(path for path in root.rglob("*") if path.is_file())
-        return [(str(path.relative_to(root)), os.path.getmtime(path), os.path.getsize(path)) for path in files]
+    def fingerprint_inputs(cls, folder: str, **_: object) -> str:
+        return folders.stamps(lambda: filter(Path.is_file, folders.dataset_path(folder).rglob("*")))
 
     @classmethod
     def execute(cls, folder: str, subjects: str, captions_per_photo: int, longest_side: int = 1024) -> io.NodeOutput:
@@ -138,12 +138,7 @@ def summary(dataset: Dataset) -> str:
 
 def _load(path: Path, longest_side: int) -> Tensor:
     """IMAGE (1, H, W, 3) of a file, scaled down if its longest side is more than that many pixels (0: never)."""
-    image = read_picture(path)[0][None]
-    scale = longest_side / max(image.shape[1:3]) if longest_side else math.inf
-    if scale >= 1:
-        return image
-    size = [max(1, round(side * scale)) for side in image.shape[1:3]]
-    return F.interpolate(image.movedim(-1, 1), size=size, mode="bicubic", antialias=True).movedim(1, -1).clamp(0, 1)
+    return read_picture(path, longest_side)[0][None]
 
 
 class SplitSubjectPhotos(io.ComfyNode):
@@ -168,8 +163,8 @@ class SplitSubjectPhotos(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, photos: str, **_: object) -> list[tuple[str, float]]:
-        return [(path.name, path.stat().st_mtime) for path in folders.pictures_in(photos)]
+    def fingerprint_inputs(cls, photos: str, **_: object) -> str:
+        return folders.stamps(lambda: folders.pictures_in(photos))
 
     @classmethod
     def execute(
@@ -187,12 +182,7 @@ class SplitSubjectPhotos(io.ComfyNode):
     ) -> io.NodeOutput:
         dataset, subject = dataset.strip(), subject.strip()
         paths = sorted(folders.pictures_in(photos), key=lambda path: natural_order(path.name))
-        problems = folders.name_problems(dataset, "dataset") + folders.name_problems(subject, "subject")
-        problems += [
-            f"{field}: {name!r} contains a /: use a plain name."
-            for field, name in (("dataset", dataset), ("subject", subject))
-            if "/" in name
-        ]
+        problems = naming_problems(dataset, subject, paths)
         word = super_category.strip()
         if not word or any(mark in word for mark in "{}<>\n"):
             problems.append(f"super_category is {word!r}: say what the subject is, such as dog.")

@@ -1,5 +1,6 @@
 """The PDST Report node."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..pictures import to_tensor
 from .report import GROUPINGS, SHEETS
 from .results import result_stamps
 
+_MOST_EVALUATIONS = 1_000
 _DEFAULTS: dict[str, Any] = {"baseline": "", "group_by": GROUPINGS[0], "resamples": 2000, "seed": 0}
 
 
@@ -47,10 +49,9 @@ class PDSTReport(io.ComfyNode):
     ) -> str:
         """Changes when the results on disk change, so that the node runs again."""
         try:
-            paths = _folders(results, evaluations)
+            return result_stamps(_folders(results, evaluations))
         except UserError:
             return ""
-        return result_stamps(paths)
 
     @classmethod
     def execute(
@@ -62,9 +63,11 @@ class PDSTReport(io.ComfyNode):
         results: tuple[str, ...] | None = None,
         **inputs: Any,
     ) -> io.NodeOutput:
-        from .report.make_report import make_report  # only now: ComfyUI's start need not wait for matplotlib
-
         paths = _folders(results, evaluations)
+        if problems := _target_problems(name.strip(), paths):
+            raise UserError.of(problems)
+        from .report.make_report import make_report  # only now: neither ComfyUI's start nor an error need wait for matplotlib
+
         settings = {**_DEFAULTS, **inputs, "y_axis": y_axis, "contact_sheet": contact_sheet}
         report = make_report(paths, _target(name, paths), name.strip() or paths[0].name, **settings)
         images = [to_tensor(picture) for picture in report.pictures]
@@ -80,13 +83,16 @@ def _folders(results: tuple[str, ...] | None, evaluations: str) -> list[Path]:
         UserError: a name cannot be a folder's or there is no such folder, or no evaluation was given.
     """
     paths, problems = [Path(path) for path in results or ()], []
-    for line in filter(None, map(str.strip, evaluations.splitlines())):
+    names = list(dict.fromkeys(filter(None, map(str.strip, evaluations.splitlines()))))
+    if len(names) > _MOST_EVALUATIONS:
+        raise UserError(f"evaluations: there are {len(names):,} names, and {_MOST_EVALUATIONS:,} is the most. Remove some.")
+    for line in names:
         try:
             path = folders.evaluation_path(line)
         except UserError as error:
             problems.append(f"evaluations: {error}")
             continue
-        if not path.is_dir():
+        if not os.path.isdir(path):
             problems.append(f"evaluations: there is no folder {line} in output/pdst. Run PDST Evaluate under this name first.")
         paths.append(path)
     if problems:
@@ -106,6 +112,13 @@ def _target(name: str, paths: list[Path]) -> Path:
         UserError: the name cannot be a folder's.
     """
     return (folders.evaluation_path(name.strip()) if name.strip() else paths[0]) / "report"
+
+
+def _target_problems(name: str, paths: list[Path]) -> list[str]:
+    """Why the report cannot be written there; empty if it can."""
+    if name:
+        return folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/report/report.html"])
+    return folders.place_problems(paths[0], ["report/report.html"], f"results: {paths[0].name}")
 
 
 def _main_inputs() -> list:

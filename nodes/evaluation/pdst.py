@@ -6,23 +6,19 @@
 <root>/<subject>/test/<photo>.txt   captions of the photo of that name, one per line, {} where the subject goes
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from ...trainer.concept import LONGEST_TEXT, is_text
-from ...trainer.reading import MEGABYTE, BadFile, check_size, read_json
+from ...trainer.reading import MEGABYTE, BadFile, check_size, read_json, shown_text
 from ..errors import UserError
-from ..pictures import natural_order
+from ..pictures import BadPicture, is_no_photo, is_picture, natural_order, printable
 from .same_photo import Look, look_at, same_photo
 
 KINDS = ("living", "rigid")
 SLOT = "{}"
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-_IGNORED = {"thumbs.db", "desktop.ini"}
 MOST_CAPTIONS, LONGEST_CAPTION = 1_000, 1_000  # of a photo; a prompt's chunk holds about 300 characters
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def looks_like_dataset(folder: Path) -> bool:
         return any(
             (child / "meta.json").is_file() or ((child / "train").is_dir() and (child / "test").is_dir())
             for child in folder.iterdir()
-            if child.is_dir() and not child.name.startswith(".")
+            if child.is_dir() and not is_no_photo(child.name)
         )
     except OSError:
         return False
@@ -62,15 +58,24 @@ def looks_like_dataset(folder: Path) -> bool:
 
 def subject_names(root: Path) -> list[str]:
     """The subjects' folders, in natural order."""
-    return sorted((p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural_order)
+    return sorted((p.name for p in root.iterdir() if p.is_dir() and not is_no_photo(p.name)), key=natural_order)
+
+
+def subject_folder(root: Path, name: str) -> Path:
+    """The folder of a subject that a user named.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = subject_names(root)
+    if name not in known:
+        raise UserError(f"subject: {root.name} has no subject {shown_text(repr(name))}. It has: {', '.join(known) or 'none'}.")
+    return root / name
 
 
 def pictures(folder: Path) -> list[Path]:
     """The picture files of a folder, in natural order."""
-    return sorted(
-        (p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _PICTURES and not p.name.startswith(".")),
-        key=lambda path: natural_order(path.name),
-    )
+    return sorted(filter(is_picture, folder.iterdir()), key=lambda path: natural_order(path.name))
 
 
 def captions_path(photo: Path) -> Path:
@@ -174,20 +179,22 @@ def _read_part(folder: Path, looks: dict[Path, Look]) -> tuple[list[Path], list[
         problems.append(f"/{part} has no photos: put at least one there.")
     for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name)):
         texts = {".txt"} if part == "test" else {".txt", ".json"}  # training tools leave captions beside photos
-        known = path in photos or path.suffix.lower() in texts or path.name.startswith(".")
-        if not known and path.name.lower() not in _IGNORED:
-            problems.append(f"/{part}/{path.name} is not an image file of a known type: remove it, or save it as PNG or JPEG.")
+        name = printable(path.name)
+        if name != path.name:  # which no results file could name
+            problems.append(f"/{part}/{name} has a name in bytes that are no UTF-8: rename it.")
+        elif path not in photos and path.suffix.lower() not in texts and not is_no_photo(path.name):
+            problems.append(f"/{part}/{name} is not an image file of a known type: remove it, or save it as PNG or JPEG.")
     for path in photos:
         try:
             looks[path] = look_at(path)
-        except UNREADABLE as error:
-            problems.append(f"/{part}/{path.name} cannot be read ({brief(error)}): replace or remove it.")
+        except BadPicture as error:
+            problems.append(f"/{part}/{error}")
     return photos, problems
 
 
 def _read_photo_captions(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
     where = f"/test/{path.name}"
-    if not path.exists():
+    if not os.path.exists(path):
         return (), [f"{where} is missing: write the photo's captions there, one per line, with {{}} where the subject goes."]
     try:
         captions = read_captions(path)

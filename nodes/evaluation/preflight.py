@@ -1,5 +1,6 @@
 """Everything that can be wrong with an evaluation, checked before anything is sampled."""
 
+import os
 from pathlib import Path
 
 from ...trainer.concept import PersonalizedToken, placeholder_problem
@@ -11,9 +12,10 @@ from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
 from .encoders import EvaluationEncoders
 from .entries import Entry, make_entries
+from .image_files import image_name
 from .options import EvaluateOptions, EvaluateSettings
 from .pdst import Dataset
-from .results import known_tokens
+from .results import file_name, known_tokens
 
 ROOM = 100 * 1024**2  # bytes kept free beside the images
 
@@ -33,7 +35,8 @@ def check(
     """
     model, clip, vae = models
     name = settings.name.strip()
-    problems = model_problems(model) + vae_problems(vae) + folders.name_problems(name) + _token_problems(clip, tokens)
+    problems = model_problems(model) + vae_problems(vae) + _token_problems(clip, tokens)
+    problems += folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/photos/photo.jpg"])
     if settings.metrics and (encoders is None or not encoders.describe()):
         problems.append(
             "encoders: scores need CLIP, DINO or both. Wire Load Evaluation Encoders, or turn metrics off to make images only."
@@ -45,6 +48,7 @@ def check(
     entries, wrong = make_entries(tokens, identities, dataset, settings.pairs, settings.labels, settings.include_floor, known)
     problems += wrong
     if not problems:
+        problems += _file_problems(folders.evaluation_path(name), entries, settings, options)
         problems += disk_problems(folders.evaluations_folder(), ROOM + _bytes_of_images(entries, settings, options))
     if problems:
         raise UserError.of(list(dict.fromkeys(problems)))
@@ -71,6 +75,21 @@ def _token_problems(clip: Clip, tokens: list[PersonalizedToken]) -> list[str]:
                 f"tokens: {token.placeholder} has width {token.width}, this text encoder {text.width}: it was made for "
                 "another model family. Use a token that was trained on Stable Diffusion 1.5."
             )
+    return problems
+
+
+def _file_problems(folder: Path, entries: list[Entry], settings: EvaluateSettings, options: EvaluateOptions) -> list[str]:
+    """Names of tokens and photos that are too long, or are none, for the files that are named after them."""
+    problems = []
+    for entry in entries:
+        results = [file_name(entry.label, shard, options.shards) for shard in {options.shard, options.shards}]
+        problems += folders.place_problems(folder, results, f"labels: {entry.label}")
+        photo = max((photo.path for photo in entry.subject.test), key=lambda path: len(os.fsencode(path.name)))
+        files = [f"photos/{entry.subject.name}/{photo.stem}.jpg"]
+        if settings.save_images:
+            most = max(len(test.captions) for test in entry.subject.test)
+            files.append(image_name(entry.label, entry.subject.name, photo, most, settings.images_per_caption))
+        problems += folders.place_problems(folder, files, f"dataset: {entry.subject.name}/test/{photo.name}")
     return problems
 
 

@@ -33,6 +33,7 @@ from ...trainer.reading import Checked, faults
 from ...trainer.storage import replacing
 from ..errors import UserError
 from .header import differs, header_differences, read_header
+from .metrics import SCORES
 from .pdst import brief
 from .plan import Shot
 
@@ -145,7 +146,7 @@ def result_stamps(folders: Iterable[Path]) -> str:
     """A hash that changes whenever results in these folders change: of their files' names, times and sizes."""
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.jsonl"))]
     stamps = [f"{file}|{file.stat().st_mtime_ns}|{file.stat().st_size}" for file in files]
-    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+    return hashlib.sha256("\n".join(stamps).encode(errors="surrogateescape")).hexdigest()
 
 
 def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
@@ -161,18 +162,22 @@ def known_tokens(folder: Path) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
+_LARGEST_SCORE = 1_000  # cosines are at most 1
+_Words = Annotated[str, Field(max_length=100_000)]  # of encodable characters: pydantic refuses lone surrogates
+
+
 class _Record(Checked):
     """The fields of an image's line that this version reads."""
 
     number: Annotated[int, Field(ge=0)]
-    subject: str
-    photo: str
-    caption: int
-    text: str
+    subject: _Words
+    photo: _Words
+    caption: Annotated[int, Field(ge=0, le=10_000_000)]
+    text: _Words
     index: int
     seed: int
-    scores: dict[str, float]
-    image: str | None
+    scores: dict[_Words, Annotated[float, Field(ge=-_LARGEST_SCORE, le=_LARGEST_SCORE)]]
+    image: _Words | None
     seconds_sampling: float | None = None
     seconds_other: float | None = None
 
@@ -282,8 +287,8 @@ def _misfits(path: Path, header: dict, records: list[dict]) -> list[str]:
             break
     for record in records:
         names = set(record["scores"])
-        if names != set(records[0]["scores"]) or (names and not header["encoders"]):
-            problems.append("other scores than the images before it")
+        if names != set(records[0]["scores"]) or (names and not header["encoders"]) or names - set(SCORES):
+            problems.append("other scores than the images before it, or than there are")
             break
     return [
         f"{path.name} was changed by hand: an image has {problem}. Restore it, or delete it and evaluate again."

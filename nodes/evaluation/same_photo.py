@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..pictures import read_picture, to_picture
@@ -31,15 +31,10 @@ def look_at(path: Path) -> Look:
     """Look at a picture file; reads it to its end.
 
     Raises:
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError: as `read_picture`.
+        BadPicture: as `read_picture`.
     """
-    with Image.open(path) as file:
-        if file.mode.startswith("I"):  # 16 bits, which Pillow would clip
-            pixels, _, _ = read_picture(path)
-            picture = to_picture(pixels[None])
-        else:
-            file.draft("RGB", (32 * _SIDE, 32 * _SIDE))  # JPEG only, and much quicker: decodes to no more than is needed
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+    pixels, _, _ = read_picture(path, 32 * _SIDE)
+    picture = to_picture(pixels[None])
     small = picture.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     return Look(np.asarray(small, dtype=np.float32) / 255, picture.width / picture.height)
 

@@ -2,16 +2,34 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
-from ...trainer.reading import read_json
+from ...trainer.reading import check_size, read_json
 from ...trainer.storage import replacing
 from ..errors import UserError
-from .pdst import UNREADABLE, brief, pictures
+from ..host import folders
+from ..pictures import LARGEST_FILE, BadPicture, printable
+from .pdst import brief, pictures
 from .same_photo import look_at, same_photo
 
 FEWEST = 6
+
+
+def naming_problems(dataset: str, subject: str, paths: list[Path]) -> list[str]:
+    """Why the photos cannot be copied to a subject of this name; empty if they can."""
+    problems = folders.name_problems(dataset, "dataset") + folders.name_problems(subject, "subject")
+    problems += [
+        f"{field}: {folders.quoted(name)} contains a /: use a plain name."
+        for field, name in (("dataset", dataset), ("subject", subject))
+        if "/" in name
+    ]
+    if problems or os.path.isdir(folder := folders.new_dataset_path(dataset) / subject):
+        return problems
+    longest = max((path.name for path in paths), key=lambda name: len(os.fsencode(name)), default="meta.json")
+    files = [f"{dataset}/{place.name}/train/{longest}" for place in (folder, unfinished(folder))]
+    return folders.place_problems(folder.parent.parent, files, f"dataset, subject: {dataset}/{subject}")
 
 
 def photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
@@ -26,8 +44,13 @@ def photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
     for path in paths:
         try:
             looks[path] = look_at(path)
-        except UNREADABLE as error:
-            problems.append(f"photos: {path.name} cannot be read ({brief(error)}). Replace or remove it.")
+        except BadPicture as error:
+            problems.append(f"photos: {error}")
+    problems += [
+        f"photos: {printable(path.name)} has a name in bytes that are no UTF-8: rename it."
+        for path in paths
+        if printable(path.name) != path.name
+    ]
     seen = list(looks)
     problems += [
         f"photos: {other.name} and {path.name} are the same picture: remove one, otherwise training might see a test photo."
@@ -44,6 +67,11 @@ def photo_problems(folder: str, paths: list[Path], train: int) -> list[str]:
     return problems
 
 
+def unfinished(folder: Path) -> Path:
+    """Where a subject's folder is made before it gets its name."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
 def place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
     """Copy the photos to a subject's folder, completely or not at all; a text about what was done.
 
@@ -58,7 +86,7 @@ def place(folder: Path, parts: dict[str, list[Path]], meta: dict) -> str:
             f"subject: {folder.parent.name}/{folder.name} already exists with other photos, another split or another "
             "description. Use another name, or delete its folder under models/pdst first."
         )
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary = unfinished(folder)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         for part, paths in parts.items():
@@ -91,4 +119,5 @@ def _is_this(folder: Path, parts: dict[str, list[Path]], meta: dict) -> bool:
 
 
 def _hash(path: Path) -> str:
+    check_size(path, LARGEST_FILE, "a photo")
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,18 +1,24 @@
 """Where tokens and runs are on disk; a name that a user typed cannot lead out of these folders."""
 
+import errno
 import os
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
 
+from ...trainer.reading import shown_text, why
 from ...trainer.token_file import EXTENSIONS
 from ..errors import UserError
+from ..pictures import is_no_photo, is_picture, printable
 
 TOKENS = "neti"
 DATASETS = "pdst"
+_LONGEST_NAME = 1000  # characters with folders, which are 500 at most then; the disk allows less
 _NAME = re.compile(r"[\w][\w .+-]*(/[\w][\w .+-]*)*")
 
 
@@ -50,28 +56,84 @@ def token_path(name: str) -> str:
     Raises:
         UserError: no such file.
     """
-    folder, _, rest = name.partition("/")
+    folder, _, rest = name.partition("/") if isinstance(name, str) else ("", "", "")
     path = None
     if folder == "embeddings" and rest:
         path = folder_paths.get_full_path("embeddings", rest)
-    path = path or folder_paths.get_full_path(TOKENS, name)
+    if path is None and isinstance(name, str):
+        path = folder_paths.get_full_path(TOKENS, name)
     if path is None:
         raise UserError(
-            f"file: {name} is not in models/neti, output/neti or models/embeddings. Put it there and press R "
+            f"file: {quoted(name)} is not in models/neti, output/neti or models/embeddings. Put it there and press R "
             "to refresh the list."
         )
     return path
 
 
-def name_problems(name: str, field: str = "name") -> list[str]:
-    """Why a name that a user typed cannot be a file name in our folders; empty if it can."""
+def name_problems(name: str, field: str = "name", root: Path | None = None, files: Iterable[str] = ()) -> list[str]:
+    """Why a name that a user typed cannot name these files in a folder of ours; empty if it can.
+
+    root, files: as of `place_problems`.
+    """
     if not name.strip():
         return [f"{field} is empty: type a name, such as my-dog."]
+    if len(name) > _LONGEST_NAME:
+        return [f"{field} {quoted(name)} is too long: it has {len(name):,} characters, and {_LONGEST_NAME} is the most."]
     if not _NAME.fullmatch(name):
         return [
-            f"{field} {name!r} cannot be a file name: use letters, digits, spaces and . _ + -, with / between folder and name."
+            f"{field} {quoted(name)} cannot be a file name: use letters, digits, spaces and . _ + -, with / between folder and "
+            "name."
         ]
-    return []
+    return [] if root is None else place_problems(root, files, f"{field} {quoted(name)}")
+
+
+def place_problems(root: Path, files: Iterable[str], what: str) -> list[str]:
+    """Why these files cannot be written; empty if they can. It is tried with empty ones, of which nothing is left behind.
+
+    Limits of length and characters belong to the disk, and only the disk knows them. root: may be missing as well. files:
+    relative to it; of those that differ in a number only, the longest is enough. what: the input that names them.
+    """
+    what, problems = shown_text(what), []
+    for name in files:
+        error = _refusal(root / name)
+        if error is None:
+            continue
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            longest = max(len(os.fsencode(part)) for part in name.split("/"))
+            problem = f"the file {quoted(name)} belongs to it, with {longest} bytes in a name. Use a shorter name."
+            problems.append(f"{what} is too long for this disk: {problem}")
+        else:
+            problems.append(f"{what} cannot be used: {quoted(name)} cannot be written ({why(error)}). Use another name.")
+    return problems[:1]
+
+
+def _refusal(path: Path) -> OSError | None:
+    """Why no file can be made at a path, in folders that may be missing; what this makes is gone when it returns."""
+    made: list[Path] = []
+    try:
+        for folder in reversed(path.parents):
+            if not os.path.isdir(folder):
+                if os.path.lexists(folder):
+                    return OSError(errno.ENOTDIR, f"{folder.name} is a file, and would have to be a folder")
+                folder.mkdir(exist_ok=True)
+                made.append(folder)
+        if os.path.isdir(path):
+            return OSError(errno.EISDIR, "there is a folder of this name")
+        if not os.path.lexists(path):
+            path.touch(exist_ok=False)
+            made.append(path)
+    except OSError as error:
+        return error
+    finally:
+        for one in reversed(made):
+            with suppress(OSError):  # of folders, where another process has put something since
+                one.rmdir() if one != path else one.unlink()
+    return None
+
+
+def quoted(name: object) -> str:
+    """What a user typed, for a message: on one line and not long, whatever it is."""
+    return shown_text(repr(name), 80)
 
 
 def output_path(name: str, suffix: str = "", field: str = "name") -> Path:
@@ -81,6 +143,12 @@ def output_path(name: str, suffix: str = "", field: str = "name") -> Path:
         UserError: the name is not a plain relative one.
     """
     return _inside(output_folder(), name, suffix, field)
+
+
+def run_problems(name: str) -> list[str]:
+    """Why a training run cannot have this name; empty if it can. Tries the longest of its files' names."""
+    own = name.rpartition("/")[2]
+    return name_problems(name, "name", output_folder(), [f"{name}/{own}-step-000000.safetensors"])
 
 
 def evaluation_path(name: str) -> Path:
@@ -93,12 +161,23 @@ def evaluation_path(name: str) -> Path:
 
 
 def _inside(root: Path, name: str, suffix: str = "", field: str = "name") -> Path:
-    problems = name_problems(name, field)
-    root = root.resolve()
-    path = root / f"{name}{suffix}"
-    if problems or not path.resolve().is_relative_to(root):
-        raise UserError.of(problems or [f"{field} {name!r} leads out of the output folder: use a plain name."])
+    if problems := name_problems(name, field):
+        raise UserError.of(problems)
+    path = Path(os.path.realpath(root)) / f"{name}{suffix}"
+    if below(root, f"{name}{suffix}") is None:
+        raise UserError(f"{field} {quoted(name)} leads out of the output folder: use a plain name.")
     return path
+
+
+def below(root: Path, name: object) -> Path | None:
+    """Where a relative name, of a file or folder with / between them, leads to; None if that is not below `root`.
+
+    Looks at nothing outside: the name is judged before the disk is asked.
+    """
+    if not isinstance(name, str) or "\0" in name or {"", ".", ".."} & set(re.split(r"[/\\]", name)):
+        return None
+    path, root = Path(os.path.realpath(root / name)), Path(os.path.realpath(root))
+    return path if path.is_relative_to(root) and path != root else None
 
 
 def embeddings_folder() -> Path:
@@ -108,7 +187,13 @@ def embeddings_folder() -> Path:
 
 def picture_folders() -> list[str]:
     """Folders under the input folder, for a node's list; `.` is the input folder itself."""
-    return [*folder_paths.get_input_subfolders(), "."]
+    found = folder_paths.get_input_subfolders()
+    return [*(name for name in found if _can_be_listed(name) and not any(map(is_no_photo, name.split("/")))), "."]
+
+
+def _can_be_listed(name: str) -> bool:
+    """Whether a name survives the way to the browser and back: one in bytes that are no UTF-8 does not."""
+    return printable(name) == name
 
 
 def pictures_in(folder: str) -> list[Path]:
@@ -117,15 +202,24 @@ def pictures_in(folder: str) -> list[Path]:
     Raises:
         UserError: the folder does not exist, or leads out of the input folder.
     """
-    root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / folder).resolve()
-    if not path.is_relative_to(root) or not path.is_dir():
+    root = Path(folder_paths.get_input_directory())
+    path = root if folder == "." else below(root, folder)
+    if path is None or not os.path.isdir(path):
         raise UserError(
-            f"folder: there is no folder {folder!r} under ComfyUI's input folder. Make it, put the photos "
+            f"folder: there is no folder {quoted(folder)} under ComfyUI's input folder. Make it, put the photos "
             "there, and press R to refresh the list."
         )
-    names = [entry.name for entry in path.iterdir() if entry.is_file()]
-    return [path / name for name in folder_paths.filter_files_content_types(names, ["image"])]
+    return [entry for entry in path.iterdir() if is_picture(entry)]
+
+
+def stamps(list_files: Callable[[], Iterable[Path]]) -> str:
+    """For a node's fingerprint: changes when one of the files does, and always where they cannot be listed: then the node runs
+    and says why."""
+    try:
+        found = [(os.fsencode(path), path.stat()) for path in list_files()]
+        return repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in sorted(found)])
+    except (UserError, OSError):
+        return f"{time.time_ns()}"
 
 
 def model_folders(key: str) -> list[Path]:
@@ -139,7 +233,7 @@ def dataset_folders(looks_like_dataset: Callable[[Path], bool]) -> list[str]:
     found: list[str] = []
     for label, root in _dataset_roots():
         if root.is_dir():
-            names = sorted(path.name for path in root.iterdir() if path.is_dir() and looks_like_dataset(path))
+            names = sorted(path.name for path in root.iterdir() if _can_be_listed(path.name) and looks_like_dataset(path))
             found += [f"{label}/{name}" for name in names if f"{label}/{name}" not in found]
     return found
 
@@ -150,13 +244,13 @@ def dataset_path(name: str) -> Path:
     Raises:
         UserError: no such folder.
     """
-    label, _, rest = name.partition("/")
+    label, _, rest = name.partition("/") if isinstance(name, str) else ("", "", "")
     for own, root in _dataset_roots():
-        path = (root / rest).resolve()
-        if own == label and rest and path.is_dir() and path.is_relative_to(root.resolve()):
+        path = below(root, rest) if own == label else None
+        if path is not None and os.path.isdir(path):
             return path
     raise UserError(
-        f"folder: there is no data set {name!r}. Put it into models/{DATASETS} or ComfyUI's input folder, and "
+        f"folder: there is no data set {quoted(name)}. Put it into models/{DATASETS} or ComfyUI's input folder, and "
         "press R to refresh the list."
     )
 
@@ -182,7 +276,7 @@ def checkpoint_files(run: str) -> list[Path]:
         UserError: no such folder.
     """
     folder = output_path(run, field="run")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"run: there is no run {run!r} in output/{TOKENS}. Train it first, and press R to refresh the list.")
     return sorted(folder.glob("*.safetensors"))
 
@@ -190,4 +284,5 @@ def checkpoint_files(run: str) -> list[Path]:
 def runs() -> list[str]:
     """Training runs under output/neti, for a node's list."""
     root = output_folder()
-    return sorted({path.parent.relative_to(root).as_posix() for path in root.rglob("*-step-*.safetensors")} - {"."})
+    found = {path.parent.relative_to(root).as_posix() for path in root.rglob("*-step-*.safetensors")} - {"."}
+    return sorted(filter(_can_be_listed, found))

@@ -1,24 +1,22 @@
 """Nodes that load a folder of photos and crop them to the training resolution."""
 
-import os
-
 import torch
 from comfy_api.latest import io
-from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
 from ..host import folders
 from ..host.progress import Progress
-from ..pictures import as_images, as_masks, natural_order, read_picture
+from ..pictures import BadPicture, as_images, as_masks, natural_order, printable, read_picture
 from .cropping import WHERE, crop, empty_mask, square_around, subject_box
 
 _OPAQUE, _TRANSPARENT, _IGNORED = "opaque is the subject", "transparent is the subject", "ignored"
 _STOP, _SKIP = "stop", "leave out"
+LONGEST_SIDE = 2048  # 33 MB a photo; a subject that fills a quarter of its width still has the 512 pixels of a training
 
 
 class LoadSubjectImages(io.ComfyNode):
-    """Every image in a folder, in order, with its alpha channel as the mask."""
+    """Every image in a folder, in order, with its alpha channel as the mask; each is let go before the next is decoded."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,8 +24,8 @@ class LoadSubjectImages(io.ComfyNode):
             node_id="AttractorLoadSubjectImages",
             display_name="Load Subject Images",
             category="attractor",
-            description="Loads every image in a folder under ComfyUI's input folder: upright, in natural order, each at its "
-            "own size. Wire images and masks to Train Attractor Embedding.",
+            description="Loads every image in a folder under ComfyUI's input folder: upright, in natural order, each in its "
+            "own shape. Wire images and masks to Train Attractor Embedding.",
             search_aliases=["load folder", "load images", "dataset", "photos"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -50,9 +48,20 @@ class LoadSubjectImages(io.ComfyNode):
                     tooltip="stop: an error that lists all files that cannot be read. leave out: continue without them and "
                     "list them on the node.",
                 ),
+                io.Int.Input(
+                    "longest_side",
+                    default=LONGEST_SIDE,
+                    min=0,
+                    max=16384,
+                    step=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Larger photos are scaled down to this many pixels as they are read, to save memory: a photo of "
+                    "24 megapixels takes 290 MB. Enough for Crop To Subject and training. 0: never.",
+                ),
             ],
             outputs=[
-                io.Image.Output("images", is_output_list=True, tooltip="A list of images, each at its own size."),
+                io.Image.Output("images", is_output_list=True, tooltip="A list of images, each in its own shape."),
                 io.Mask.Output(
                     "masks",
                     is_output_list=True,
@@ -63,20 +72,20 @@ class LoadSubjectImages(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, **_: object) -> list[tuple[str, float]]:
-        return [(path.name, os.path.getmtime(path)) for path in folders.pictures_in(folder)]
+    def fingerprint_inputs(cls, folder: str, **_: object) -> str:
+        return folders.stamps(lambda: folders.pictures_in(folder))
 
     @classmethod
-    def execute(cls, folder: str, alpha: str, unreadable_files: str) -> io.NodeOutput:
+    def execute(cls, folder: str, alpha: str, unreadable_files: str, longest_side: int = LONGEST_SIDE) -> io.NodeOutput:
         paths = sorted(folders.pictures_in(folder), key=lambda path: natural_order(path.name))
         images, masks, names, lines, broken = [], [], [], [], []
         progress = Progress(len(paths), cls.hidden.unique_id)
         for done, path in enumerate(paths):
             progress.update(done)
             try:
-                image, opaque, note = read_picture(path)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                broken.append(f"{path.name}: {error}")
+                image, opaque, note = read_picture(path, longest_side)
+            except BadPicture as error:
+                broken.append(f"{printable(path.name)}: {error.reason}")
                 continue
             if opaque is None or alpha == _IGNORED:
                 mask = empty_mask(image)
@@ -84,13 +93,13 @@ class LoadSubjectImages(io.ComfyNode):
                 mask = opaque if alpha == _OPAQUE else 1 - opaque
             images.append(image[None])
             masks.append(mask[None])
-            names.append(path.name)
+            names.append(printable(path.name))
             about = [f"{image.shape[1]} x {image.shape[0]}", f"mask {mask.mean():.0%}" if mask.any() else "no mask", note]
-            lines.append(f"{len(names)}. {path.name}: " + ", ".join(part for part in about if part))
+            lines.append(f"{len(names)}. {names[-1]}: " + ", ".join(part for part in about if part))
         if broken and (unreadable_files == _STOP or not images):
             raise UserError(
-                "folder: these files cannot be read:\n" + "\n".join(broken) + "\nReplace or remove them, or set "
-                "unreadable_files to 'leave out'."
+                "folder: these files cannot be read:\n" + "\n".join(broken) + "\nReplace or remove them, save them "
+                "again as JPEG or PNG, or set unreadable_files to 'leave out'."
             )
         if not images:
             raise UserError(f"folder: there are no images in {folder!r}. Put the photos there, or choose another folder.")

@@ -85,9 +85,9 @@ def _config(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def problem(family: Family, name: str) -> str | None:
-    """Why a loader's `model` is not one of `choices`, for the user; None if it is."""
-    if name in family.repositories or name in local_models(family):
+def problem(family: Family, name: str | None) -> str | None:
+    """Why a loader's `model` is not one of `choices`, for the user; None if it is, or if it is wired and not known yet."""
+    if name is None or name in family.repositories or name in local_models(family):
         return None
     path = _entries(family).get(name)
     if path is None:

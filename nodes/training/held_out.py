@@ -21,8 +21,13 @@ from ..evaluation.pdst import Dataset, Subject
 from ..evaluation.quick import quick_scores
 from ..evaluation.same_photo import look_at, look_at_pixels, same_photo
 from ..host.sampling import MakeImages
+<<<<<<< HEAD
 from ..pictures import read_picture
 from .photos import fit, nearest_size
+=======
+from ..pictures import BadPicture, read_picture
+from .photos import fit
+>>>>>>> help-A
 
 COMPARED = ("clip_t", "clip_i", "dino")  # what a checkpoint is chosen by
 
@@ -183,10 +188,10 @@ def held_out_problems(dataset: Dataset | None, encoders: EvaluationEncoders | No
     for photo in dataset.subjects[0].test:
         try:
             look = look_at(photo.path)
-        except (OSError, ValueError) as error:
+        except BadPicture as error:
             problems.append(
-                f"dataset: the test photo {photo.path.name} cannot be read any more ({type(error).__name__}): put "
-                "it back, or load the data set again."
+                f"dataset: the test photo {photo.path.name} cannot be read any more ({error.reason}): put it back, or load the "
+                "data set again."
             )
             continue
         same = [str(i) for i, other in enumerate(trained, 1) if same_photo(look, other)]

@@ -39,7 +39,7 @@ def check_inputs(wired: Wired, settings: TrainingSettings, name: str) -> None:
         UserError: every problem at once, each with its input and remedy.
     """
     problems = settings.problems() + model_problems(wired.model, training=True) + vae_problems(wired.vae)
-    problems += folders.name_problems(name)
+    problems += folders.run_problems(name)
     problems += photo_problems(wired.images, wired.masks, settings.uses_attractor)
     problems += held_out_problems(wired.dataset, wired.encoders, wired.images)
     problems += clip_problems(wired.clip) or _text_problems(settings, HostTextEncoder(wired.clip))

@@ -1,7 +1,7 @@
 """One training, from wired inputs to a finished run: latents, private models, trainer, samples and scores."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,13 @@ from ..host.unet import HostUNet
 from ..locks import only_writer
 from ..pictures import to_picture
 from .held_out import HeldOut
+<<<<<<< HEAD
 from .input_checks import Wired, files_of
 from .photos import cut_note, photo_sizes, resize_photos
+=======
+from .input_checks import Wired
+from .photos import cut_note, resize_photos, training_size
+>>>>>>> help-A
 from .run import Run
 
 
@@ -50,7 +55,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         _fit_into_memory(trainer, unet)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
-            "photos": _photos_hash(wired, settings),
+            **_photos_identity(wired, settings),
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.usual_size)
         scored_with = studio.scored_with
@@ -66,6 +71,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
     return run
 
 
+<<<<<<< HEAD
 def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
     """Of the pixels in 8 bits, not of latents, which differ in the last digit between drivers. With the shapes that they are
     trained in, unless `aspect` makes no difference: runs from before there was that setting can be resumed then."""
@@ -80,6 +86,22 @@ def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
 def _sizes(wired: Wired, settings: TrainingSettings) -> list[tuple[int, int]]:
     """Height and width of each photo in training."""
     return photo_sizes(wired.images, settings.resolution, settings.aspect)
+=======
+def _photos_identity(wired: Wired, settings: TrainingSettings) -> dict[str, str]:
+    """What was trained on, in words and as hashes: of the pixels in 8 bits, not of latents, which differ in the last digit
+    between drivers; each for itself, so that a run that is resumed on others can say on which."""
+    height, width = training_size(wired.images, settings.resolution)
+    masks = (wired.masks or []) if settings.uses_attractor else []
+    return {
+        "photos": _hashes(image[..., :3] for image in wired.images),
+        "masks": _hashes(masks),
+        "size_in_training": f"{width} x {height} (see resolution)",
+    }
+
+
+def _hashes(parts: Iterable[Tensor]) -> str:
+    return " ".join(fingerprint((part * 255).round().byte()) for part in parts)
+>>>>>>> help-A
 
 
 def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from attractor.nodes.errors import UserError
+from attractor.nodes.evaluation.captions import words_of
+from attractor.nodes.evaluation.nodes_report import PDSTReport
 from attractor.nodes.evaluation.pdst import MOST_CAPTIONS, read_dataset
 from attractor.nodes.evaluation.report.figures import training_curve
 from attractor.nodes.evaluation.report.gather import collect
-from attractor.nodes.evaluation.report.make_report import charts_of
+from attractor.nodes.evaluation.report.make_report import charts_of, make_report
 from attractor.nodes.evaluation.report.page import make_page
 from attractor.nodes.evaluation.report.tables import make_tables
 from attractor.nodes.evaluation.statistics import Bootstrap
@@ -72,6 +74,81 @@ def test_a_captions_file_of_a_hundred_thousand_lines_is_one_problem(tmp_path):
     assert time.monotonic() - started < SECONDS
     message = str(error.value)
     assert f"{MOST_CAPTIONS:,} captions" in message and "super_category" in message and len(message) < 1_000
+
+
+def first(**values):
+    """Changes the first image's record."""
+    return lambda header, records: (header, [{**records[0], **values}, *records[1:]])
+
+
+def every(**values):
+    return lambda header, records: (header, [{**record, **values} for record in records])
+
+
+def subject(**values):
+    """Changes what the header says of the subject."""
+    return lambda header, records: (
+        {**header, "subjects": {name: {**about, **values} for name, about in header["subjects"].items()}},
+        records,
+    )
+
+
+EDITED = {
+    "an image outside": (first(image="../../../../../etc/passwd"), None),
+    "an absolute image": (first(image="/etc/passwd"), None),
+    "an image with a NUL": (first(image="a\0b"), None),
+    "an image that no disk could hold": (first(image="x" * 50_000), None),
+    "photos outside": (subject(references=["../../x.jpg"] * 2), None),
+    "scores without bound": (every(scores={"clip_t": 1e308, "dino": -1e308}), "line 2 .scores"),
+    "scores that are not known": (every(scores={"beauty": 0.5}), "other scores"),
+    "a text that is none": (first(text="\ud800 {}"), "line 2 .text"),
+    "a text without end": (first(text="{} " * 100_000), "line 2 .text"),
+    "a caption before the first": (first(caption=-5), "line 2 .caption"),
+    "too few photos": (subject(references=["x"]), "first line .subjects"),
+    "too few numbers of captions": (subject(captions=[]), "first line .subjects"),
+    "a subject that is no text": (subject(super_category="\ud800"), "not a results file"),
+}
+
+
+@pytest.mark.parametrize("kind", EDITED)
+def test_results_edited_by_hand_make_a_report_or_are_named(tmp_path, kind):
+    change, words = EDITED[kind]
+    folder = tmp_path / "edited"
+    write_entry(folder, "corgi", CORGI, {"clip_t": 0.3, "dino": 0.5}, photos=2, images=1)
+    path = folder / "corgi.jsonl"
+    header, *records = (json.loads(line) for line in path.read_text().splitlines())
+    header, records = change(header, records)
+    path.write_text("".join(json.dumps(line) + "\n" for line in (header, *records)))
+    made = []
+
+    def report():
+        made.append(make_report([folder], folder / "report", "x", y_axis="dino", contact_sheet="every photo", resamples=20))
+
+    assert said(path, report, kind) == (words is not None)
+    if words is None:
+        assert made and made[0].path.is_file()
+    else:
+        with pytest.raises(UserError, match=words):
+            report()
+
+
+def test_what_is_typed_without_end_is_refused_at_once():
+    started = time.monotonic()
+    with pytest.raises(UserError, match="evaluations: there are 100,000 names, and 1,000 is the most"):
+        PDSTReport.execute("\n".join(f"n{i}" for i in range(100_000)), "", "dino", "none")
+    with pytest.raises(UserError, match="subject_words: .*2,000, the longest of 5 "):
+        words_of(",".join(f"w{i}" for i in range(2_000)))
+    with pytest.raises(UserError, match="subject_words: .*1, the longest of 5,000 "):
+        words_of("w" * 5_000)
+    assert words_of("dog, puppy") == ["puppy", "dog"]
+    assert time.monotonic() - started < SECONDS
+
+
+def test_an_error_is_not_longer_than_a_person_would_read():
+    message = str(UserError.of([f"input {i}: {'x' * 5_000}: use another." for i in range(5_000)]))
+    assert len(message) < 40_000 and message.startswith("- input 0: xxx") and message.endswith("xxx: use another.")
+    assert "(and 4,941 more)" in message and "- input 4999: " in message
+    assert str(UserError("short\nand clear")) == "short\nand clear"
 
 
 # --- damaged at random --------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ def test_every_problem_is_said_at_once(root):
     picture(8).save(cat / "test" / "test-3.jpg")
     (cat / "test" / "test-3.txt").write_bytes(b"\xff\xfe\xfd")
     (cat / "train" / "photo.heic").write_bytes(b"x")
+    (cat / "train" / "notes.doc").write_bytes(b"x")
     picture(1001).resize((48, 36)).save(cat / "train" / "train-3.jpg", quality=60)
     Image.open(cat / "train" / "train-1.png").resize((192, 144)).save(cat / "test" / "test-4.webp", quality=70)
     (cat / "test" / "test-4.txt").write_text("a {}\nthe {}")
@@ -75,7 +76,8 @@ def test_every_problem_is_said_at_once(root):
         "bad/test is missing",
         "cat/meta.json: super_category is missing",
         "cat/meta.json: kind is 'alive'",
-        "cat/train/photo.heic is not an image file of a known type",
+        "cat/train/notes.doc is not an image file of a known type",
+        "cat/train/photo.heic cannot be read (it is damaged, or of a kind",
         "cat/test/test-1.txt has 3 captions; 2 are required",
         "cat/test/test-1.txt, caption 1 (a cat on a sofa) has no {}",
         "cat/test/test-1.txt, caption 2 (a {} with a <thing>) contains < or >",

@@ -199,8 +199,9 @@ def test_resuming_something_else_says_what_differs(comfy, runs):
     comfy.run(training(comfy, "mismatch"))
     changed = {
         "settings": (training(comfy, "mismatch", steps=2, tau=0.5), ("tau was 0.07, is 0.5",)),
-        "photos": (training(comfy, "mismatch", photos=2, steps=2), ("photos was ",)),
-        "model": (training(comfy, "mismatch", loader={"seed": 9}, steps=2), ("base model was ",)),
+        "photos": (training(comfy, "mismatch", photos=2, steps=2), ("there were 3 photos, and are 2", "masks")),
+        "size": (training(comfy, "mismatch", steps=2, resolution=192), ("size in training was 128 x 128", "is 192 x 192")),
+        "model": (training(comfy, "mismatch", loader={"seed": 9}, steps=2), ("the base model is another one",)),
         "fewer steps": (training(comfy, "mismatch", steps=2), None),
     }
     for graph, words in changed.values():

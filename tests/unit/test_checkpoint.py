@@ -131,6 +131,41 @@ def test_every_difference_is_listed(saved):
     assert other.step_count == 0 and not other.optimizer.state and not other.curves, "a refused state left traces"
 
 
+A, B, C, D = (letter * 16 for letter in "abcd")
+
+
+@pytest.mark.parametrize(
+    "name, was, now, words",
+    [
+        ("base_model", A, B, "the base model is another one."),
+        ("photos", f"{A} {B}", f"{A} {B} {C}", "there were 2 photos, and are 3."),
+        ("masks", "", f"{A} {B}", "there were no masks, and are 2."),
+        ("masks", f"{A} {B}", "", "there were 2 masks, and are none."),
+        ("photos", f"{A} {B} {C}", f"{C} {B} {A}", "the photos are in another order."),
+        ("photos", f"{A} {B} {C}", f"{A} {D} {C}", "other photos than before: 2."),
+        ("masks", f"{A} {B} {C}", f"{D} {B} {D}", "other masks than before: 1, 3."),
+        ("photos", A, B, "other photos than before: 1."),
+        (
+            "photos",
+            " ".join([A] * 20),
+            " ".join([B] * 20),
+            "other photos than before: 1, 2, 3, 4, 5, 6, 7, 8 and 12 more.",
+        ),
+        ("size_in_training", "512 x 512", "448 x 576", "size in training was 512 x 512, is 448 x 576."),
+    ],
+)
+def test_what_differs_is_said_in_words_not_in_hashes(tmp_path, name, was, now, words):
+    save_state(train(trainer_of(), 1), tmp_path / "s", {**IDENTITY, name: was})
+    with pytest.raises(CannotResume) as error:
+        load_state(trainer_of(), tmp_path / "s", {**IDENTITY, name: now})
+    assert str(error.value) == words
+
+
+def test_a_state_from_before_something_was_recorded_is_said_to_be_one(saved):
+    with pytest.raises(CannotResume, match="an earlier version of this pack wrote it, and did not record size in training"):
+        load_state(trainer_of(), saved[1], {**IDENTITY, "size_in_training": "512 x 512"})
+
+
 def test_what_changes_no_result_may_differ(saved):
     other = trainer_of(steps=3, text_chunk=5, micro_batch=1)
     load_state(other, saved[1], IDENTITY)

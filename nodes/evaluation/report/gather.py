@@ -1,11 +1,13 @@
 """From results on disk to the systems that a report compares."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from ...errors import UserError
+from ...host.folders import below
 from ..entries import FLOOR
 from ..header import header_differences
 from ..metrics import SCORES
@@ -275,8 +277,8 @@ def _image(folder: Path, entry: EntryResults, record: dict) -> Image:
 
 def _file(folder: Path, name: str | None) -> Path | None:
     """A file of an evaluation; None if there is none. A name in a results file cannot lead out of the evaluation's folder."""
-    path = (folder / name).resolve() if name else None
-    return path if path is not None and path.is_relative_to(folder.resolve()) and path.is_file() else None
+    path = below(folder, name)
+    return path if path is not None and os.path.isfile(path) else None
 
 
 def _named(systems: list[System]) -> list[System]:

@@ -8,6 +8,7 @@ from matplotlib.font_manager import findfont
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont, ImageOps
 
+from ...pictures import BadPicture, opened
 from ...plotting import GRID, INK, PAPER, SOFT, shorten
 from ..pdst import SLOT
 from ..statistics import Key
@@ -102,9 +103,9 @@ def thumbnail(path: Path | None) -> Picture.Image | None:
     if path is None:
         return None
     try:
-        with Picture.open(path) as file:
+        with opened(path) as file:
             picture = file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Picture.DecompressionBombError):
+    except BadPicture:
         return None
     picture.thumbnail((_SIDE, _SIDE), Picture.Resampling.LANCZOS)
     return picture
