@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .evaluation import NODES as EVALUATION
 from .host import folders
+from .host.web import serve_page
 from .masking import NODES as MASKING
 from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, LoadTokenCheckpoints, SavePersonalizedToken
 from .training import NODES as TRAINING
@@ -14,6 +15,7 @@ class AttractorExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         folders.register()
+        serve_page("/attractor/report", folders.report_page)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

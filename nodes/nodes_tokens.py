@@ -17,6 +17,7 @@ from .host.links import Clip, Model
 from .host.payload import AppliedToken
 from .host.personalized_clip import PersonalizedCLIP
 from .host.personalized_model import personalize_model
+from .host.progress import said
 from .host.text_encoder import HostTextEncoder
 from .link_types import PersonalizedTokenType
 
@@ -75,8 +76,8 @@ class LoadNeTIMapper(io.ComfyNode):
             for attractor in token.attractors:
                 attractor.requires_grad_(False)
         inner = token.record.get("name_in_file")  # A1111's, after its file was renamed
-        note = [f"In prompts: {token.placeholder}. The file calls itself {inner}."] if inner and not placeholder.strip() else []
-        return io.NodeOutput(token, token.placeholder, ui={"text": note} if note else None)
+        note = f"In prompts: {token.placeholder}. The file calls itself {inner}." if inner and not placeholder.strip() else ""
+        return io.NodeOutput(token, token.placeholder, ui=said(note) if note else None)
 
 
 class LoadTokenCheckpoints(io.ComfyNode):
@@ -151,7 +152,7 @@ class LoadTokenCheckpoints(io.ComfyNode):
                 except ValueError as error:
                     raise UserError(f"run: {error}") from error
                 tokens[-1].subject.requires_grad_(False)
-        return io.NodeOutput(tokens, chosen, ui={"text": [", ".join(f"step {step}" for step in chosen)]})
+        return io.NodeOutput(tokens, chosen, ui=said(", ".join(f"step {step}" for step in chosen)))
 
 
 def checkpoints(run: str) -> dict[int, Path]:
@@ -318,4 +319,4 @@ class SavePersonalizedToken(io.ComfyNode):
                 lines.append(f"embedding:{name}")
         except Exception as error:  # safetensors raises an error class of its own
             raise UserError(f"name: {name} could not be written ({error}). Free some space, or use another name.") from error
-        return io.NodeOutput(str(path), ui={"text": lines})
+        return io.NodeOutput(str(path), ui=said("\n".join(lines)))

@@ -2,6 +2,7 @@
 
 import comfy.model_management as mm
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 
@@ -24,6 +25,23 @@ class Progress:
 
     def text(self, line: str) -> None:
         """Show a line of text on the node, in place of the last one."""
-        server = PromptServer.instance
-        if server.client_id is not None:
-            server.send_progress_text(line, self._node_id, server.client_id)
+        _send(line, self._node_id)
+
+
+def show_text(line: str) -> None:
+    """Show a line of text on the node that is running, in place of the last one. Does nothing outside a server."""
+    if (running := get_executing_context()) is not None:
+        _send(line, running.node_id)
+
+
+def said(text: str, **more: list) -> dict[str, list]:
+    """What a node says of its result, as the `ui` of its output: the pack's page script shows it, also when a workflow comes
+    back from the history. It is shown on the node at once too, for pages that run no script of ours."""
+    show_text(text)
+    return {**more, "text": [text]}
+
+
+def _send(line: str, node_id: str) -> None:
+    server = PromptServer.instance
+    if server.client_id is not None:
+        server.send_progress_text(line, node_id, server.client_id)

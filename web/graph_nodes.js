@@ -1,0 +1,39 @@
+// The pack's nodes in the graph on the page.
+import { app } from "../../scripts/app.js";
+
+export const isOurs = (node) => /^Attractor[A-Z]/.test(node.comfyClass ?? node.type ?? "");
+
+// The node of an id as the server says it: 7, or 12:7 for one in a subgraph.
+export function nodeOf(id) {
+    let graph = app.rootGraph ?? app.graph;
+    const path = String(id).split(":");
+    for (const part of path.slice(0, -1)) {
+        graph = graph?.getNodeById(isNaN(part) ? part : Number(part))?.subgraph;
+    }
+    const last = path.at(-1);
+    return graph?.getNodeById(isNaN(last) ? last : Number(last)) ?? null;
+}
+
+// A node as tall as what is on it; the new renderer sees to that itself.
+export function fit(node) {
+    if (!window.LiteGraph?.vueNodesMode) {
+        const [width, height] = node.computeSize();
+        node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+    }
+    node.setDirtyCanvas?.(true, true);
+}
+
+// An element on a node, below its widgets, that is in no workflow file and no queued prompt.
+export function addElement(node, name, element, height) {
+    const widget = node.addDOMWidget(name, "attractor", element, {
+        serialize: false,
+        hideOnZoom: false,
+        margin: 6,
+        getMinHeight: height,
+        getMaxHeight: height,
+        getValue: () => "",
+        setValue: () => {},
+    });
+    widget.serialize = false;
+    return widget;
+}
