@@ -72,8 +72,9 @@ class TrainAttractorEmbedding(io.ComfyNode):
         chart, curve = to_tensor(run.chart()), to_tensor(run.overfitting_curve())
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         shown = [chart[0], curve[0]] if run.score_log.scores else chart
+        pictures = ui.PreviewImage(shown, cls=cls).as_dict()
         return io.NodeOutput(
-            run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve, ui=ui.PreviewImage(shown, cls=cls)
+            run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve, ui={**pictures, "text": [run.summary()]}
         )
 
 

@@ -23,9 +23,10 @@ from ..host.sampling import ImageMaker, Sampling, training_maker
 from ..host.text_encoder import HostTextEncoder
 from ..host.unet import HostUNet
 from ..locks import only_writer
-from ..pictures import to_picture
+from ..pictures import read_picture, to_picture
 from .held_out import HeldOut
 from .input_checks import Wired
+from .live import Live
 from .photos import cut_note, resize_photos
 from .run import Run
 
@@ -38,12 +39,16 @@ def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, nod
         UserError: it cannot be resumed, or as `Run.train`.
     """
     folder = folders.output_path(name)
+    progress = Progress(settings.steps, node_id)
     with only_writer(folder, f"name: the run '{name}'", "Wait until it is done, or give this run another name."):
-        return _train(wired, settings, folder, resume, node_id)
+        with Live(folder, name, settings.steps, progress) as live:
+            return _train(wired, settings, folder, resume, progress, live)
 
 
-def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool, node_id: str) -> Run:
+def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool, progress: Progress, live: Live) -> Run:
+    live.say("preparing", f"Preparing: {len(wired.images)} photos become latents.")
     photos, held_out = _encode_photos(wired, settings)
+    live.say("preparing", "Preparing: loading private copies of the models.")
     with private_models(wired.model, wired.clip) as (unet, text):
         trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None)
         _fit_into_memory(trainer, unet)
@@ -53,13 +58,22 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.size)
         scored_with = studio.scored_with
-        run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), scored_with)
+        run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), live, scored_with)
         run.notes += filter(None, [cut_note(wired.images, settings.resolution)])
         if resume:
             run.resume()
-        run.train(Progress(settings.steps, node_id), studio.sample, studio.score if scored_with else None)
+        run.compare_with(*_photo_to_compare(wired, held_out))
+        run.train(progress, studio.sample, studio.score if scored_with else None)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
+
+
+def _photo_to_compare(wired: Wired, held_out: HeldOut | None) -> tuple[Image.Image, str]:
+    """A photo to look at beside the samples, and what it is."""
+    photo = wired.images[0] if held_out is None else read_picture(held_out.subject.test[0].path)[0]
+    picture = to_picture(photo[None])
+    picture.thumbnail((512, 512))
+    return picture, "training photo" if held_out is None else "held-out photo"
 
 
 def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
