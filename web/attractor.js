@@ -4,16 +4,28 @@ import { api } from "../../scripts/api.js";
 
 import { isOurs, nodeOf } from "./graph_nodes.js";
 import { showOutput, showText } from "./node_text.js";
+import { addPanel, listen } from "./training_panel.js";
 
-const style = document.createElement("link");
-style.rel = "stylesheet";
-style.href = new URL("attractor.css", import.meta.url).href;
-document.head.append(style);
+for (const file of ["vendor/uplot/uPlot.min.css", "attractor.css"]) {
+    const style = document.createElement("link");
+    style.rel = "stylesheet";
+    style.href = new URL(file, import.meta.url).href;
+    document.head.append(style);
+}
 
 app.registerExtension({
     name: "attractor.nodes",
 
+    nodeCreated(node) {
+        if (node.comfyClass === "AttractorTrain") addPanel(node);
+    },
+
+    loadedGraphNode(node) {
+        node.attractorPanel?.look();
+    },
+
     setup() {
+        listen();
         api.addEventListener("progress_text", ({ detail }) => {
             const node = nodeOf(detail.nodeId);
             if (node && isOurs(node)) showText(node, detail.text);

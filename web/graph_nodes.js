@@ -23,14 +23,25 @@ export function fit(node) {
     node.setDirtyCanvas?.(true, true);
 }
 
+// The wheel zooms the graph over an element too, unless the element has something to scroll.
+function forwardWheel(element) {
+    element.addEventListener("wheel", (event) => {
+        const scrolls = event.target.closest?.("[data-scrolls]");
+        if (scrolls && scrolls.scrollHeight > scrolls.clientHeight + 1) event.stopPropagation();
+        else if (!window.LiteGraph?.vueNodesMode) app.canvas?.processMouseWheel?.(event);
+    });
+}
+
 // An element on a node, below its widgets, that is in no workflow file and no queued prompt.
-export function addElement(node, name, element, height) {
+// height: a function that gives its least height in pixels. fixed: whether that is its most too.
+export function addElement(node, name, element, height, fixed = true) {
+    forwardWheel(element);
     const widget = node.addDOMWidget(name, "attractor", element, {
         serialize: false,
         hideOnZoom: false,
         margin: 6,
         getMinHeight: height,
-        getMaxHeight: height,
+        ...(fixed ? { getMaxHeight: height } : {}),
         getValue: () => "",
         setValue: () => {},
     });

@@ -7,11 +7,11 @@ const TALLEST = 150;
 const parts = new WeakMap();
 
 export function showText(node, text) {
+    setTimeout(() => hideHostText(node)); // the host may answer the same event after this
     const part = partOf(node);
     if (!part) return;
     part.text.textContent = text;
     layOut(node, part);
-    setTimeout(() => hideHostText(node)); // the host may answer the same event after this
 }
 
 export function showOutput(node, output) {
@@ -50,8 +50,7 @@ function addPart(node) {
     const links = document.createElement("div");
     links.className = "attractor-said-links";
     box.append(text, links);
-    // Scrolling and selecting in the text is not zooming and dragging of the graph.
-    text.addEventListener("wheel", (event) => text.scrollHeight > text.clientHeight + 1 && event.stopPropagation());
+    text.dataset.scrolls = "";
     const part = { box, text, links, height: 40 };
     addElement(node, "attractor_text", box, () => part.height);
     return part;

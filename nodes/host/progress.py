@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, total: int, node_id: str):
         self._bar = comfy.utils.ProgressBar(total, node_id=node_id)
-        self._node_id = node_id
+        self.node_id = node_id
 
     def update(self, value: int, preview: Image.Image | None = None) -> None:
         """value: out of `total`. preview: a picture that replaces the last one on the node."""
@@ -25,7 +25,7 @@ class Progress:
 
     def text(self, line: str) -> None:
         """Show a line of text on the node, in place of the last one."""
-        _send(line, self._node_id)
+        _send(line, self.node_id)
 
 
 def show_text(line: str) -> None:

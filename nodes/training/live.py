@@ -69,7 +69,7 @@ class Live:
         now = time.monotonic()
         if changed or now - self._told >= _SECONDS_APART:
             self._told = now
-            tell(EVENT, self.record)
+            tell(EVENT, {**self.record, "node": self._progress.node_id})
 
     def about(self, **facts: Any) -> None:
         """Entries of the record that are the same for the whole run."""

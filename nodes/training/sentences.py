@@ -33,9 +33,6 @@ def summary(name: str, step: int, best: dict[str, float] | None, token: str, bes
     """What came out of a run. best: the scores of its best step, if there are any. token, best_token: names of the files."""
     where = f"output/neti/{name}"
     if best is None:
-        return f"Done: {step} steps. The token is {where}/{token}."
+        return f"Done: {step} steps. The token is {where}/{token}"
     scores = ", ".join(f"{label} {best[key]:.3f}" for key, label in SCORE_NAMES.items() if key in best)
-    return (
-        f"Done: {step} steps, and step {best['step']:.0f} was the best ({scores}). Its token is {where}/{best_token}, that of "
-        f"the last step {where}/{token}."
-    )
+    return f"Done: {step} steps. The best is step {best['step']:.0f} ({scores}): {where}/{best_token}"
