@@ -68,6 +68,7 @@ class Panel {
     hear(record) {
         if (String(record.node) === String(this.node.id)) this.heard = record.name;
         if (record.name !== this.name) return;
+        this.latest = record;
         this.run = { ...this.run, ...record };
         this.show();
         this.look(this.looked && RUNS.includes(record.state) ? SECONDS_APART * 1000 - (Date.now() - this.looked) : 0);
@@ -75,7 +76,17 @@ class Panel {
 
     // Ask for the whole state, soon; the calls in between are one.
     look(wait = 100) {
-        this.timer ??= setTimeout(() => this.fetch(), Math.max(wait, 50));
+        if (this.asking) this.again = true;
+        else this.timer ??= setTimeout(() => this.ask(), Math.max(wait, 50));
+    }
+
+    async ask() {
+        [this.timer, this.asking, this.again, this.latest] = [null, true, false, null];
+        await this.fetch();
+        this.asking = false;
+        this.looked = Date.now();
+        this.show();
+        if (this.again) this.look(500);
     }
 
     async fetch() {
@@ -91,9 +102,7 @@ class Panel {
         } catch {
             this.run = { ...this.run, notes: ["the server does not answer"] };
         }
-        this.looked = Date.now();
-        this.timer = null;
-        this.show();
+        if (this.latest?.name === this.run.name) this.run = { ...this.run, ...this.latest }; // heard while it was on its way
     }
 
     // A run that ended without anything to keep is in no folder: what was heard of it last stands.

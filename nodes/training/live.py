@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ...trainer.storage import replacing
+from ..host import folders
 from ..host.progress import Interrupted, Progress
 from ..host.web import tell
 
@@ -35,7 +36,15 @@ class Live:
     def __init__(self, folder: Path, name: str, steps: int, progress: Progress):
         """name: of the run, under output/neti."""
         self.folder, self._progress = folder, progress
-        self._record: dict[str, Any] = {"name": name, "state": "preparing", "text": "", "step": 0, "steps": steps, "notes": []}
+        self._record: dict[str, Any] = {
+            "name": name,
+            "folder": f"{folders.TOKENS}/{name}",
+            "state": "preparing",
+            "text": "",
+            "step": 0,
+            "steps": steps,
+            "notes": [],
+        }
         self.kept: int | None = None  # the last step that is on disk
         self._told = 0.0
         # Of the run that is trained, once there is one.

@@ -54,7 +54,7 @@ class Run:
         self._failed: dict[str, str] = {}  # what could not be made, by what it is
         self._shown = 0.0  # when the last preview was
         self._curve: Image.Image | None = None  # as of the last score; previews come far more often
-        self._photo: Image.Image | None = None
+        self._photo: tuple[Image.Image, str] | None = None  # until it is saved
         live.curves, live.scores, live.stale = lambda: trainer.curves, lambda: self.score_log.scores, lambda: self._stale
         live.about(
             method=trainer.settings.method,
@@ -64,8 +64,7 @@ class Run:
 
     def compare_with(self, photo: Image.Image, what: str) -> None:
         """A photo of the subject that the panel shows beside the samples."""
-        self._photo = photo
-        self.live.about(photo={"file": PHOTO_FILE, "label": what})
+        self._photo = (photo, what)
 
     @property
     def token_path(self) -> Path:
@@ -285,13 +284,14 @@ class Run:
             with replacing(self.folder / "curves.json") as temporary:
                 temporary.write_text(json.dumps(self.trainer.curves))
             self._remove_stale()
+            if self._photo is not None:
+                photo, what = self._photo
+                _save_picture(photo, self.folder / PHOTO_FILE)
+                self.live.about(photo={"file": PHOTO_FILE, "label": what})
+                self._photo = None
             self.live.saved(self.trainer.step_count)
         self._saved_step = self.trainer.step_count
         self._optional("the chart", lambda: _save_picture(self.chart(), self.folder / "chart.png"))
-        if self._photo is not None:
-            photo = self._photo
-            self._optional("a copy of a photo", lambda: _save_picture(photo, self.folder / PHOTO_FILE))
-            self._photo = None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
