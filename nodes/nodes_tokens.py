@@ -17,6 +17,7 @@ from .host.links import Clip, Model
 from .host.payload import AppliedToken
 from .host.personalized_clip import PersonalizedCLIP
 from .host.personalized_model import personalize_model
+from .host.placeholders import bracket_warning
 from .host.progress import said
 from .host.text_encoder import HostTextEncoder
 from .link_types import PersonalizedTokenType
@@ -264,7 +265,8 @@ class ApplyPersonalizedToken(io.ComfyNode):
         concept = token.attractors[attractor - 1] if attractor else token.subject
         applied = AppliedToken(name, concept.train(False), strength, truncation or None, anchor)
         personalized = PersonalizedCLIP.with_token(clip, applied)
-        return io.NodeOutput(personalize_model(model), personalized)
+        warning = bracket_warning(name)
+        return io.NodeOutput(personalize_model(model), personalized, ui=said(warning) if warning else None)
 
 
 class SavePersonalizedToken(io.ComfyNode):

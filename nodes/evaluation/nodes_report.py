@@ -70,7 +70,7 @@ class PDSTReport(io.ComfyNode):
         report = make_report(paths, _target(name, paths), name.strip() or paths[0].name, **settings)
         images = [to_tensor(picture) for picture in report.pictures]
         preview = ui.PreviewImage([image[0] for image in images], cls=cls).as_dict()
-        shown = said(f"{report.path}\n\n{report.summary}", **preview, report=[folders.report_name(report.path)])
+        shown = said(f"{report.summary}\n{report.path}", **preview, report=[folders.report_name(report.path)])
         return io.NodeOutput(*images, report.markdown, str(report.path), ui=shown)
 
 

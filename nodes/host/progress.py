@@ -10,6 +10,8 @@ Interrupted = mm.InterruptProcessingException
 check_interrupt = mm.throw_exception_if_processing_interrupted
 is_out_of_memory = mm.is_oom if hasattr(mm, "is_oom") else lambda error: isinstance(error, mm.OOM_EXCEPTION)
 
+_warned: set[str] = set()  # ids of nodes
+
 
 class Progress:
     """Progress of one node. Every update raises `Interrupted` if the user has cancelled."""
@@ -32,6 +34,19 @@ def show_text(line: str) -> None:
     """Show a line of text on the node that is running, in place of the last one. Does nothing outside a server."""
     if (running := get_executing_context()) is not None:
         _send(line, running.node_id)
+
+
+def show_warning(line: str) -> None:
+    """Show a warning on the node that is running, and an empty one to take the last one back."""
+    running = get_executing_context()
+    if running is None:
+        return
+    if line:
+        _warned.add(running.node_id)
+        _send(f"\u26a0 {line}", running.node_id)
+    elif running.node_id in _warned:
+        _warned.remove(running.node_id)
+        _send("The warning that was here no longer holds.", running.node_id)
 
 
 def said(text: str, **more: list) -> dict[str, list]:

@@ -10,9 +10,12 @@ from server import PromptServer
 
 from ..errors import UserError
 
-# A page is a file that anyone may have put there: it runs no script, loads nothing, and is of no origin.
+# A page is a file that anyone may have put there: it runs no script, loads nothing, and is of no origin. The rule is written
+# into the page too, as the host replaces the header when it is started with --disable-api-nodes.
+_RULE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+_RULE_IN_PAGE = f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_RULE}">'
 _INERT = {
-    "Content-Security-Policy": "sandbox allow-popups; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    "Content-Security-Policy": f"sandbox allow-popups; {_RULE}",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -37,10 +40,10 @@ def serve_page(path: str, find: Callable[[str], Path]) -> None:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            found = await asyncio.to_thread(find, request.query.get("name", ""))
-        except UserError as error:
-            return web.Response(text=str(error), status=404)
-        return web.FileResponse(found, headers={**_INERT, "Content-Type": "text/html; charset=utf-8"})
+            page = await asyncio.to_thread(lambda: find(request.query.get("name", "")).read_bytes())
+        except (UserError, OSError) as error:
+            return web.Response(text=str(error) if isinstance(error, UserError) else "It cannot be read.", status=404)
+        return web.Response(body=_RULE_IN_PAGE.encode() + page, headers={**_INERT, "Content-Type": "text/html; charset=utf-8"})
 
     _get(path, answer)
 

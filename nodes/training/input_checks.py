@@ -1,11 +1,13 @@
 """Everything that can be wrong with the training node's inputs, found before anything is loaded."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from ...trainer.concept import placeholder_problem
-from ...trainer.settings import TrainingSettings
+from ...trainer.methods import METHODS
+from ...trainer.settings import ROWS, TrainingSettings
 from ..errors import UserError
 from ..evaluation.encoders import EvaluationEncoders
 from ..evaluation.pdst import Dataset
@@ -56,6 +58,20 @@ def check_inputs(wired: Wired, settings: TrainingSettings, name: str) -> None:
             f"The output folder's disk has {free // 1024**2} MB left, and a run writes up to {_FREE_DISK // 1024**2} MB. "
             "Free some space first."
         )
+
+
+def widget_problems(name: Any, placeholder: Any, method: Any, batch_size: Any, options_wired: bool) -> list[str]:
+    """What the widgets alone show to be wrong, before anything is loaded. None: a widget that is wired."""
+    problems = folders.name_problems(name.strip()) if isinstance(name, str) else []
+    if isinstance(placeholder, str):
+        problems += filter(None, [placeholder_problem(placeholder, lambda word: False)])
+    if isinstance(method, str):
+        problems += filter(None, [ROWS["method"].problem("method", method)])
+    if isinstance(batch_size, int):
+        problems += filter(None, [ROWS["batch_size"].problem("batch_size", batch_size)])
+        if not options_wired and method in METHODS:  # Training Options may turn the contrast off
+            problems += TrainingSettings(method=method, batch_size=batch_size).problems()
+    return list(dict.fromkeys(problems))
 
 
 def _text_problems(settings: TrainingSettings, text: HostTextEncoder) -> list[str]:

@@ -46,6 +46,7 @@ class Live:
             "notes": [],
         }
         self.kept: int | None = None  # the last step that is on disk
+        self._saved = False  # whether this part of the run has written anything yet
         self._told = 0.0
         # Of the run that is trained, once there is one.
         self.curves: Callable[[], Mapping[str, list[float]]] = dict
@@ -91,12 +92,12 @@ class Live:
 
     def saved(self, step: int) -> None:
         """What was learnt up to a step is on disk."""
-        self.kept = step
+        self.kept, self._saved = step, True
         self._store()
 
     def _end(self, state: str, text: str) -> None:
         self.say(state, text, pace=None, seconds_left=None)
-        if self.kept is not None:
+        if self._saved:
             with suppress(OSError):  # the sentence has been said; the record of the last save stands
                 self._store()
 

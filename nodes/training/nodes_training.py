@@ -9,7 +9,7 @@ from ...trainer.token_file import load_token
 from ..host.links import Clip, Model, Vae
 from ..link_types import PersonalizedTokenType, TrainingOptionsType
 from ..pictures import as_images, as_masks, to_tensor
-from .input_checks import Wired, check_inputs
+from .input_checks import Wired, check_inputs, widget_problems
 from .session import train
 from .widgets import Options, settings_of, widget
 
@@ -46,6 +46,19 @@ class TrainAttractorEmbedding(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        name: list | None = None,
+        placeholder: list | None = None,
+        method: list | None = None,
+        batch_size: list | None = None,
+        options: list | None = None,
+    ) -> bool | str:
+        """Every input comes as a list, and as (None,) if it is wired."""
+        values = [(value or [None])[0] for value in (name, placeholder, method, batch_size)]
+        return "\n".join(widget_problems(*values, options_wired=options is not None)) or True
 
     @classmethod
     def execute(

@@ -81,7 +81,7 @@ def run_state(name: str) -> dict[str, Any]:
 def _stored(folder: Path) -> dict[str, Any]:
     """The record of a run that is not going on here."""
     try:
-        content = read_json(folder / RECORD_FILE, most=_LARGEST)
+        content = read_json(_own(folder / RECORD_FILE), most=_LARGEST)
         record = conform(_Record, content, RECORD_FILE).model_dump()
     except BadFile:
         known = (folder / "resume.state").is_file()  # of a version that wrote no record, or the record is damaged
@@ -96,16 +96,28 @@ def _stored(folder: Path) -> dict[str, Any]:
 def _read(path: Path, schema: type[Checked], key: str) -> Any:
     """A part of a file of the run, or None if it is not there or damaged."""
     try:
-        content = read_json(path)
+        content = read_json(_own(path))
         return getattr(conform(schema, {key: content} if key == "curves" else content, path.name), key)
     except BadFile:
         return None
 
 
+def _own(path: Path) -> Path:
+    """A file of a run's folder.
+
+    Raises:
+        BadFile: it is a link.
+    """
+    if path.is_symlink():
+        raise BadFile(f"{path.name} is a link to another place.")
+    return path
+
+
 def _samples(folder: Path) -> list[dict[str, Any]]:
     """The latest sample images, in order of steps."""
     root = folder / "samples"
-    found = [(int(match[1]), root / match[0]) for path in _names(root) if (match := _SAMPLE.fullmatch(path))]
+    names = [] if root.is_symlink() else _names(root)
+    found = [(int(match[1]), root / match[0]) for name in names if (match := _SAMPLE.fullmatch(name))]
     return [
         {"step": step, "file": path.name, "time": path.stat().st_mtime_ns // 10**6, "path": path}
         for step, path in sorted(found)[-_MOST_SAMPLES:]

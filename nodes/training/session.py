@@ -17,6 +17,7 @@ from ...trainer.storage import fingerprint
 from ..errors import UserError
 from ..host import folders
 from ..host.memory import load_for_training, plan_memory, shrink
+from ..host.placeholders import bracket_warning
 from ..host.private_models import private_models
 from ..host.progress import Progress
 from ..host.sampling import ImageMaker, Sampling, training_maker
@@ -59,7 +60,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         studio = Studio(wired, settings, unet, text, held_out, photos.size)
         scored_with = studio.scored_with
         run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), live, scored_with)
-        run.notes += filter(None, [cut_note(wired.images, settings.resolution)])
+        run.notes += filter(None, [cut_note(wired.images, settings.resolution), bracket_warning(settings.placeholder)])
         if resume:
             run.resume()
         run.compare_with(*_photo_to_compare(wired, held_out))
