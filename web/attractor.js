@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 import { isOurs, nodeOf } from "./graph_nodes.js";
-import { showOutput, showText } from "./node_text.js";
+import { prepare, showOutput } from "./node_text.js";
 import { addPanel, listen } from "./training_panel.js";
 
 for (const file of ["vendor/uplot/uPlot.min.css", "attractor.css"]) {
@@ -12,6 +12,8 @@ for (const file of ["vendor/uplot/uPlot.min.css", "attractor.css"]) {
     style.href = new URL(file, import.meta.url).href;
     document.head.append(style);
 }
+
+listen(); // before the page is connected: the host complains of events that nobody waits for
 
 app.registerExtension({
     name: "attractor.nodes",
@@ -25,10 +27,9 @@ app.registerExtension({
     },
 
     setup() {
-        listen();
-        api.addEventListener("progress_text", ({ detail }) => {
-            const node = nodeOf(detail.nodeId);
-            if (node && isOurs(node)) showText(node, detail.text);
+        api.addEventListener("executing", ({ detail }) => {
+            const node = detail && nodeOf(detail);
+            if (node && isOurs(node)) prepare(node);
         });
         api.addEventListener("executed", ({ detail }) => {
             const node = nodeOf(detail.display_node ?? detail.node);

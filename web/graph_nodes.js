@@ -32,18 +32,19 @@ function forwardWheel(element) {
     });
 }
 
-// An element on a node, below its widgets, that is in no workflow file and no queued prompt.
-// height: a function that gives its least height in pixels. fixed: whether that is its most too.
-export function addElement(node, name, element, height, fixed = true) {
+// An element on a node, below its widgets, that is in no workflow file and no queued prompt. It goes by the name of the host's
+// own widget for text while a node works: the host finds it there, writes into it and makes none of its own.
+// height: a function that gives its least height in pixels. fixed: whether that is its most too. write: for the host's text.
+export function addElement(node, element, { height, fixed = true, write = () => {} }) {
     forwardWheel(element);
-    const widget = node.addDOMWidget(name, "attractor", element, {
+    const widget = node.addDOMWidget("$$node-text-preview", "attractor", element, {
         serialize: false,
         hideOnZoom: false,
         margin: 6,
         getMinHeight: height,
         ...(fixed ? { getMaxHeight: height } : {}),
         getValue: () => "",
-        setValue: () => {},
+        setValue: write,
     });
     widget.serialize = false;
     return widget;

@@ -2,15 +2,15 @@
 import { api } from "../../scripts/api.js";
 import { addElement, fit } from "./graph_nodes.js";
 
-const HOST_TEXT = "$$node-text-preview"; // the host's own widget for text while a node works: one of the two is enough
 const TALLEST = 150;
 const parts = new WeakMap();
 
-export function showText(node, text) {
-    setTimeout(() => hideHostText(node)); // the host may answer the same event after this
-    const part = partOf(node);
-    if (!part) return;
+// A node that begins to work may say something soon.
+export const prepare = (node) => void partOf(node);
+
+function showText(node, part, text) {
     part.text.textContent = text;
+    part.box.hidden = !text;
     layOut(node, part);
 }
 
@@ -20,7 +20,7 @@ export function showOutput(node, output) {
     const part = partOf(node);
     if (!part) return;
     part.links.replaceChildren(...[output.report ?? []].flat().filter(Boolean).map(reportLink));
-    showText(node, text);
+    showText(node, part, text);
 }
 
 function reportLink(name) {
@@ -51,8 +51,10 @@ function addPart(node) {
     links.className = "attractor-said-links";
     box.append(text, links);
     text.dataset.scrolls = "";
-    const part = { box, text, links, height: 40 };
-    addElement(node, "attractor_text", box, () => part.height);
+    box.hidden = true;
+    const part = { box, text, links, height: 0 };
+    const write = (line) => typeof line === "string" && line && showText(node, part, line);
+    addElement(node, box, { height: () => part.height, write });
     return part;
 }
 
@@ -62,13 +64,5 @@ function layOut(node, part) {
     document.body.append(probe);
     part.height = Math.min(probe.scrollHeight, TALLEST) + 12;
     probe.remove();
-    fit(node);
-}
-
-function hideHostText(node) {
-    const widget = node.widgets?.find((found) => found.name === HOST_TEXT);
-    if (!widget || widget.hidden) return;
-    widget.hidden = true;
-    widget.options.hidden = true;
     fit(node);
 }

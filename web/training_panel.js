@@ -41,7 +41,7 @@ class Panel {
         this.tab = "loss";
         this.run = { state: "none", text: "" };
         this.build();
-        this.widget = addElement(node, "attractor_panel", this.root, () => this.height(), false);
+        this.widget = addElement(node, this.root, { height: () => this.height(), fixed: false });
         this.watchName();
         this.look();
     }

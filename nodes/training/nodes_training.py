@@ -57,8 +57,8 @@ class TrainAttractorEmbedding(io.ComfyNode):
         options: list | None = None,
     ) -> bool | str:
         """Every input comes as a list, and as (None,) if it is wired."""
-        values = [(value or [None])[0] for value in (name, placeholder, method, batch_size)]
-        return "\n".join(widget_problems(*values, options_wired=options is not None)) or True
+        said = [(value or [None])[0] for value in (name, placeholder, method, batch_size)]
+        return "\n".join(widget_problems(said[0], said[1], said[2], said[3], options_wired=options is not None)) or True
 
     @classmethod
     def execute(
