@@ -4,9 +4,11 @@ from comfy_api.latest import ComfyExtension, io
 
 from .evaluation import NODES as EVALUATION
 from .host import folders
+from .host.web import serve_page, serve_record
 from .masking import NODES as MASKING
 from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, LoadTokenCheckpoints, SavePersonalizedToken
 from .training import NODES as TRAINING
+from .training.run_state import run_state
 
 
 class AttractorExtension(ComfyExtension):
@@ -14,6 +16,8 @@ class AttractorExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         folders.register()
+        serve_page("/attractor/report", folders.report_page)
+        serve_record("/attractor/run", run_state)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

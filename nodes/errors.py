@@ -12,6 +12,9 @@ class UserError(ValueError):
             lines = [*lines[: _MOST_LINES - 2], f"(and {len(lines) - _MOST_LINES + 1:,} more)", lines[-1]]
         super().__init__("\n".join(lines))
 
+    # The host puts the module of an exception's class before its message, and leaves out this one only.
+    __module__ = "builtins"
+
     @classmethod
     def of(cls, problems: list[str]) -> "UserError":
         """One error for all problems found at once."""

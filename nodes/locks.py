@@ -43,6 +43,19 @@ def only_writer(folder: Path, what: str, remedy: str, part: str = "") -> Iterato
         raise UserError(f"{what} is being written by another ComfyUI{_who(holder)}. {remedy}") from error
 
 
+def is_held(folder: Path) -> bool:
+    """Whether some process is writing to a folder now."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / ".lock").exists():
+        return False
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
 def _who(holder: Path) -> str:
     """As far as the holder has said it; it may be writing that just now."""
     try:

@@ -16,6 +16,8 @@ from .host.links import Clip, Model
 from .host.payload import AppliedToken
 from .host.personalized_clip import PersonalizedCLIP
 from .host.personalized_model import personalize_model
+from .host.placeholders import bracket_warning
+from .host.progress import said
 from .host.text_encoder import HostTextEncoder
 from .link_types import PersonalizedTokenType
 
@@ -73,8 +75,8 @@ class LoadNeTIMapper(io.ComfyNode):
             for attractor in token.attractors:
                 attractor.requires_grad_(False)
         inner = token.record.get("name_in_file")  # A1111's, after its file was renamed
-        note = [f"In prompts: {token.placeholder}. The file calls itself {inner}."] if inner and not placeholder.strip() else []
-        return io.NodeOutput(token, token.placeholder, ui={"text": note} if note else None)
+        note = f"In prompts: {token.placeholder}. The file calls itself {inner}." if inner and not placeholder.strip() else ""
+        return io.NodeOutput(token, token.placeholder, ui=said(note) if note else None)
 
 
 class LoadTokenCheckpoints(io.ComfyNode):
@@ -151,7 +153,7 @@ class LoadTokenCheckpoints(io.ComfyNode):
                 except ValueError as error:
                     raise UserError(f"run: {error}") from error
                 tokens[-1].subject.requires_grad_(False)
-        return io.NodeOutput(tokens, chosen, ui={"text": [", ".join(f"step {step}" for step in chosen)]})
+        return io.NodeOutput(tokens, chosen, ui=said(", ".join(f"step {step}" for step in chosen)))
 
 
 def checkpoints(run: str) -> dict[int, Path]:
@@ -263,7 +265,8 @@ class ApplyPersonalizedToken(io.ComfyNode):
         concept = token.attractors[attractor - 1] if attractor else token.subject
         applied = AppliedToken(name, concept.train(False), strength, truncation or None, anchor)
         personalized = PersonalizedCLIP.with_token(clip, applied)
-        return io.NodeOutput(personalize_model(model), personalized)
+        warning = bracket_warning(name)
+        return io.NodeOutput(personalize_model(model), personalized, ui=said(warning) if warning else None)
 
 
 class SavePersonalizedToken(io.ComfyNode):
@@ -324,4 +327,4 @@ class SavePersonalizedToken(io.ComfyNode):
                 lines.append(f"embedding:{name}")
         except Exception as error:  # safetensors raises an error class of its own
             raise UserError(f"name: {name} could not be written ({error}). Free some space, or use another name.") from error
-        return io.NodeOutput(str(path), ui={"text": lines})
+        return io.NodeOutput(str(path), ui=said("\n".join(lines)))

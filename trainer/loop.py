@@ -107,10 +107,10 @@ class Trainer:
                 self.unet.loss_scale /= 16  # half precision overflowed: the same step again, scaled less
         self.optimizer.step()
         self.step_count += 1
+        self._record(losses, w_c)
         fixed = None
         if self.step_count % self.settings.fixed_loss_every == 0 or self.step_count in (1, self.settings.steps):
-            fixed = self.fixed_loss()
-        self._record(losses, w_c, fixed)
+            fixed = self.curves["fixed"][-1] = self.fixed_loss()  # a user may cancel in here: the step is whole already
         return StepResult(self.step_count, losses, w_c, fixed)
 
     def backward(self, batch: Batch, generator: torch.Generator) -> tuple[dict[str, float], float]:
@@ -226,9 +226,9 @@ class Trainer:
         more = {"contrast": settings.uses_contrast, "prior": settings.uses_prior, "contrast_weight": True, "fixed": True}
         return [*settings.loss_weights, *(name for name, there in more.items() if there)]
 
-    def _record(self, losses: dict[str, float], w_c: float, fixed: float | None) -> None:
+    def _record(self, losses: dict[str, float], w_c: float) -> None:
         """Append to the curves; a value that a step does not have is NaN, so that all have one length."""
-        values = {**losses, "contrast_weight": w_c, "fixed": math.nan if fixed is None else fixed}
+        values = {**losses, "contrast_weight": w_c}
         for name in self.curve_names:
             self.curves.setdefault(name, []).append(values.get(name, math.nan))
 

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...trainer.reading import BadFile
 from ..errors import UserError
 from ..host import folders
-from ..host.progress import Progress
+from ..host.progress import Progress, said
 from ..link_types import Florence2Type
 from .captions import Captioner, from_florence, from_texts, photos_to_caption, stamp, words_of, write_drafts
 from .nodes_dataset import CATEGORY, folder_input, known_folder
@@ -117,7 +117,7 @@ class MakePDSTCaptions(io.ComfyNode):
         fewer = [f"{draft.photo.name} has {len(draft.captions)}" for draft in done if len(draft.captions) < count]
         if fewer:
             shown.append(f"fewer than {count} captions: {', '.join(fewer)}")
-        return io.NodeOutput(captions, to_check, ui={"text": ["\n".join([*shown, *filter(None, [to_check])])]})
+        return io.NodeOutput(captions, to_check, ui=said("\n".join([*shown, *filter(None, [to_check])])))
 
 
 def _one(value: str | list[str]) -> str:

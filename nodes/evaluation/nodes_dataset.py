@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host import folders
+from ..host.progress import said
 from ..link_types import PdstDatasetType
 from ..pictures import natural_order, read_picture
 from .pdst import KINDS, Dataset, looks_like_dataset, read_dataset
@@ -123,7 +124,7 @@ class LoadPDST(io.ComfyNode):
             [_load(path, longest_side) for _, path in test],
             [name for name, _ in test],
             text,
-            ui={"text": [summary(dataset)]},
+            ui=said(summary(dataset)),
         )
 
 
@@ -196,7 +197,7 @@ class SplitSubjectPhotos(io.ComfyNode):
         meta = {"super_category": word, "kind": kind, "source": source.strip(), "licence": licence.strip()}
         text = place(folders.new_dataset_path(dataset) / subject, parts, meta)
         images = [read_picture(path)[0][None] for path in parts["train"]]
-        return io.NodeOutput(images, [path.name for path in parts["train"]], f"pdst/{dataset}", ui={"text": [text]})
+        return io.NodeOutput(images, [path.name for path in parts["train"]], f"pdst/{dataset}", ui=said(text))
 
 
 def _split_inputs() -> list:

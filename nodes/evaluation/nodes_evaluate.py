@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..host import folders
 from ..host.identity import clip_identity, model_identity, vae_identity
 from ..host.links import Clip, Model, Vae
-from ..host.progress import Progress
+from ..host.progress import Progress, said
 from ..host.sampling import evaluation_maker
 from ..link_types import (
     EvaluateOptionsType,
@@ -157,7 +157,7 @@ def _output(cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], s
     samples = [to_tensor(picture) for picture in evaluation.samples()] or [torch.zeros(1, *size, 3)]
     shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
     summary, path = "\n".join([*notes, evaluation.summary()]), str(evaluation.folder)
-    return io.NodeOutput((path,), path, summary, samples, ui={**shown, "text": [summary]})
+    return io.NodeOutput((path,), path, summary, samples, ui=said(summary, **shown))
 
 
 class PDSTEvaluateOptions(io.ComfyNode):

@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..errors import UserError
 from ..host import folders
+from ..host.progress import said
 from ..link_types import PdstResultsType
 from ..pictures import to_tensor
 from .report import GROUPINGS, SHEETS
@@ -72,8 +73,8 @@ class PDSTReport(io.ComfyNode):
         report = make_report(paths, _target(name, paths), name.strip() or paths[0].name, **settings)
         images = [to_tensor(picture) for picture in report.pictures]
         preview = ui.PreviewImage([image[0] for image in images], cls=cls).as_dict()
-        text = f"{report.path}\n\n{report.summary}"
-        return io.NodeOutput(*images, report.markdown, str(report.path), ui={**preview, "text": [text]})
+        shown = said(f"{report.summary}\n{report.path}", **preview, report=[folders.report_name(report.path)])
+        return io.NodeOutput(*images, report.markdown, str(report.path), ui=shown)
 
 
 def _folders(results: tuple[str, ...] | None, evaluations: str) -> list[Path]:

@@ -10,20 +10,23 @@ from torch import Tensor
 from .injection import BLOCKS, cross_attention_blocks
 
 _TRAINABLE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_FAMILIES = {"SDXLRefiner": "the SDXL refiner", "SDXL": "SDXL", "SD20": "Stable Diffusion 2", "SD3": "Stable Diffusion 3"}
 _SD15 = "Load a Stable Diffusion 1.5 checkpoint with Load Checkpoint."
 
 
 def model_problems(model: ModelPatcher, training: bool = False) -> list[str]:
     """Why a MODEL cannot take (or train) a token; empty if it can."""
     unet = model.model.diffusion_model
+    kind = _family(model)
     if not hasattr(unet, "input_blocks"):
-        return [f"model: this is not a Stable Diffusion 1.5 model ({type(model.model).__name__}). {_SD15}"]
+        return [f"model: this is {kind}, and the method is for Stable Diffusion 1.5. {_SD15}"]
     blocks = cross_attention_blocks(unet)
     found = []
     if tuple(blocks) != BLOCKS:
+        what = "a pruned Stable Diffusion 1.5" if kind == "SD15" else kind
         found.append(
-            f"model: its U-Net has {len(blocks)} cross-attention blocks, not the 16 of Stable Diffusion 1.5 "
-            f"(another model type, or a pruned one). {_SD15}"
+            f"model: this is {what}: its U-Net has {len(blocks)} cross-attention blocks, not the 16 of Stable Diffusion 1.5. "
+            f"{_SD15}"
         )
     if training:
         sampling = model.get_model_object("model_sampling")
@@ -45,6 +48,12 @@ def model_problems(model: ModelPatcher, training: bool = False) -> list[str]:
     return found
 
 
+def _family(model: ModelPatcher) -> str:
+    """The model's name among people, as far as the host tells it."""
+    names = [kind.__name__ for kind in type(model.model.model_config).__mro__]
+    return next((said for name, said in _FAMILIES.items() if name in names), names[0])
+
+
 def _predicts_noise(calculate_denoised: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
     """Finds out by trying, not from a class name: eps models subtract sigma times the output from the input."""
     one, two = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
@@ -58,7 +67,9 @@ def clip_problems(clip: CLIP | None) -> list[str]:
         return [f"clip: the loaded file contains no text encoder. {_SD15}"]
     stage = clip.cond_stage_model
     if getattr(stage, "clip", None) != "clip_l" or not hasattr(getattr(stage, "clip_l", None), "transformer"):
-        return [f"clip: this is not the text encoder of Stable Diffusion 1.5 ({type(stage).__name__}). {_SD15}"]
+        name = type(stage).__name__
+        what = f"SDXL's ({name})" if name.startswith("SDXL") else name
+        return [f"clip: this is not the text encoder of Stable Diffusion 1.5 but {what}. {_SD15}"]
     return []
 
 

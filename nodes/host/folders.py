@@ -160,6 +160,24 @@ def evaluation_path(name: str) -> Path:
     return _inside(evaluations_folder(), name)
 
 
+def report_page(name: str) -> Path:
+    """The page of a report that is there already, by the name of its folder under `output/pdst`.
+
+    Raises:
+        UserError: there is none.
+    """
+    page = evaluation_path(name) / "report" / "report.html"
+    if not page.is_file() or not page.resolve().is_relative_to(evaluations_folder().resolve()):
+        raise UserError(f"There is no report of {name!r} under output/{DATASETS}. Queue PDST Report to make it.")
+    return page
+
+
+def report_name(page: Path) -> str:
+    """What `report_page` finds a page by; empty where it does not."""
+    folder, root = page.parent.parent.resolve(), evaluations_folder().resolve()
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else ""
+
+
 def _inside(root: Path, name: str, suffix: str = "", field: str = "name") -> Path:
     if problems := name_problems(name, field):
         raise UserError.of(problems)

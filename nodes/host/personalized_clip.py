@@ -11,6 +11,8 @@ from torch import Tensor
 from ..errors import UserError
 from .conds import KEY, PersonalizedCond
 from .payload import AppliedToken, Payload, is_applied
+from .placeholders import missed_placeholders
+from .progress import show_warning
 
 _MARK = "attractor-token-"
 # A stock embedding's name is its own: `embedding:my-cat` stays what it is where my-cat is a placeholder.
@@ -65,6 +67,7 @@ class PersonalizedCLIP(comfy.sd.CLIP):
             name = found["placeholder"]
             return found[0] if name is None else f" embedding:{_MARK}{index[name]} "
 
+        show_warning(missed_placeholders(text, index))
         text = re.sub(rf"{_STOCK}|(?:embedding:)?(?P<placeholder>{words})", marked, text)
         unknown = _UNKNOWN.search(text)
         if unknown:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from ..host.progress import Progress
+from ..host.progress import Progress, said
 from ..link_types import Florence2Type, Sam2Type
 from ..pictures import to_tensor
 from .boxes import CHOICES, Detection, parse_boxes, read_boxes
@@ -172,7 +172,7 @@ def _output(
         [overlay[None] for overlay in overlays],
         [result.boxes() for result in results],
         [1 - mask for mask in masks],
-        ui={**shown, "text": [text]},
+        ui=said(text, **shown),
     )
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host import folders
-from ..host.progress import Progress
+from ..host.progress import Progress, said
 from ..pictures import BadPicture, as_images, as_masks, natural_order, printable, read_picture
 from .cropping import WHERE, crop, empty_mask, square_around, subject_box
 
@@ -105,8 +105,7 @@ class LoadSubjectImages(io.ComfyNode):
             raise UserError(f"folder: there are no images in {folder!r}. Put the photos there, or choose another folder.")
         text = "\n".join([*lines, *(f"left out: {line}" for line in broken)])
         progress.update(len(paths))
-        progress.text(text)
-        return io.NodeOutput(images, masks, names, ui={"text": [text]})
+        return io.NodeOutput(images, masks, names, ui=said(text))
 
 
 class CropToSubject(io.ComfyNode):

@@ -1,12 +1,10 @@
 """The loss chart."""
 
-import math
-
-import numpy as np
 from PIL import Image
 
 from .. import plotting
 from ..plotting import SERIES, Axes, Chart, styled
+from .curves import points as short
 
 _COLOURS = {
     "fixed": SERIES[0],
@@ -36,7 +34,7 @@ def draw_chart(
     curves: as `trainer.loop.Trainer.curves`, NaN where a step has no value. steps: length of the axis. watched: which photos
     the fixed-batch loss is computed on.
     """
-    points = {name: _points(curves.get(name, []), smooth=name != "fixed") for name in _COLOURS}
+    points = {name: short(curves.get(name, []), smooth=name != "fixed") for name in _COLOURS}
     points = {name: found for name, found in points.items() if found}
     contrast = points.pop("contrast", None)
     width, height = (side - 2 * plotting.MARGIN for side in size)
@@ -75,15 +73,3 @@ def _draw(axes: Axes, label: str, points: dict[str, list[tuple[int, float]]], st
 
 def _look(name: str) -> dict:
     return {"color": _COLOURS[name], "linewidth": 3 if name == "fixed" else 1.2}
-
-
-def _points(curve: list[float], smooth: bool) -> list[tuple[int, float]]:
-    """(step, value) of the finite values; noisy curves as a running mean, at most about 400 points."""
-    points = [(step, value) for step, value in enumerate(curve, 1) if math.isfinite(value)]
-    if not smooth or len(points) < 8:
-        return points
-    window = max(4, len(points) // 40)
-    means = np.convolve([value for _, value in points], np.ones(window) / window, "valid").tolist()
-    steps = [step for step, _ in points[window // 2 :]]
-    stride = max(1, len(means) // 400)
-    return list(zip(steps, means, strict=False))[::stride]

@@ -21,13 +21,8 @@ from ..evaluation.pdst import Dataset, Subject
 from ..evaluation.quick import quick_scores
 from ..evaluation.same_photo import look_at, look_at_pixels, same_photo
 from ..host.sampling import MakeImages
-<<<<<<< HEAD
-from ..pictures import read_picture
-from .photos import fit, nearest_size
-=======
 from ..pictures import BadPicture, read_picture
-from .photos import fit
->>>>>>> help-A
+from .photos import fit, nearest_size
 
 COMPARED = ("clip_t", "clip_i", "dino")  # what a checkpoint is chosen by
 

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ...trainer.concept import placeholder_problem
 from ...trainer.disk import RunFiles, megabytes, run_files, smaller_offer
-from ...trainer.settings import TrainingSettings
+from ...trainer.methods import METHODS
+from ...trainer.settings import ROWS, TrainingSettings
 from ..errors import UserError
 from ..evaluation.encoders import EvaluationEncoders
 from ..evaluation.pdst import Dataset
@@ -72,6 +74,20 @@ def _check_disk(wired: Wired, settings: TrainingSettings, folder: Path) -> None:
             f"The output folder's disk has {megabytes(free)} left, and this run writes {files}. Free some space, or write "
             f"fewer step files (checkpoint_every in Training Options).{f' {smaller}.' if smaller else ''}"
         )
+
+
+def widget_problems(name: Any, placeholder: Any, method: Any, batch_size: Any, options_wired: bool) -> list[str]:
+    """What the widgets alone show to be wrong, before anything is loaded. None: a widget that is wired."""
+    problems = folders.name_problems(name.strip()) if isinstance(name, str) else []
+    if isinstance(placeholder, str):
+        problems += filter(None, [placeholder_problem(placeholder, lambda word: False)])
+    if isinstance(method, str):
+        problems += filter(None, [ROWS["method"].problem("method", method)])
+    if isinstance(batch_size, int):
+        problems += filter(None, [ROWS["batch_size"].problem("batch_size", batch_size)])
+        if not options_wired and method in METHODS:  # Training Options may turn the contrast off
+            problems += TrainingSettings(method=method, batch_size=batch_size).problems()
+    return list(dict.fromkeys(problems))
 
 
 def _text_problems(settings: TrainingSettings, text: HostTextEncoder) -> list[str]:

@@ -9,7 +9,7 @@ from ...trainer.token_file import load_token
 from ..host.links import Clip, Model, Vae
 from ..link_types import PersonalizedTokenType, TrainingOptionsType
 from ..pictures import as_images, as_masks, to_tensor
-from .input_checks import Wired, check_inputs
+from .input_checks import Wired, check_inputs, widget_problems
 from .session import train
 from .widgets import Options, settings_of, widget
 
@@ -48,6 +48,19 @@ class TrainAttractorEmbedding(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls,
+        name: list | None = None,
+        placeholder: list | None = None,
+        method: list | None = None,
+        batch_size: list | None = None,
+        options: list | None = None,
+    ) -> bool | str:
+        """Every input comes as a list, and as (None,) if it is wired."""
+        said = [(value or [None])[0] for value in (name, placeholder, method, batch_size)]
+        return "\n".join(widget_problems(said[0], said[1], said[2], said[3], options_wired=options is not None)) or True
+
+    @classmethod
     def execute(
         cls,
         model: list[Model],
@@ -72,8 +85,9 @@ class TrainAttractorEmbedding(io.ComfyNode):
         chart, curve = to_tensor(run.chart()), to_tensor(run.overfitting_curve())
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         shown = [chart[0], curve[0]] if run.score_log.scores else chart
+        pictures = ui.PreviewImage(shown, cls=cls).as_dict()
         return io.NodeOutput(
-            run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve, ui=ui.PreviewImage(shown, cls=cls)
+            run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve, ui={**pictures, "text": [run.summary()]}
         )
 
 

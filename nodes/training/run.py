@@ -19,9 +19,12 @@ from ...trainer.token_file import save_token
 from ..errors import UserError
 from ..host.progress import Interrupted, Progress, is_out_of_memory
 from ..pictures import beside
+from .curves import schedule
 from .held_out import ScoreLog
+from .live import Live
+from .sentences import Pace, step_line, summary
 
-STATE_FILE = "resume.state"
+STATE_FILE, PHOTO_FILE = "resume.state", "photo.png"
 MakeSample = Callable[[PersonalizedToken], Image.Image]
 Score = Callable[[PersonalizedToken, Callable[[int], None]], dict[str, float]]
 PREVIEW_SECONDS = 2.0
@@ -38,11 +41,12 @@ class Run:
         identity: dict[str, str],
         record: dict,
         shrink: Callable[[Trainer, Exception], None],
+        live: Live,
         scored_with: dict | None = None,
     ):
-        """shrink(trainer, error): makes the next attempt at a step need less memory, or raises. scored_with: what held-out
-        scores depend on; None if there are none."""
-        self.trainer, self.folder, self._identity, self._record = trainer, folder, identity, record
+        """shrink(trainer, error): makes the next attempt at a step need less memory, or raises. live: told what goes on.
+        scored_with: what held-out scores depend on; None if there are none."""
+        self.trainer, self.folder, self._identity, self._record, self.live = trainer, folder, identity, record, live
         self._shrink = shrink
         self._sample: Image.Image | None = None
         self._saved_step = -1
@@ -52,6 +56,17 @@ class Run:
         self._failed: dict[str, str] = {}  # what could not be made, by what it is
         self._shown = 0.0  # when the last preview was
         self._curve: Image.Image | None = None  # as of the last score; previews come far more often
+        self._photo: tuple[Image.Image, str] | None = None  # until it is saved
+        live.curves, live.scores, live.stale = lambda: trainer.curves, lambda: self.score_log.scores, lambda: self._stale
+        live.about(
+            method=trainer.settings.method,
+            watched="held-out photos" if trainer.held_out else "training photos",
+            schedule=schedule(trainer.settings),
+        )
+
+    def compare_with(self, photo: Image.Image, what: str) -> None:
+        """A photo of the subject that the panel shows beside the samples."""
+        self._photo = (photo, what)
 
     @property
     def token_path(self) -> Path:
@@ -79,8 +94,11 @@ class Run:
                 "restore what differs, or turn resume off to start over."
             ) from error
         self._saved_step, self._stale = self.trainer.step_count, {}
+        self.live.kept = self.trainer.step_count
+        self.notes.append(f"resumed at step {self.trainer.step_count}")
         if note := self.score_log.resume(self.trainer.step_count):
             self.notes.append(note)
+        self._sample = self._last_sample()
         return self.trainer.step_count
 
     def train(self, progress: Progress, sample: MakeSample, score: Score | None = None) -> None:
@@ -93,15 +111,17 @@ class Run:
             Interrupted: the user cancelled; the partial result is saved.
             UserError: a loss is not finite, or a file could not be written.
         """
-        settings, pace = self.trainer.settings, _Pace(self.trainer.step_count)
+        settings, pace = self.trainer.settings, Pace(self.trainer.step_count)
         self._sweep()
+        self._say("training", "The first step is on its way.")
         try:
             self._do_what_is_due(progress, sample, score)  # what a kill or a cancel came before, and a data set wired since
             while self.trainer.step_count < settings.steps:
                 result = self._step()
                 new = self._do_what_is_due(progress, sample, score)
-                status = _status(result, settings.steps, pace.of(result.step))
-                progress.text(" · ".join([*self.notes, *self._failed.values(), status]))
+                speed = pace.of(result.step)
+                left = (settings.steps - result.step) / speed
+                self._say("training", step_line(result, settings.steps, speed, left), pace=speed, seconds_left=left)
                 self._show(progress, result.step, new or result.step == settings.steps)
         except Interrupted:
             self.save()
@@ -113,6 +133,16 @@ class Run:
                 f"another name. Kept: this run's last checkpoint {kept}."
             ) from error
         self.save()
+        self.live.done(self.summary(), step=self.trainer.step_count)
+
+    def _say(self, state: str, text: str, **facts: float) -> None:
+        notes = [*self.notes, *self._failed.values()]
+        self.live.say(state, text, step=self.trainer.step_count, notes=notes, best=self.score_log.best(), **facts)
+
+    def summary(self) -> str:
+        """What came out, in a sentence or two."""
+        best = self.score_log.best()
+        return summary(self.live.record["name"], self.trainer.step_count, best, self.token_path.name, self.best_path.name)
 
     def _do_what_is_due(self, progress: Progress, sample: MakeSample, score: Score | None) -> bool:
         """Checkpoint, held-out scores and sample of the present step, where they are due and not there yet.
@@ -142,7 +172,12 @@ class Run:
     def _score(self, progress: Progress, score: Score) -> None:
         """Score the token as it is, and keep it if it is the best so far."""
         step = self.trainer.step_count
-        self.score_log.add(step, score(self.token(), lambda made: progress.text(f"step {step}: scoring image {made}")))
+        images = self.trainer.settings.score_images
+
+        def report(made: int) -> None:
+            self._say("scoring", f"Step {step}: scoring on held-out photos, image {made} of {images}.")
+
+        self.score_log.add(step, score(self.token(), report))
         self._curve = None
         best = self.score_log.best()
         if best is not None and best["step"] == step:
@@ -150,6 +185,7 @@ class Run:
         self.score_log.save()
 
     def _make_sample(self, sample: MakeSample) -> None:
+        self._say("sampling", f"Step {self.trainer.step_count}: making the sample image.")
         self._sample = sample(self.token())
         _save_picture(self._sample, self._sample_path(self.trainer.step_count))
 
@@ -165,6 +201,14 @@ class Run:
             logging.warning("%s of step %d could not be made, training continues", what, step, exc_info=error)
             reason = str(error).strip().splitlines() or [type(error).__name__]
             self._failed[what] = f"{what} of step {step} could not be made ({reason[0][:200]})"
+
+    def _last_sample(self) -> Image.Image | None:
+        """The picture that an earlier part of the run ended with."""
+        paths = sorted(path for path in self.folder.glob("samples/step-*.png") if path <= self._sample_path(self._saved_step))
+        try:
+            return Image.open(paths[-1]).convert("RGB") if paths else None
+        except (OSError, ValueError, SyntaxError):  # damaged, and the next sample takes its place
+            return None
 
     def _step_path(self, step: int) -> Path:
         return self.folder / f"{self.folder.name}-step-{step:06d}.safetensors"
@@ -217,7 +261,7 @@ class Run:
             self.trainer.curves,
             settings.steps,
             f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}",
-            watched="held-out photos" if self.trainer.held_out else "training photos",
+            watched=self.live.record["watched"],
         )
 
     def overfitting_curve(self) -> Image.Image:
@@ -247,6 +291,12 @@ class Run:
             with replacing(self.folder / "curves.json") as temporary:
                 temporary.write_text(json.dumps(self.trainer.curves))
             self._remove_stale()
+            if self._photo is not None:
+                photo, what = self._photo
+                _save_picture(photo, self.folder / PHOTO_FILE)
+                self.live.about(photo={"file": PHOTO_FILE, "label": what})
+                self._photo = None
+            self.live.saved(self.trainer.step_count)
         self._saved_step = self.trainer.step_count
         self._optional("the chart", lambda: _save_picture(self.chart(), self.folder / "chart.png"))
 
@@ -291,23 +341,6 @@ def _save_picture(picture: Image.Image, path: Path) -> None:
         picture.save(temporary, format="PNG")
 
 
-class _Pace:
-    """Steps a second since a run went on."""
-
-    def __init__(self, first: int):
-        self._first, self._started = first, time.monotonic()
-
-    def of(self, step: int) -> float:
-        return (step - self._first) / (time.monotonic() - self._started)
-
-
 def _due(step: int, every: int) -> bool:
     """Whether something is to be done at a step that is done every so many steps; 0 is never."""
     return every > 0 and step % every == 0
-
-
-def _status(result: StepResult, steps: int, pace: float) -> str:
-    """The text line of a step: step, losses, pace and time left."""
-    losses = " · ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
-    left = int((steps - result.step) / pace)
-    return f"step {result.step}/{steps} · {losses} · {pace:.2f} steps/s · {left // 60}:{left % 60:02d} left"

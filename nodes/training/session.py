@@ -18,21 +18,18 @@ from ...trainer.storage import fingerprint
 from ..errors import UserError
 from ..host import folders
 from ..host.memory import load_for_training, plan_memory, shrink
+from ..host.placeholders import bracket_warning
 from ..host.private_models import private_models
 from ..host.progress import Progress
 from ..host.sampling import ImageMaker, Sampling, training_maker
 from ..host.text_encoder import HostTextEncoder
 from ..host.unet import HostUNet
 from ..locks import only_writer
-from ..pictures import to_picture
+from ..pictures import read_picture, to_picture
 from .held_out import HeldOut
-<<<<<<< HEAD
 from .input_checks import Wired, files_of
+from .live import Live
 from .photos import cut_note, photo_sizes, resize_photos
-=======
-from .input_checks import Wired
-from .photos import cut_note, resize_photos, training_size
->>>>>>> help-A
 from .run import Run
 
 
@@ -44,12 +41,16 @@ def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, nod
         UserError: it cannot be resumed, or as `Run.train`.
     """
     folder = folders.output_path(name)
+    progress = Progress(settings.steps, node_id)
     with only_writer(folder, f"name: the run '{name}'", "Wait until it is done, or give this run another name."):
-        return _train(wired, settings, folder, resume, node_id)
+        with Live(folder, name, settings.steps, progress) as live:
+            return _train(wired, settings, folder, resume, progress, live)
 
 
-def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool, node_id: str) -> Run:
+def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool, progress: Progress, live: Live) -> Run:
+    live.say("preparing", f"Preparing: {len(wired.images)} photos become latents.")
     photos, held_out = _encode_photos(wired, settings)
+    live.say("preparing", "Preparing: loading private copies of the models.")
     with private_models(wired.model, wired.clip) as (unet, text):
         trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None)
         _fit_into_memory(trainer, unet)
@@ -59,49 +60,46 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.usual_size)
         scored_with = studio.scored_with
-        run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), scored_with)
+        run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), live, scored_with)
         offer = smaller_offer(settings, photos.count, text.width)
-        run.notes += filter(None, [cut_note(wired.images, _sizes(wired, settings)), offer])
+        notes = cut_note(wired.images, _sizes(wired, settings)), bracket_warning(settings.placeholder), offer
+        run.notes += filter(None, notes)
         if resume:
             run.resume()
-        progress = Progress(settings.steps, node_id)
+        run.compare_with(*_photo_to_compare(wired, held_out))
         progress.text(" · ".join([*run.notes, f"writes {files_of(wired, settings)}"]))
         run.train(progress, studio.sample, studio.score if scored_with else None)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
 
 
-<<<<<<< HEAD
-def _photos_hash(wired: Wired, settings: TrainingSettings) -> str:
-    """Of the pixels in 8 bits, not of latents, which differ in the last digit between drivers. With the shapes that they are
-    trained in, unless `aspect` makes no difference: runs from before there was that setting can be resumed then."""
-    parts = [*(image[..., :3] for image in wired.images), *((wired.masks or []) if settings.uses_attractor else [])]
-    pixels = fingerprint(settings.resolution, *((part * 255).round().byte() for part in parts))
-    sizes = _sizes(wired, settings)
-    if sizes == photo_sizes(wired.images, settings.resolution, "crop"):
-        return pixels
-    return f"{pixels} as {' and '.join(f'{width} x {height}' for height, width in dict.fromkeys(sizes))} (see aspect)"
+def _photo_to_compare(wired: Wired, held_out: HeldOut | None) -> tuple[Image.Image, str]:
+    """A photo to look at beside the samples, and what it is."""
+    photo = wired.images[0] if held_out is None else read_picture(held_out.subject.test[0].path)[0]
+    picture = to_picture(photo[None])
+    picture.thumbnail((512, 512))
+    return picture, "training photo" if held_out is None else "held-out photo"
 
 
-def _sizes(wired: Wired, settings: TrainingSettings) -> list[tuple[int, int]]:
-    """Height and width of each photo in training."""
-    return photo_sizes(wired.images, settings.resolution, settings.aspect)
-=======
 def _photos_identity(wired: Wired, settings: TrainingSettings) -> dict[str, str]:
     """What was trained on, in words and as hashes: of the pixels in 8 bits, not of latents, which differ in the last digit
     between drivers; each for itself, so that a run that is resumed on others can say on which."""
-    height, width = training_size(wired.images, settings.resolution)
     masks = (wired.masks or []) if settings.uses_attractor else []
+    sizes = " and ".join(f"{width} x {height}" for height, width in dict.fromkeys(_sizes(wired, settings)))
     return {
         "photos": _hashes(image[..., :3] for image in wired.images),
         "masks": _hashes(masks),
-        "size_in_training": f"{width} x {height} (see resolution)",
+        "size_in_training": f"{sizes} (see resolution and aspect)",
     }
 
 
 def _hashes(parts: Iterable[Tensor]) -> str:
     return " ".join(fingerprint((part * 255).round().byte()) for part in parts)
->>>>>>> help-A
+
+
+def _sizes(wired: Wired, settings: TrainingSettings) -> list[tuple[int, int]]:
+    """Height and width of each photo in training."""
+    return photo_sizes(wired.images, settings.resolution, settings.aspect)
 
 
 def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:

@@ -13,7 +13,7 @@ from attractor.nodes.host.private_models import private_models
 from attractor.nodes.host.sampling import Sampling, training_maker
 from attractor.nodes.training.input_checks import Wired
 from attractor.nodes.training.photos import cut_note, photo_sizes
-from attractor.nodes.training.session import _encode_photos, _photos_hash
+from attractor.nodes.training.session import _encode_photos, _photos_identity
 from attractor.trainer.dataset import draw_batch, step_generator
 from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings
@@ -113,14 +113,14 @@ def test_photos_that_lose_much_are_named():
     assert "(image 4 loses 54% as 704 x 384;" in note
 
 
-def test_the_photos_hash_knows_their_shapes_and_is_the_old_one_where_there_is_one(tiny_model, tiny_clip, vae):
+def test_what_was_trained_on_is_known_photo_by_photo_and_with_its_shapes(tiny_model, tiny_clip, vae):
     inputs = wired(tiny_model, tiny_clip, vae)
-    assert {_photos_hash(inputs, replace(SETTINGS, aspect=aspect)) for aspect in ("buckets", "crop")} == {
-        fingerprint(128, *((image * 255).round().byte() for image in inputs.images))
-    }
+    one_shape = [_photos_identity(inputs, replace(SETTINGS, aspect=aspect)) for aspect in ("buckets", "crop")]
+    assert one_shape[0] == one_shape[1]
+    assert one_shape[0]["photos"].split() == [fingerprint((image * 255).round().byte()) for image in inputs.images]
     inputs.images.append(torch.rand(160, 96, 3))
-    assert _photos_hash(inputs, SETTINGS).endswith(" as 128 x 128 and 128 x 192 (see aspect)")
-    assert " as " not in _photos_hash(inputs, replace(SETTINGS, aspect="crop"))
+    assert _photos_identity(inputs, SETTINGS)["size_in_training"].startswith("128 x 128 and 128 x 192 ")
+    assert " and 128" not in _photos_identity(inputs, replace(SETTINGS, aspect="crop"))["size_in_training"]
 
 
 def test_held_out_photos_are_cut_to_the_nearest_shape_of_training(tmp_path, tiny_model, tiny_clip, vae):

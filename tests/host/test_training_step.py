@@ -3,6 +3,8 @@
 What is marked one_host is about how the trainer carries a step out: with the equations right on a host, no matter of which.
 """
 
+import math
+
 import comfy.model_management as mm
 import pytest
 import torch
@@ -356,3 +358,17 @@ def test_without_attractor_nothing_is_masked_and_only_the_subject_prompt_is_seen
         other_masks = Photos.of(bucket.latents, 1 - bucket.masks)
         changed = trainer_of(models, other_masks, method, background_weight=9.0, contrast_weight=5.0, tau=0.5, prior_weight=3.0)
         assert torch.equal(gradient(trainer), gradient(changed))
+
+
+def test_a_cancel_while_the_fixed_batch_is_looked_at_leaves_a_whole_step(models, photos, monkeypatch):
+    """Curves of another length than the run made a state that could not be resumed."""
+    trainer = trainer_of(models, photos, fixed_loss_every=1)
+
+    def cancelled():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "fixed_loss", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.step()
+    assert trainer.step_count == 1
+    assert {len(curve) for curve in trainer.curves.values()} == {1} and math.isnan(trainer.curves["fixed"][0])

@@ -77,8 +77,15 @@ def train(loader=None, photos=None, sampling=None, **changes):
     return graph
 
 
+def unwired_options(**changes):
+    graph = train(**changes)
+    graph.prompt = {key: node for key, node in graph.prompt.items() if node["class_type"] != "AttractorTrainingOptions"}
+    next(node for node in graph.prompt.values() if node["class_type"] == "AttractorTrain")["inputs"].pop("options")
+    return graph
+
+
 TRAINING = {
-    "an SDXL model": (train({"kind": "sdxl"}), ("model: ", "cross-attention blocks", "Load Checkpoint")),
+    "an SDXL model": (train({"kind": "sdxl"}), ("model: this is SDXL", "Load Checkpoint")),
     "a pruned model": (train({"kind": "pruned"}), ("model: ", "10 cross-attention blocks", "pruned", "Load Checkpoint")),
     "a v-prediction model": (train(sampling="v_prediction"), ("model: ", "predicts v", "eps")),
     "a quantised model": (train({"kind": "fp8"}), ("model: ", "quantised (float8_e4m3fn)", "Load the fp16")),
@@ -97,13 +104,7 @@ TRAINING = {
     "masks of another size": (train(photos={"mask_size": 64}), ("masks: ", "image 1 is 64 x 64", "128 x 128")),
     "an empty mask": (train(photos={"masks": (0.5, 0.0, 0.5)}), ("masks: ", "image 2 is empty", "Paint")),
     "a full mask": (train(photos={"masks": (0.5, 0.5, 1.0)}), ("masks: ", "image 3 covers the whole", "Mask the subject")),
-    "no placeholder": (train(placeholder=" "), ("placeholder is empty", "<my-dog>")),
     "a placeholder that is a word": (train(placeholder="dog"), ("placeholder 'dog'", "vocabulary", "<dog>")),
-    "a placeholder with a space": (train(placeholder="<my dog>"), ("placeholder '<my dog>'", "space", "<my-dog>")),
-    "a placeholder that prompts would read otherwise": (
-        train(placeholder="(my-dog:1.2)"),
-        ("placeholder '(my-dog:1.2)'", "( ) [ ]", "<my-dog>"),
-    ),
     "a sample prompt without the subject": (
         train(sample_every=1, sample_prompt="a photo of a dog"),
         ("sample_prompt", "{}", "<my-cat>"),
@@ -115,17 +116,13 @@ TRAINING = {
     "no super-category": (train(super_category=""), ("super_category is empty", "such as dog")),
     "contrast in a batch of one": (train(batch_size=1), ("batch_size is 1", "contrast_weight to 0")),
     "a learning rate of zero": (train(learning_rate_preset="custom", learning_rate=0.0), ("learning_rate is 0", "above 0")),
-    "a name that leads elsewhere": (train(name="../elsewhere"), ("name '../elsewhere'", "letters, digits")),
-    "an absolute name": (train(name="/tmp/attractor-elsewhere"), ("name '/tmp/attractor-elsewhere'", "letters, digits")),
-    "a Windows path": (train(name="..\\elsewhere"), ("name ", "letters, digits")),
     "more files than the disk holds": (
         train(method="neti+", steps=100_000, checkpoint_every=1),
         ("MB left", "100,000 step files of 9 MB", "a token of 9 MB", "checkpoint_every"),
     ),
-    "no name": (train(name=" "), ("name is empty", "my-dog")),
     "much at once": (
-        train({"kind": "pruned"}, {"masks": (0.5, 0.0, 0.5)}, placeholder="dog", batch_size=1, name="../x"),
-        ("model: ", "masks: ", "placeholder 'dog'", "batch_size is 1", "name '../x'"),
+        train({"kind": "pruned"}, {"masks": (0.5, 0.0, 0.5)}, placeholder="dog", batch_size=1),
+        ("model: ", "masks: ", "placeholder 'dog'", "batch_size is 1"),
     ),
 }
 
@@ -138,7 +135,38 @@ def test_training_refuses(comfy, comfy_server, kind):
     assert not os.path.exists("/tmp/attractor-elsewhere")
 
 
-@pytest.mark.parametrize("changes", [{"steps": 0}, {"batch_size": 65}, {"method": "magic"}, {"batch_size": "many"}])
+# What the widgets alone show, said when the graph is queued.
+WIDGETS = {
+    "no placeholder": (train(placeholder=" "), ("placeholder is empty", "<my-dog>")),
+    "a placeholder with a space": (train(placeholder="<my dog>"), ("placeholder '<my dog>'", "space", "<my-dog>")),
+    "a placeholder that prompts would read otherwise": (
+        train(placeholder="(my-dog:1.2)"),
+        ("placeholder '(my-dog:1.2)'", "( ) [ ]", "<my-dog>"),
+    ),
+    "a name that leads elsewhere": (train(name="../elsewhere"), ("name '../elsewhere'", "letters, digits")),
+    "an absolute name": (train(name="/tmp/attractor-elsewhere"), ("name '/tmp/attractor-elsewhere'", "letters, digits")),
+    "a Windows path": (train(name="..\\elsewhere"), ("name ", "letters, digits")),
+    "no name": (train(name=" "), ("name is empty", "my-dog")),
+    "an unknown method": (train(method="magic"), ("method is 'magic'", "neti+")),
+    "a batch that is too large": (train(batch_size=65), ("batch_size is 65", "1 to 64")),
+    "contrast in a batch of one, by the options' defaults": (
+        unwired_options(batch_size=1),
+        ("batch_size is 1", "use 2 or more"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WIDGETS)
+def test_what_the_widgets_show_is_refused_before_anything_is_loaded(comfy, comfy_server, kind):
+    graph, words = WIDGETS[kind]
+    with unchanged(comfy_server.output, comfy_server.base / "models"), pytest.raises(GraphRejected) as rejected:
+        comfy.run(graph)
+    said = "\n".join(rejected.value.messages)
+    assert said.startswith("AttractorTrain: ") and all(word in said for word in words)
+    assert not os.path.exists("/tmp/attractor-elsewhere")
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"learning_rate_preset": "magic"}, {"batch_size": "many"}])
 def test_values_out_of_range_are_refused_before_anything_runs(comfy, comfy_server, changes):
     with unchanged(comfy_server.output), pytest.raises(GraphRejected) as rejected:
         comfy.run(train(**changes))
@@ -181,7 +209,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(comfy, ru
     )
     assert steps_done(runs / "diverged") == 1
     names = {path.name for path in (runs / "diverged").iterdir()}
-    assert names == {"diverged.safetensors", "diverged-step-000001.safetensors", "resume.state", "curves.json", "chart.png"}
+    tokens = {"diverged.safetensors", "diverged-step-000001.safetensors"}
+    assert names == tokens | {"resume.state", "curves.json", "chart.png", "run.json", "photo.png"}
     kept = load_file(runs / "diverged" / "diverged.safetensors")  # finite, but no token that anyone could load
     assert torch.isfinite(kept["subject.vectors"]).all()
     with pytest.raises(ValueError, match="beyond 10,000"):
@@ -435,7 +464,7 @@ def apply(tokens, prompt, width=768, **loader):
 @pytest.mark.parametrize(
     "loader, words",
     [
-        ({"kind": "sdxl"}, ("model: ", "cross-attention blocks")),
+        ({"kind": "sdxl"}, ("model: this is SDXL",)),
         ({"kind": "pruned"}, ("model: ", "10 cross-attention blocks")),
         ({"kind": "sd2 text encoder"}, ("clip: ", "SD2ClipModel")),
         ({"kind": "U-Net only"}, ("clip: ", "no text encoder")),
@@ -454,3 +483,12 @@ def test_a_token_of_another_width_is_refused(comfy, tokens):
 def test_an_unknown_placeholder_in_a_prompt_is_loud(comfy, tokens):
     error = error_of(comfy, apply(tokens, "a photo of <cta>"))
     assert_said(error, "CLIPTextEncode", "text: <cta>", "Known here: <cat>", "Correct the name")
+
+
+def test_a_placeholder_that_lacks_its_brackets_is_warned_of_on_the_node_that_reads_it(comfy, tokens):
+    with comfy.listen() as listener:
+        comfy.run(apply(tokens, "a photo of a cat"))
+        comfy.run(apply(tokens, "a photo of a <cat>"))
+    said = [message["text"] for message in listener.of_type("text")]
+    assert "cat is in this prompt without its brackets" in said[0] and "Write <cat>" in said[0]
+    assert said[1:] == ["The warning that was here no longer holds."]

@@ -1,49 +1,148 @@
-"""The nodes in ComfyUI's own frontend, in a real browser."""
+"""What the nodes show in ComfyUI's own frontend, in a real browser, in both of its renderers.
+
+Screenshots are kept in the folder that ATTRACTOR_SCREENSHOTS names, or else in pytest's own.
+"""
 
 import json
+import os
 import time
+from pathlib import Path
 
 import pytest
 from graphs import add_photos, add_tiny, add_training
 
 from chromium import Chromium, find
 from comfy_client import Graph
+from pdst_results import write_demonstration
 
 pytestmark = [
     pytest.mark.one_host,
     pytest.mark.skipif(find() is None, reason="no Chromium here: install one, or name it in ATTRACTOR_CHROMIUM"),
 ]
-TALLEST = 700  # pixels of a training node with its chart, at 100 %
 READY = "window.app?.graph && window.LiteGraph?.registered_node_types?.AttractorTrain ? true : false"
 NODE = "app.graph.nodes.find(node => node.type === 'AttractorTrain')"
+PANEL = "document.querySelector('.attractor-panel')"
+# Of the frontend's own making.
+NOT_OURS = (
+    *("deprecated", "accessed before initialization", "ERR_ABORTED", "huggingface.co", "/api/userdata", "/user.css"),
+    "beforeunload",  # on a reload
+)
+TALLEST = 700  # pixels of a training node with its panel, at 100 %, in the legacy renderer
 
 
-@pytest.fixture
-def page(comfy_server, tmp_path):
-    """The frontend, loaded; with the legacy renderer, which is its default."""
-    with Chromium(find(), tmp_path / "profile") as browser:
-        browser.open(comfy_server.url, 1600, 1000)
+@pytest.fixture(scope="module", params=["legacy", "vue"])
+def page(request, comfy_server, tmp_path_factory):
+    """The frontend with one of its renderers."""
+    with Chromium(find(), tmp_path_factory.mktemp("profile")) as browser:
+        browser.renderer = request.param
+        browser.open(comfy_server.url, 1280, 900)
         wait(browser, READY)
+        browser.run(f"app.extensionManager.setting.set('Comfy.VueNodes.Enabled', {json.dumps(request.param == 'vue')})")
         yield browser
 
 
-def wait(browser, condition, seconds=60):
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Where screenshots are kept: ATTRACTOR_SCREENSHOTS, or pytest's own folder."""
+    folder = Path(os.environ.get("ATTRACTOR_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def wait(browser, condition, seconds=90):
     until = time.monotonic() + seconds
     while not browser.run(condition):
-        assert time.monotonic() < until, condition
-        time.sleep(0.3)
+        assert time.monotonic() < until, (condition, browser.run(f"{PANEL}?.innerText"), browser.complaints[-5:])
+        time.sleep(0.2)
 
 
-def test_the_training_node_with_its_chart_fits_on_a_screen(comfy, page, tmp_path):
-    graph = Graph()
+def load(browser, graph):
+    browser.run(f"app.loadApiJson({json.dumps(graph.prompt)}, 'training')")
+    wait(browser, f"{NODE} ? true : false")
+    # Or the frontend draws a new seed of the test model for every run.
+    seeds = "app.graph.nodes.flatMap(node => node.widgets ?? []).filter(widget => widget.name === 'control_after_generate')"
+    browser.run(f"{seeds}.forEach(widget => {{ widget.value = 'fixed' }})")
+
+
+def state(name):
+    return f"{PANEL}?.dataset.state === '{name}'"
+
+
+def look(browser, path):
+    """The node at 100 %, in the middle of the window."""
+    browser.run(
+        f"(([x, y]) => {{ app.canvas.ds.scale = 1; app.canvas.ds.offset = [320 - x, 110 - y]; }})({NODE}.pos);"
+        "app.canvas.setDirty(true, true)"
+    )
+    time.sleep(0.7)
+    browser.screenshot(path)
+
+
+def complaints(browser):
+    return [text for text in browser.complaints if not any(words in text for words in NOT_OURS)]
+
+
+def test_a_run_is_followed_reloaded_cancelled_and_resumed(page, comfy, pictures):
+    graph, name = Graph(), f"panel-{page.renderer}"
     images, masks = add_photos(graph, comfy, count=2)
-    add_training(graph, add_tiny(graph), images, masks, name="on-screen", method="textual_inversion+", steps=2)
-    page.run(f"app.loadApiJson({json.dumps(graph.prompt)}, 'training')")
-    wait(page, f"{NODE} ? true : false")
-    empty = page.run(f"{NODE}.size[1] + LiteGraph.NODE_TITLE_HEIGHT")
+    quick = {"sample_every": 3, "sample_steps": 1, "fixed_loss_every": 1, "prompts_per_step": "one"}
+    trained = {"name": name, "method": "textual_inversion+", "steps": 400, "resume": True, **quick}
+    add_training(graph, add_tiny(graph), images, masks, **trained)
+
+    load(page, graph)
+    wait(page, f"({PANEL}?.innerText ?? '').includes('No run is named {name}')")
     page.run("app.queuePrompt(0, 1)")
-    wait(page, f"({NODE}.imgs ?? []).length > 0", 120)
-    time.sleep(1)
-    height = page.run(f"{NODE}.size[1] + LiteGraph.NODE_TITLE_HEIGHT")
-    page.screenshot(tmp_path / "node.png")
-    assert empty < height <= TALLEST, "the node grows by its chart and still fits on a screen"
+    wait(page, f"{state('training')} && {PANEL}.querySelector('canvas') ? true : false")
+    look(page, pictures / f"{page.renderer}-1-training.png")
+
+    page.open(comfy.url, 1280, 900)  # in the middle of it
+    wait(page, READY)
+    load(page, graph)
+    wait(page, f"{PANEL}?.querySelector('canvas') && /Step [1-9]/.test({PANEL}.innerText) ? true : false")
+    wait(page, f"{PANEL}.querySelectorAll('.attractor-samples img[src*=step-]').length > 0")
+    comfy.interrupt()
+    wait(page, state("cancelled"))
+    said = page.run(f"{PANEL}.innerText")
+    assert "Cancelled at step" in said and f"Kept in output/neti/{name}: queue again to go on" in said
+    look(page, pictures / f"{page.renderer}-2-cancelled.png")
+
+    last = page.run(f"Number({PANEL}.innerText.match(/Step (\\d+)/)[1])") + 8
+    page.run(f"{NODE}.widgets.find(widget => widget.name === 'steps').value = {last}")
+    page.run("app.queuePrompt(0, 1)")
+    wait(page, f"{PANEL}.innerText.includes('resumed at step')")
+    wait(page, state("done"))
+    assert f"output/neti/{name}/{name}.safetensors" in page.run(f"{PANEL}.innerText")
+    for tab in ("Contrast", "Samples"):
+        page.run(f"[...{PANEL}.querySelectorAll('.attractor-tab')].find(tab => tab.textContent === '{tab}').click()")
+        look(page, pictures / f"{page.renderer}-3-{tab.lower()}.png")
+    assert page.run(f"[...{PANEL}.querySelectorAll('figure img')].map(image => image.naturalWidth > 0)") == [True, True]
+    assert page.run("[...document.querySelectorAll('[data-testid^=node-body-] > img')].every(i => !i.getClientRects().length)")
+    assert page.run(f"!({NODE}.imgs ?? []).length"), "the host shows the chart as well"
+    if page.renderer == "legacy":
+        assert page.run(f"{NODE}.size[1] + LiteGraph.NODE_TITLE_HEIGHT") <= TALLEST
+    assert not complaints(page), complaints(page)
+
+
+def test_a_report_opens_from_its_node(page, comfy, comfy_server, pictures):
+    write_demonstration(comfy_server.output / "pdst" / "shown")
+    graph = Graph()
+    inputs = {"evaluations": "shown", "name": "", "y_axis": "dino", "contact_sheet": "none", "resamples": 100}
+    graph.add("AttractorPDSTReport", **inputs)
+    page.run(f"app.loadApiJson({json.dumps(graph.prompt)}, 'report')")
+    wait(page, "app.graph.nodes.length === 1")
+    page.run("app.queuePrompt(0, 1)")
+    wait(page, "document.querySelector('.attractor-said a') ? true : false")
+    said = page.run("document.querySelector('.attractor-said').innerText")
+    assert "report.html" in said and "floor" in said
+    page.run("app.canvas.ds.scale = 1; app.canvas.ds.offset = [320, 110]; app.canvas.setDirty(true, true)")
+    time.sleep(1.5)
+    page.screenshot(pictures / f"{page.renderer}-4-report-node.png")
+    said = "[...document.querySelectorAll('[data-node-id], .dom-widget')].map(element => element.innerText).join('')"
+    assert page.run(said).count("real photos") == 1, "the host says it as well"
+
+    address = page.run("document.querySelector('.attractor-said a').href")
+    page.open(address, 1280, 900)
+    assert page.run("document.querySelectorAll('svg').length") > 0 and "shown" in page.run("document.title")
+    page.screenshot(pictures / f"{page.renderer}-5-report.png")
+    assert not complaints(page), complaints(page)
+    page.open(comfy.url, 1280, 900)

@@ -42,7 +42,7 @@ def test_training_then_stock_prompt_samples_an_image_on_the_stock_loader(comfy, 
     assert {p.name for p in folder.iterdir()} >= {"main-job.safetensors", "resume.state", "chart.png", "curves.json"}
     assert (folder / "samples" / "step-000001.png").exists()
     assert listener.of_type("preview"), "no live chart was sent"
-    assert any("step 1/1" in message["text"] for message in listener.of_type("text")), "no text line was sent"
+    assert any("Step 1 of 1" in message["text"] for message in listener.of_type("text")), "no text line was sent"
     with safe_open(folder / "main-job.safetensors", "pt") as file:
         header = json.loads(file.metadata()["attractor"])
     assert (header["kind"], header["placeholder"], header["record"]["step"]) == ("neti", "<my-cat>", 1)

@@ -62,6 +62,17 @@ def make_markdown(title: str, data: Collected, tables: list[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def make_brief(data: Collected, table: Table) -> str:
+    """A table's rows as lines of plain text, with what is to be read with care."""
+    lines = [f"Read with care: {text}" for text in data.warnings]
+    for row in table.rows:
+        cells = [
+            f"{column} {plain(cell)[0]}" for column, cell in zip(table.columns[1:], row[1:], strict=True) if cell is not None
+        ]
+        lines.append(f"{row[0]}: {' · '.join(cells)}")
+    return "\n".join(lines)
+
+
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 

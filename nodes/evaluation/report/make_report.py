@@ -13,7 +13,7 @@ from ...plotting import Chart
 from ..pdst import brief
 from ..statistics import Bootstrap
 from .bubble import bubble
-from .exports import make_csv, make_jsonl, make_markdown
+from .exports import make_brief, make_csv, make_jsonl, make_markdown
 from .figures import WIDE, curves, intervals
 from .gather import Collected, collect
 from .page import make_page
@@ -23,7 +23,7 @@ from .tables import Table, held_out, make_tables
 
 @dataclass(frozen=True)
 class Report:
-    """path: of the page. pictures: scores, bubbles, curves, contact sheet. summary: the first table in Markdown."""
+    """path: of the page. pictures: scores, bubbles, curves, contact sheet. summary: the first table in plain lines."""
 
     path: Path
     markdown: str
@@ -61,7 +61,7 @@ def make_report(
     markdown = make_markdown(title, data, tables)
     path = write(folder, page, markdown, tables, data)
     pictures = (*(draw(WIDE).picture() for draw in charts), draw_sheet(sheet))
-    return Report(path, markdown, make_markdown(title, data, tables[:1]), pictures)
+    return Report(path, markdown, make_brief(data, tables[0]), pictures)
 
 
 def charts_of(data: Collected, bootstrap: Bootstrap, y_axis: str) -> list[Callable[[int], Chart]]:

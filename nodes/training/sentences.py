@@ -1,0 +1,38 @@
+"""The words that a training run says of itself."""
+
+import time
+
+from ...trainer.loop import StepResult
+
+SCORE_NAMES = {"clip_t": "CLIP-T", "clip_i": "CLIP-I", "dino": "DINO"}
+
+
+class Pace:
+    """Steps a second since a run went on."""
+
+    def __init__(self, first: int):
+        self._first, self._started = first, time.monotonic()
+
+    def of(self, step: int) -> float:
+        return (step - self._first) / (time.monotonic() - self._started)
+
+
+def step_line(result: StepResult, steps: int, pace: float, left: float) -> str:
+    """The text line of a step: what one wants to know first comes first, as the end may be cut off. left: in seconds."""
+    losses = " · ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
+    speed = f"{pace:.2f} steps/s" if pace >= 0.5 else f"{1 / pace:.1f} s/step"
+    return f"Step {result.step} of {steps} · {duration(left)} left · {speed} · {losses}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def summary(name: str, step: int, best: dict[str, float] | None, token: str, best_token: str) -> str:
+    """What came out of a run. best: the scores of its best step, if there are any. token, best_token: names of the files."""
+    where = f"output/neti/{name}"
+    if best is None:
+        return f"Done: {step} steps. The token is {where}/{token}"
+    scores = ", ".join(f"{label} {best[key]:.3f}" for key, label in SCORE_NAMES.items() if key in best)
+    return f"Done: {step} steps. The best is step {best['step']:.0f} ({scores}): {where}/{best_token}"
