@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from ..host.progress import Progress, is_out_of_memory
+from ..host.memory import is_out_of_memory
+from ..host.progress import Progress
 from ..host.sampling import MakeImages
 from ..pictures import beside, to_picture
 from .encoders import EvaluationEncoders

@@ -46,7 +46,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
     photos, held_out = _encode_photos(wired, settings)
     with private_models(wired.model, wired.clip) as (unet, text):
         trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None)
-        _fit_into_memory(trainer, unet)
+        plan_memory(trainer, unet, text)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             "photos": _photos_hash(wired, settings),
@@ -99,16 +99,6 @@ def _check_latents(photos: Photos) -> None:
             f"vae: it turns image {' and '.join(bad)} into numbers that are not finite. Start ComfyUI with --fp32-vae, or wire "
             "another VAE."
         )
-
-
-def _fit_into_memory(trainer: Trainer, unet: HostUNet) -> None:
-    """Set what the settings leave to the machine."""
-    settings = trainer.settings
-    rows = settings.batch_size * len(settings.loss_weights)
-    planned, checkpointing = plan_memory(unet, rows, trainer.photos.size)
-    trainer.micro_batch = settings.micro_batch or planned
-    if settings.gradient_checkpointing == "on" or (settings.gradient_checkpointing == "auto" and checkpointing):
-        unet.enable_gradient_checkpointing()
 
 
 class Studio:
