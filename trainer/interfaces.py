@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 Past = list[tuple[Tensor, Tensor]]  # of each text layer: keys and values (N, P, width) of the first P positions
 
 

@@ -16,7 +16,8 @@ from .unet import HostUNet
 is_out_of_memory = mm.is_oom if hasattr(mm, "is_oom") else lambda error: isinstance(error, mm.OOM_EXCEPTION)
 CPU_ROWS = 8  # U-Net rows at once: more are no faster on a CPU
 CPU_CHUNK, GPU_CHUNK = 16, 512  # text-encoder sequences at once: what stays in a CPU's cache; what fills a GPU
-TEXT_SHARE = 0.35  # of the free memory that the text encoder's activations may take before they are recomputed
+# Shares of the free memory: what the text encoder's activations may take before they are recomputed; what they take then.
+TEXT_SHARE, RECOMPUTED_SHARE = 0.35, 0.15
 
 
 def load_for_training(unet: HostUNet, text: HostTextEncoder) -> None:
@@ -39,11 +40,18 @@ def plan_memory(trainer: Trainer, unet: HostUNet, text: HostTextEncoder) -> None
     """
     settings, free = trainer.settings, 0.9 * _memory(unet.device)
     prompts = len(settings.loss_weights) * settings.batch_size
-    sequence = _bytes_kept(text.device, lambda: _one_sequence(text))
-    trainer.text_chunk = settings.text_chunk or (CPU_CHUNK if text.device.type == "cpu" else GPU_CHUNK)
+    # Of two sequences and of one: what is kept once, such as weights in another precision, is not in the difference.
+    sequence = max(
+        1, _bytes_kept(text.device, lambda: _sequences(text, 2)) - _bytes_kept(text.device, lambda: _sequences(text, 1))
+    )
     everything = prompts * trainer.layers * sequence
     trainer.recompute_text = everything > TEXT_SHARE * free
-    free -= min(trainer.text_chunk, prompts * trainer.layers) * sequence if trainer.recompute_text else everything
+    suits = CPU_CHUNK if text.device.type == "cpu" else GPU_CHUNK
+    if trainer.recompute_text:
+        suits = max(4, min(suits, int(RECOMPUTED_SHARE * free / sequence)))
+        everything = suits * sequence
+    trainer.text_chunk = settings.text_chunk or suits
+    free -= everything
     fits = 0
     for level in {"auto": (0, 1, 2), "on": (1, 2), "off": (0,)}[settings.gradient_checkpointing]:
         unet.checkpointing = level
@@ -64,8 +72,8 @@ def _memory(device: torch.device) -> float:
     return mm.get_total_memory(device) / 2 if device.type == "cpu" else mm.get_free_memory(device)
 
 
-def _one_sequence(text: HostTextEncoder) -> tuple[Tensor, Tensor]:
-    vectors = torch.zeros(1, text.length, text.width, device=text.device, requires_grad=True)
+def _sequences(text: HostTextEncoder, count: int) -> tuple[Tensor, Tensor]:
+    vectors = torch.zeros(count, text.length, text.width, device=text.device, requires_grad=True)
     return text.hidden_states(vectors), vectors
 
 
@@ -111,7 +119,9 @@ def shrink(unet: HostUNet, trainer: Trainer, error: Exception) -> None:
     if trainer.micro_batch > 1:
         trainer.micro_batch //= 2
     elif not trainer.recompute_text:
-        trainer.recompute_text = True
+        trainer.recompute_text, trainer.text_chunk = True, min(trainer.text_chunk, 64)
+    elif trainer.text_chunk > 4:
+        trainer.text_chunk //= 2
     elif unet.checkpointing < 2:
         unet.checkpointing += 1
     else:

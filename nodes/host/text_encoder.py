@@ -1,6 +1,8 @@
 """The host's CLIP text model, opened as the trainer's `TextEncoder`: one encode path for training and use."""
 
+import inspect
 from collections.abc import Callable
+from functools import cache
 
 import comfy.model_management as mm
 import comfy.ops
@@ -10,15 +12,32 @@ from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...trainer.interfaces import Past
 
 QUICK_GELU = 1.702  # x * sigmoid(1.702 x)
 
 
-def force_differentiable_attention(_function: Callable, *args: object, **kwargs: object) -> Tensor:
+def force_differentiable_attention(
+    _function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: object, **kwargs: object
+) -> Tensor:
     """`optimized_attention_override`: the backward pass of sage, flash and chunked attention is missing or wrong."""
-    return attention_pytorch(*args, **kwargs)
+    if _prefers_cudnn(q.device) and not args and kwargs.get("mask") is None:
+        split = [part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v)]
+        with sdpa_kernel(_CUDNN_FIRST, set_priority=True):
+            return torch.nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+    return attention_pytorch(q, k, v, heads, *args, **kwargs)
+
+
+_CUDNN_FIRST = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@cache
+def _prefers_cudnn(device: torch.device) -> bool:
+    """Whether cuDNN's attention is the fastest that differentiates: on Hopper and later (a U-Net pass 13 % faster, H200)."""
+    known = "set_priority" in inspect.signature(sdpa_kernel).parameters
+    return known and device.type == "cuda" and bool(torch.version.cuda) and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 def _mlp(mlp: CLIPMLP, x: Tensor) -> Tensor:

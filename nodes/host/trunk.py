@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Trunk:
@@ -19,7 +18,14 @@ class Trunk:
         self._rows: tuple[list[int], list[int]] | None = None  # of each distinct row the first, of each row its distinct one
         residual, transformer = unet.input_blocks[1]
         attention = transformer.transformer_blocks[0]
-        for module in (unet.input_blocks[0][0], residual, transformer.norm, transformer.proj_in, attention.norm1, attention.attn1):
+        for module in (
+            unet.input_blocks[0][0],
+            residual,
+            transformer.norm,
+            transformer.proj_in,
+            attention.norm1,
+            attention.attn1,
+        ):
             module.forward = self._once(module.forward)
 
     @contextmanager

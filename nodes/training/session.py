@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
 from ...trainer.dataset import Photos, cache_photos, mask_problems
-from ...trainer.loop import Trainer, build_trainer
+from ...trainer.loop import build_trainer
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
 from ..errors import UserError

@@ -19,13 +19,14 @@ def main() -> int:
     start_host(arguments.cpu)
     import comfy.model_management as mm
     import torch
+    from references import PlainText
+
     from attractor.nodes.host.memory import CPU_CHUNK, GPU_CHUNK
     from attractor.nodes.host.text_encoder import HostTextEncoder
     from attractor.trainer.concept import LAYERS
     from attractor.trainer.conditioning import TokenRows, encode_layers
     from attractor.trainer.pools import draw_prompt_rows
     from attractor.trainer.settings import TrainingSettings
-    from references import PlainText
     from test_nodes import full_size, tiny_sd15
 
     clip = full_size.full_size_clip() if arguments.size == "full" else tiny_sd15.tiny_clip()
@@ -69,7 +70,11 @@ def main() -> int:
         return list(found[:2])
 
     sequences = LAYERS * count
-    facts = {"sequences": sequences, "device": mm.get_torch_device_name(mm.get_torch_device()), "precision": str(text.compute_dtype)}
+    facts = {
+        "sequences": sequences,
+        "device": mm.get_torch_device_name(mm.get_torch_device()),
+        "precision": str(text.compute_dtype),
+    }
     if not arguments.only:
         worst = max(((a - b).norm() / b.norm()).item() for a, b in zip(ours(), theirs(), strict=True))
         facts["gradients agree to"] = f"{worst:.1e}"

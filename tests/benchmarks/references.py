@@ -93,7 +93,9 @@ def diffusers_unet(model: nn.Module, fused: bool) -> tuple[nn.Module, dict[str, 
     unet.requires_grad_(False).to(next(iter(weights.values())).dtype)
     contexts: dict[str, Tensor] = {}
     # The order in which the U-Net calls them is NeTI's order of layers.
-    order = [part for kind in ("down_blocks", "mid_block", "up_blocks") for part in unet.attn_processors if part.startswith(kind)]
+    order = [
+        part for kind in ("down_blocks", "mid_block", "up_blocks") for part in unet.attn_processors if part.startswith(kind)
+    ]
     layers = {name: number for number, name in enumerate(name for name in order if "attn2" in name)}
     unet.set_attn_processor({name: ContextProcessor(layers.get(name), fused, contexts) for name in unet.attn_processors})
     return unet, contexts

@@ -37,6 +37,7 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=("small", "full"), default="full", help="of the models")
     parser.add_argument("--repeats", type=int, default=3, help="of each side, after one to warm up")
     parser.add_argument("--cpu", action="store_true", help="on the CPU even where there is a GPU")
+    parser.add_argument("--no-peak", action="store_true", help="leave out the peak memory, a process of its own for each side")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # one side in a process of its own, for its peak memory
     return parser
 
@@ -82,7 +83,7 @@ Sides = dict[str, Callable[[], object]]
 def measure(name: str, sides: Sides, arguments: argparse.Namespace, floors: dict[str, float] | None = None) -> list[dict]:
     """Run the sides in turn, each `--repeats` times, and each once more in a process of its own for its peak memory.
 
-    The first side is ours: a ratio is another side's median by ours, so above 1 ours is the faster.
+    A ratio is a side's median by the first side's: where that is ours, above 1 means that ours is faster.
     floors: of a side's name, the TFLOP that its work takes at least.
 
     Returns:
@@ -102,15 +103,24 @@ def measure(name: str, sides: Sides, arguments: argparse.Namespace, floors: dict
             sys.exit(0)
         return []
     times: dict[str, list[float]] = {side: [] for side in sides}
+    failed: dict[str, str] = {}
     for turn in range(arguments.repeats + 1):
         for side, run in sides.items():
-            seconds = clock.time(run)
+            if side not in failed:
+                try:
+                    seconds = clock.time(run)
+                except RuntimeError as error:  # out of memory: this side cannot do it here
+                    failed[side] = str(error).splitlines()[0][:80]
+                    continue
+                if turn:
+                    times[side].append(seconds)
             gc.collect()
-            if turn:
-                times[side].append(seconds)
-    ours = statistics.median(next(iter(times.values())))
+    first = statistics.median(next(iter(times.values())))
     rows = []
     for side, found in times.items():
+        if side in failed:
+            rows.append({"what": name, "side": side, f"median {clock.unit}": failed[side]})
+            continue
         median = statistics.median(found)
         row = {
             "what": name,
@@ -118,8 +128,8 @@ def measure(name: str, sides: Sides, arguments: argparse.Namespace, floors: dict
             f"median {clock.unit}": round(median, 4),
             "lowest": round(min(found), 4),
             "highest": round(max(found), 4),
-            "ratio to ours": round(median / ours, 3),
-            "peak GB": _peak_alone(side),
+            "ratio": round(median / first, 3),
+            "peak GB": "" if arguments.no_peak else _peak_alone(side),
         }
         if floors and side in floors:
             row["TFLOP/s reached"] = round(floors[side] / median, 3)
