@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .concept import Representation, represent
-from .interfaces import TextEncoder
+from .interfaces import Past, TextEncoder
 from .mapper import NeTIMapper, draw_nested_dropout
 from .pools import Prompt
 
@@ -31,6 +31,17 @@ class TokenRows(NamedTuple):
         return self._replace(
             rows=self.rows[here] - start, positions=self.positions[here], vectors=self.vectors[here], bypass=bypass
         )
+
+    def of_prompts(self, members: Tensor, count: int) -> "TokenRows":
+        """Those of some prompts, where row l * count + n is prompt n's; counted as if there were no others.
+
+        members: (m,) int64, prompts in ascending order.
+        """
+        layer, prompt = self.rows // count, self.rows % count
+        here = torch.isin(prompt, members).nonzero().squeeze(1)
+        rows = layer[here] * len(members) + torch.searchsorted(members, prompt[here])
+        bypass = None if self.bypass is None else self.bypass[here]
+        return self._replace(rows=rows, positions=self.positions[here], vectors=self.vectors[here], bypass=bypass)
 
 
 def draw_truncations(
@@ -82,68 +93,98 @@ def place_tokens(
     return placed
 
 
-def add_bypass(hidden: Tensor, tokens: TokenRows) -> Tensor:
-    """NeTI's textual bypass: h + alpha * ||h|| * b / ||b|| at the token's place, before the final LayerNorm.
-
-    hidden: (R, S, width); rows without bypass are returned as they are.
-    """
+def bypassed(states: Tensor, tokens: TokenRows) -> Tensor:
+    """NeTI's textual bypass: h + alpha * ||h|| * b / ||b|| for a token's states (M, width) before the final LayerNorm."""
     if tokens.bypass is None:
-        return hidden
-    state = hidden[tokens.rows, tokens.positions]
+        return states
     direction = tokens.bypass / tokens.bypass.norm(dim=-1, keepdim=True)
-    moved = state + tokens.bypass_scale * direction * state.norm(dim=-1, keepdim=True)
-    return hidden.index_put((tokens.rows, tokens.positions), moved)
+    return states + tokens.bypass_scale * direction * states.norm(dim=-1, keepdim=True)
 
 
-def encode_rows(text: TextEncoder, embeddings: Tensor, tokens: list[TokenRows]) -> tuple[Tensor, Tensor]:
+def encode_rows(
+    text: TextEncoder, embeddings: Tensor, tokens: list[TokenRows], past: Past | None = None
+) -> tuple[Tensor, Tensor]:
     """Contexts of R sequences in one pass.
 
     Args:
         embeddings: (R, S, width) token embeddings; the tokens' vectors are written into a copy.
+        past: of the positions before them, if they are not the whole sequences; the tokens' positions count from there.
 
     Returns:
         K and V contexts (R, S, width). They differ at the places of tokens that have a bypass, only.
     """
     for token in tokens:
         embeddings = embeddings.index_put((token.rows, token.positions), token.vectors.to(embeddings))
-    hidden = text.hidden_states(embeddings)
-    context_k = text.final_layer_norm(hidden)
-    bypassed = hidden
+    hidden = text.hidden_states(embeddings, past)
+    context_k = context_v = text.final_layer_norm(hidden)
     for token in tokens:
         if token.bypass is not None and len(token.rows):
-            bypassed = add_bypass(bypassed, token)
-    context_v = context_k if bypassed is hidden else text.final_layer_norm(bypassed)
+            places = (token.rows, token.positions)
+            context_v = context_v.index_put(places, text.final_layer_norm(bypassed(hidden[places], token)))
     return context_k, context_v
 
 
 def encode_layers(
-    text: TextEncoder, prompts: Tensor, layers: int, tokens: list[TokenRows], chunk: int
+    text: TextEncoder, prompts: Tensor, layers: int, tokens: list[TokenRows], chunk: int, recompute: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Contexts of N prompts at each of `layers` layers; the row of prompt n at layer l is l * N + n.
 
-    Rows are encoded `chunk` at a time. With gradients on, a chunk's activations are dropped and recomputed in
-    the backward pass, so memory does not grow with the number of layers (exact; one more forward pass).
+    By causality nothing before a prompt's first learnable token depends on layer or time, so those positions are encoded once a
+    prompt, without a graph (exact). Where a chunk is smaller than all rows, prompts are sorted by that position, or else the
+    first position of all counts: few large products suit a GPU.
 
     Args:
         prompts: (N, S, width) token embeddings, see `TextEncoder.embed`.
         tokens: places counted in rows of the flattened (layers * N).
+        chunk: rows that are encoded at a time.
+        recompute: with gradients on, drop a chunk's activations and compute them again in the backward pass, so that memory
+            does not grow with the number of layers (exact; one more forward pass).
 
     Returns:
         K and V contexts (layers, N, S, width).
     """
     count = len(prompts)
-    rows = layers * count
+    firsts = torch.full((count,), prompts.shape[1], device=prompts.device)
+    for token in tokens:
+        firsts.scatter_reduce_(0, token.rows % count, token.positions, "amin")
+    starts = firsts.unique().tolist()
+    if len(starts) == 1 or chunk >= layers * count:
+        return _encode_group(text, prompts, layers, tokens, chunk, recompute, min(starts))
+    found, order = [], []
+    for start in starts:
+        members = (firsts == start).nonzero().squeeze(1)
+        own = [token.of_prompts(members, count) for token in tokens]
+        found.append(_encode_group(text, prompts[members], layers, own, chunk, recompute, start))
+        order.append(members)
+    back = torch.cat(order).argsort()
+    context_k, context_v = (torch.cat(parts, dim=1)[:, back] for parts in zip(*found, strict=True))
+    return context_k, context_v
+
+
+def _encode_group(
+    text: TextEncoder, prompts: Tensor, layers: int, tokens: list[TokenRows], chunk: int, recompute: bool, first: int
+) -> tuple[Tensor, Tensor]:
+    """`encode_layers` of prompts whose first learnable token stands at `first` or after it."""
+    count, size = len(prompts), prompts.shape[1]
+    first = min(first, size - 1)  # without any token, the last position alone is encoded for each layer
+    tokens = [token._replace(positions=token.positions - first) for token in tokens]
+    with torch.no_grad():
+        before, past = text.read(prompts[:, :first])
 
     def encode_chunk(start: int, stop: int, *parts: TokenRows) -> tuple[Tensor, Tensor]:
         index = torch.arange(start, stop, device=prompts.device) % count
-        return encode_rows(text, prompts[index], [part.within(start, stop) for part in parts])
+        own_past = [(k[index], v[index]) for k, v in past]
+        return encode_rows(text, prompts[index, first:], [part.within(start, stop) for part in parts], own_past)
 
     pieces = []
-    for start in range(0, rows, chunk):
-        stop = min(start + chunk, rows)
-        if torch.is_grad_enabled() and rows > chunk:
+    for start in range(0, layers * count, chunk):
+        stop = min(start + chunk, layers * count)
+        if torch.is_grad_enabled() and recompute:
             pieces.append(checkpoint(encode_chunk, start, stop, *tokens, use_reentrant=False, preserve_rng_state=False))
         else:
             pieces.append(encode_chunk(start, stop, *tokens))
-    context_k, context_v = (torch.cat(part).unflatten(0, (layers, count)) for part in zip(*pieces, strict=True))
+    same = text.final_layer_norm(before).expand(layers, -1, -1, -1)
+    context_k, context_v = (
+        torch.cat([same, torch.cat(part).unflatten(0, (layers, count))], dim=2) for part in zip(*pieces, strict=True)
+    )
     return context_k, context_v

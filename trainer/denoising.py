@@ -18,7 +18,7 @@ def predict(unet: UNet, batch: Batch, samples: list[int], context_k: Tensor, con
     """The noise (rows, 4, h, w) that the U-Net sees in samples of the batch."""
     latents, noise = batch.latents[samples].to(unet.device), batch.noise[samples].to(unet.device)
     timesteps = batch.timesteps[samples].to(unet.device)
-    return unet.predict_noise(unet.add_noise(latents, noise, timesteps), timesteps, context_k, context_v)
+    return unet.predict_noise(unet.add_noise(latents, noise, timesteps), timesteps, context_k, context_v, samples)
 
 
 def denoising_losses(
@@ -47,6 +47,6 @@ def prior_losses(
     plain = [build_prompt(text, ONE_SLOT[row.template], settings.super_category) for row in rows]
     with torch.no_grad():
         ids = torch.tensor([prompt.ids for prompt in plain], device=text.device)
-        k, v = encode_layers(text, text.embed(ids), 1, [], settings.text_chunk)
+        k, v = encode_layers(text, text.embed(ids), 1, [], len(ids))
         target = predict(unet, batch, samples, k.to(unet.device), v.to(unet.device))
     return masked_loss(predicted, target, 1 - batch.masks[samples].to(predicted.device), settings.loss_mean)

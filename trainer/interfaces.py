@@ -1,9 +1,12 @@
 """What a host must offer so that a token can be trained on it: a frozen text encoder and a frozen U-Net, both opened up."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+Past = list[tuple[Tensor, Tensor]]  # of each text layer: keys and values (N, P, width) of the first P positions
 
 
 class TextEncoder(Protocol):
@@ -24,8 +27,13 @@ class TextEncoder(Protocol):
     def embed(self, ids: Tensor) -> Tensor:
         """(N, S) ids -> (N, S, width) float32 token embeddings, positions not yet added."""
 
-    def hidden_states(self, embeddings: Tensor) -> Tensor:
-        """(N, S, width) token embeddings -> (N, S, width) states before the final LayerNorm."""
+    def read(self, embeddings: Tensor) -> tuple[Tensor, Past]:
+        """(N, P, width) embeddings of the first P positions -> their states before the final LayerNorm, and what later
+        positions see of them."""
+
+    def hidden_states(self, embeddings: Tensor, past: Past | None = None) -> Tensor:
+        """(N, S, width) token embeddings -> (N, S, width) states before the final LayerNorm; with the `past` of P positions,
+        (N, S - P, width) of the positions after them."""
 
     def final_layer_norm(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
@@ -43,5 +51,10 @@ class UNet(Protocol):
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """z_t of (B, 4, h, w) latents at (B,) timesteps."""
 
-    def predict_noise(self, noisy: Tensor, timesteps: Tensor, context_k: Tensor, context_v: Tensor) -> Tensor:
-        """eps of (B, 4, h, w); contexts (layers, B, S, width), one layer standing for all 16."""
+    def predict_noise(
+        self, noisy: Tensor, timesteps: Tensor, context_k: Tensor, context_v: Tensor, samples: Sequence[int]
+    ) -> Tensor:
+        """eps of (R, 4, h, w); contexts (layers, R, S, width), one layer standing for all 16.
+
+        samples: of each row; rows of one sample have the same z_t, and differ in their contexts only.
+        """

@@ -79,6 +79,7 @@ class Trainer:
         self.layers = LAYERS if settings.kind == "neti" else 1
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
         self.scales_loss = unet.loss_scale > 1
+        self.text_chunk, self.recompute_text = settings.text_chunk or 32, False
         self.step_count = 0
         self.curves: dict[str, list[float]] = {}
         size = max(4, min(8, settings.batch_size))
@@ -141,7 +142,7 @@ class Trainer:
         tokens = place_tokens(self._tokens, prompts, times, self.layers, truncations, device)
         with torch.no_grad():
             embeddings = self.text.embed(torch.tensor([prompt.ids for prompt in prompts], device=device))
-        return encode_layers(self.text, embeddings, self.layers, tokens, self.settings.text_chunk)
+        return encode_layers(self.text, embeddings, self.layers, tokens, self.text_chunk, self.recompute_text)
 
     def _denoise(
         self, batch: Batch, rows: list[PromptRow], contexts: Contexts

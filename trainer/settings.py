@@ -194,10 +194,10 @@ class TrainingSettings:
         free=True,
     )
     text_chunk: int = setting(
-        32,
-        "Text-encoder sequences at once; fewer need less memory.",
+        0,
+        "Text-encoder sequences at once; 0: as many as suit the device. Fewer need less memory.",
         "memory",
-        minimum=1,
+        minimum=0,
         maximum=1024,
         free=True,
     )

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..host.folders import below
-from ..host.progress import Progress, is_out_of_memory
+from ..host.memory import is_out_of_memory
+from ..host.progress import Progress
 from ..host.sampling import MakeImages
 from ..pictures import BadPicture, beside, opened, to_picture
 from .encoders import EvaluationEncoders

@@ -2,14 +2,22 @@
 
 import gc
 import logging
+from collections.abc import Callable
 
 import comfy.model_management as mm
 import torch
+from torch import Tensor
 
 from ...trainer.loop import Trainer
 from ..errors import UserError
 from .text_encoder import HostTextEncoder
 from .unet import HostUNet
+
+is_out_of_memory = mm.is_oom if hasattr(mm, "is_oom") else lambda error: isinstance(error, mm.OOM_EXCEPTION)
+CPU_ROWS = 8  # U-Net rows at once: more are no faster on a CPU
+CPU_CHUNK, GPU_CHUNK = 16, 512  # text-encoder sequences at once: what stays in a CPU's cache; what fills a GPU
+# Shares of the free memory: what the text encoder's activations may take before they are recomputed; what they take then.
+TEXT_SHARE, RECOMPUTED_SHARE = 0.35, 0.15
 
 
 def load_for_training(unet: HostUNet, text: HostTextEncoder) -> None:
@@ -23,20 +31,81 @@ def load_for_training(unet: HostUNet, text: HostTextEncoder) -> None:
     unet.patcher.pre_run()
 
 
-def plan_memory(unet: HostUNet, rows: int, latent_size: tuple[int, int]) -> tuple[int, bool]:
-    """U-Net rows at once and whether to checkpoint, from the device's free memory.
+def plan_memory(trainer: Trainer, unet: HostUNet, text: HostTextEncoder) -> None:
+    """Set what the settings leave to the machine, from the free memory and from what one row is measured to need.
 
-    A starting point: a step that runs out of memory is repeated with half the rows (`shrink`).
+    A starting point: a step that runs out of memory is tried again with less (`shrink`).
+
+    unet, text: the trainer's, loaded.
     """
-    if unet.device.type == "cpu":
-        return min(rows, 8), False
-    bytes_per_value = torch.finfo(unet.model.get_dtype_inference()).bits // 8
-    scale = latent_size[0] * latent_size[1] / 64**2 * bytes_per_value / 2
-    free = mm.get_free_memory(unet.device) * 0.9
-    plain, checkpointed = 3.0e9 * scale, 1.2e9 * scale  # estimates at 512 x 512, half precision
-    if free >= 2 * plain or free >= rows * plain:
-        return max(1, min(rows, int(free / plain))), False
-    return max(1, min(rows, int(free / checkpointed))), True
+    settings, free = trainer.settings, 0.9 * _memory(unet.device)
+    prompts = len(settings.loss_weights) * settings.batch_size
+    # Of two sequences and of one: what is kept once, such as weights in another precision, is not in the difference.
+    sequence = max(
+        1, _bytes_kept(text.device, lambda: _sequences(text, 2)) - _bytes_kept(text.device, lambda: _sequences(text, 1))
+    )
+    everything = prompts * trainer.layers * sequence
+    trainer.recompute_text = everything > TEXT_SHARE * free
+    suits = CPU_CHUNK if text.device.type == "cpu" else GPU_CHUNK
+    if trainer.recompute_text:
+        suits = max(4, min(suits, int(RECOMPUTED_SHARE * free / sequence)))
+        everything = suits * sequence
+    trainer.text_chunk = settings.text_chunk or suits
+    free -= everything
+    fits = 0
+    for level in {"auto": (0, 1, 2), "on": (1, 2), "off": (0,)}[settings.gradient_checkpointing]:
+        unet.checkpointing = level
+        try:
+            fits = int(free / _bytes_kept(unet.device, lambda: _one_row(unet, text, trainer.photos.largest_size)))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            fits = 0
+        if fits >= min(prompts, 2):
+            break
+    at_most = min(prompts, CPU_ROWS) if unet.device.type == "cpu" else prompts
+    trainer.micro_batch = settings.micro_batch or max(1, min(at_most, fits))
+
+
+def _memory(device: torch.device) -> float:
+    """Bytes to plan with. On a CPU half of what is built in, so that the plan, and with it rounding, is the same each time."""
+    return mm.get_total_memory(device) / 2 if device.type == "cpu" else mm.get_free_memory(device)
+
+
+def _sequences(text: HostTextEncoder, count: int) -> tuple[Tensor, Tensor]:
+    vectors = torch.zeros(count, text.length, text.width, device=text.device, requires_grad=True)
+    return text.hidden_states(vectors), vectors
+
+
+def _one_row(unet: HostUNet, text: HostTextEncoder, latent_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    context = torch.zeros(1, 1, text.length, text.width, device=unet.device, requires_grad=True)
+    latents = torch.zeros(1, 4, *latent_size, device=unet.device)
+    return unet.predict_noise(latents, torch.tensor([500], device=unet.device), context, context), context
+
+
+def _bytes_kept(device: torch.device, run: Callable[[], tuple[Tensor, Tensor]]) -> int:
+    """Bytes that a forward and backward pass takes. run: gives the output and what it is differentiated by.
+
+    On CUDA it is the peak as measured. Elsewhere it is what autograd keeps for the backward pass, and a third more for what
+    comes and goes.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        output, source = run()
+        torch.autograd.grad(output.float().sum(), source)
+        return max(1, torch.cuda.max_memory_allocated(device) - before)
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        run()
+    return max(1, sum(kept.values()) * 4 // 3)
 
 
 def shrink(unet: HostUNet, trainer: Trainer, error: Exception) -> None:
@@ -49,17 +118,22 @@ def shrink(unet: HostUNet, trainer: Trainer, error: Exception) -> None:
     mm.soft_empty_cache()
     if trainer.micro_batch > 1:
         trainer.micro_batch //= 2
-    elif not unet.checkpointed:
-        unet.enable_gradient_checkpointing()
+    elif not trainer.recompute_text:
+        trainer.recompute_text, trainer.text_chunk = True, min(trainer.text_chunk, 64)
+    elif trainer.text_chunk > 4:
+        trainer.text_chunk //= 2
+    elif unet.checkpointing < 2:
+        unet.checkpointing += 1
     else:
         raise UserError(
             "The GPU has too little memory even for one image at a time with gradient checkpointing: "
             "lower resolution, or close other programs that use the GPU."
         ) from error
     logging.warning(
-        "Out of memory: going on with micro_batch %d, gradient checkpointing %s.",
+        "Out of memory: going on with micro_batch %d, text encoder recomputed: %s, gradient checkpointing: %s.",
         trainer.micro_batch,
-        "on" if unet.checkpointed else "off",
+        "yes" if trainer.recompute_text else "no",
+        ("off", "attention", "attention and residual blocks")[unet.checkpointing],
     )
 
 

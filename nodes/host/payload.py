@@ -15,7 +15,7 @@ from ...trainer.conditioning import BYPASS_SCALE, TokenRows, encode_layers
 from .text_encoder import HostTextEncoder
 
 CACHED_TIMES = 64  # about 4 MB each for a prompt of one chunk
-SEQUENCES_AT_ONCE = 64
+SEQUENCES_AT_ONCE = {"cpu": 64, "gpu": 256}
 
 
 Item = int | Tensor | dict  # of a tokenized prompt: an id, a stock embedding, or one with what it belongs to
@@ -68,10 +68,10 @@ class StepContexts:
     v_rows: Tensor  # (layers, M, width)
     positions: Tensor  # (M,)
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """K and V (S, width) of a layer."""
-        k = self.k[index]
-        return k, k.index_copy(0, self.positions, self.v_rows[index])
+    @property
+    def v(self) -> Tensor:
+        """(layers, S, width)."""
+        return self.k.index_copy(1, self.positions, self.v_rows)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "StepContexts":
         return StepContexts(self.k.to(device, dtype), self.v_rows.to(device, dtype), self.positions.to(device))
@@ -133,7 +133,8 @@ class Payload:
         chunks = len(self._tokens)
         ids, slots = _split(self._tokens, text)
         base = text.embed(ids)
-        at_once = max(1, SEQUENCES_AT_ONCE // (LAYERS * chunks))
+        sequences = SEQUENCES_AT_ONCE["cpu" if text.device.type == "cpu" else "gpu"]
+        at_once = max(1, sequences // (LAYERS * chunks))
         empty = self._empty(ids)
         for start in range(0, len(timesteps), at_once):
             mm.throw_exception_if_processing_interrupted()
@@ -142,7 +143,7 @@ class Payload:
             layers = torch.arange(LAYERS).repeat(len(times))
             moments = torch.tensor(times, dtype=torch.float32).repeat_interleave(LAYERS)
             rows = [_token_rows(slot, moments, layers, chunks, text.device) for slot in slots]
-            k, v = encode_layers(text, base, len(layers), rows, SEQUENCES_AT_ONCE)
+            k, v = encode_layers(text, base, len(layers), rows, sequences)
             k, v = (self._weighted(context, empty).flatten(1, 2) for context in (k, v))
             places = torch.tensor(sorted({slot.chunk * text.length + slot.position for slot in slots}), device=k.device)
             for i, time in enumerate(times):

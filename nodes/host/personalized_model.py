@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
+from ...trainer.concept import LAYERS
 from .conds import KEY, PersonalizedBatch, PersonalizedCond
 from .injection import Contexts, context_patch
 from .payload import Payload
@@ -129,16 +130,18 @@ def _row_contexts(batch: PersonalizedBatch, rows: int, timesteps: Tensor, contex
         for row, cond in enumerate(owners)
     ]
 
-    def contexts(layer: int, given: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = given.clone(), given.clone()
-        for row, (step, cond) in enumerate(zip(steps, owners, strict=True)):
-            if step is None:
-                continue
-            own_k, own_v = step.layer(layer)
-            # The host repeats a context up to the batch's common length; each repetition is replaced.
-            for start in range(0, given.shape[1], cond.length):
-                k[row, start : start + len(own_k)] = own_k
-                v[row, start : start + len(own_v)] = own_v
-        return k, v
+    # Of all layers at once: a call has 16, and on a GPU each small copy costs more than what it copies.
+    k = context.expand(LAYERS, -1, -1, -1).clone()
+    v = k.clone()
+    for row, (step, cond) in enumerate(zip(steps, owners, strict=True)):
+        if step is None:
+            continue
+        # The host repeats a context up to the batch's common length; each repetition is replaced.
+        for start in range(0, context.shape[1], cond.length):
+            k[:, row, start : start + step.k.shape[1]] = step.k
+            v[:, row, start : start + step.v.shape[1]] = step.v
+
+    def contexts(layer: int, _context: Tensor) -> tuple[Tensor, Tensor]:
+        return k[layer], v[layer]
 
     return contexts

@@ -32,6 +32,7 @@ def private_models(model: ModelPatcher, clip: CLIP) -> Iterator[tuple[HostUNet, 
         for patcher in (unet_patcher, text_patcher):
             patcher.model.requires_grad_(False).train(False)
         unet, text = HostUNet(unet_patcher), HostTextEncoder(clip, text_patcher)
+        text.use_half_precision()
         load_for_training(unet, text)
         yield unet, text
     finally:

@@ -8,7 +8,6 @@ from server import PromptServer
 
 Interrupted = mm.InterruptProcessingException
 check_interrupt = mm.throw_exception_if_processing_interrupted
-is_out_of_memory = mm.is_oom if hasattr(mm, "is_oom") else lambda error: isinstance(error, mm.OOM_EXCEPTION)
 
 _warned: set[str] = set()  # ids of nodes
 

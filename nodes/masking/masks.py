@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from ..host.progress import Interrupted, is_out_of_memory
+from ..host.memory import is_out_of_memory
+from ..host.progress import Interrupted
 from ..pictures import to_picture
 from .boxes import Box, Detection, choose, clip, to_bounding_box, whole_pixels
 from .cleaning import clean

@@ -17,7 +17,8 @@ from ...trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ...trainer.storage import replacing
 from ...trainer.token_file import save_token
 from ..errors import UserError
-from ..host.progress import Interrupted, Progress, is_out_of_memory
+from ..host.memory import is_out_of_memory
+from ..host.progress import Interrupted, Progress
 from ..pictures import beside
 from .curves import schedule
 from .held_out import ScoreLog

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...trainer.concept import PersonalizedToken
 from ...trainer.dataset import Photos, cache_photos, mask_problems
 from ...trainer.disk import smaller_offer
-from ...trainer.loop import Trainer, build_trainer
+from ...trainer.loop import build_trainer
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
 from ..errors import UserError
@@ -53,7 +53,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
     live.say("preparing", "Preparing: loading private copies of the models.")
     with private_models(wired.model, wired.clip) as (unet, text):
         trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None)
-        _fit_into_memory(trainer, unet)
+        plan_memory(trainer, unet, text)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             **_photos_identity(wired, settings),
@@ -140,16 +140,6 @@ def _check_latents(photos: Photos) -> None:
             f"vae: it turns image {' and '.join(map(str, sorted(bad)))} into numbers that are not finite. Start ComfyUI with "
             "--fp32-vae, or wire another VAE."
         )
-
-
-def _fit_into_memory(trainer: Trainer, unet: HostUNet) -> None:
-    """Set what the settings leave to the machine."""
-    settings = trainer.settings
-    rows = settings.batch_size * len(settings.loss_weights)
-    planned, checkpointing = plan_memory(unet, rows, trainer.photos.largest_size)
-    trainer.micro_batch = settings.micro_batch or planned
-    if settings.gradient_checkpointing == "on" or (settings.gradient_checkpointing == "auto" and checkpointing):
-        unet.enable_gradient_checkpointing()
 
 
 class Studio:

@@ -267,9 +267,12 @@ def test_a_token_that_is_the_plain_word_loses_nothing_to_the_prior(models, photo
 
 
 @pytest.mark.one_host
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("text_chunk", [7, 1000])
-def test_text_chunks_do_not_change_the_gradient(models, photos, plain_gradient, text_chunk):
-    assert relative(gradient(trainer_of(models, photos, text_chunk=text_chunk)), plain_gradient) < 1e-5
+def test_neither_text_chunks_nor_recomputing_changes_the_gradient(models, photos, plain_gradient, text_chunk, recompute):
+    trainer = trainer_of(models, photos, text_chunk=text_chunk)
+    trainer.recompute_text = recompute
+    assert relative(gradient(trainer), plain_gradient) < 1e-5
 
 
 @pytest.mark.one_host
@@ -288,7 +291,7 @@ def test_gradient_checkpointing_changes_nothing_and_every_layer_sees_its_own_con
     seen = []
     for block in modules_in_running_order(unet.model.diffusion_model):
         block.attn2.to_k.register_forward_pre_hook(lambda m, x, i=block: seen.append((i, x[0].detach().clone())))
-    unet.enable_gradient_checkpointing()
+    unet.checkpointing = 1
     trainer = build_trainer(trainer_of(models, photos).settings, photos, models[1], unet)
     seen.clear()
     assert relative(gradient(trainer, micro_batch=9), plain_gradient) < 1e-5

@@ -16,8 +16,13 @@ class ToyText:
     def embed(self, ids):
         return self.table[ids]
 
-    def hidden_states(self, embeddings):
-        return embeddings.cumsum(1) / torch.arange(1, embeddings.shape[1] + 1)[:, None]
+    def read(self, embeddings):
+        return self.hidden_states(embeddings), [(embeddings, embeddings)]
+
+    def hidden_states(self, embeddings, past=None):
+        start = past[0][0].shape[1] if past else 0
+        whole = torch.cat([past[0][0], embeddings], dim=1) if past else embeddings
+        return (whole.cumsum(1) / torch.arange(1, whole.shape[1] + 1)[:, None])[:, start:]
 
     def final_layer_norm(self, hidden):
         return torch.nn.functional.layer_norm(hidden, (self.width,))
@@ -31,7 +36,7 @@ class ToyUNet:
     def add_noise(self, latents, noise, timesteps):
         return latents + noise * (timesteps / 1000)[:, None, None, None]
 
-    def predict_noise(self, noisy, timesteps, context_k, context_v):
+    def predict_noise(self, noisy, timesteps, context_k, context_v, samples):
         layers = torch.arange(1.0, len(context_k) + 1)[:, None, None, None]
         signal = ((context_k.tanh() + context_v.sin()) * layers).mean((0, 2))
         return noisy * signal[:, :4, None, None] + signal[:, 4:, None, None]

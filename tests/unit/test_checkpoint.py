@@ -27,8 +27,8 @@ class HalfUNet(ToyUNet):
 
     loss_scale = 4096.0
 
-    def predict_noise(self, noisy, timesteps, context_k, context_v):
-        predicted = super().predict_noise(noisy, timesteps, context_k, context_v)
+    def predict_noise(self, noisy, timesteps, context_k, context_v, samples):
+        predicted = super().predict_noise(noisy, timesteps, context_k, context_v, samples)
         if predicted.requires_grad and self.loss_scale > 16:
             predicted.register_hook(lambda gradient: gradient * math.inf)
         return predicted

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attractor.trainer.conditioning import TokenRows, add_bypass, encode_layers, encode_rows
+from attractor.trainer.conditioning import TokenRows, bypassed, encode_layers, encode_rows
 from attractor.trainer.pools import Slot, build_prompt
 
 
@@ -23,9 +23,14 @@ class ToyText:
     def embed(self, ids):
         return self.table[ids]
 
-    def hidden_states(self, embeddings):
-        steps = torch.arange(1, embeddings.shape[1] + 1)[:, None]
-        return embeddings + torch.tanh(embeddings.cumsum(1) / steps @ self.matrix)
+    def read(self, embeddings):
+        return self.hidden_states(embeddings), [(embeddings, embeddings)]
+
+    def hidden_states(self, embeddings, past=None):
+        start = past[0][0].shape[1] if past else 0
+        whole = torch.cat([past[0][0], embeddings], dim=1) if past else embeddings
+        steps = torch.arange(1, whole.shape[1] + 1)[:, None]
+        return (whole + torch.tanh(whole.cumsum(1) / steps @ self.matrix))[:, start:]
 
     def final_layer_norm(self, hidden):
         return torch.nn.functional.layer_norm(hidden, (self.width,))
@@ -56,14 +61,11 @@ def test_a_prompt_that_does_not_fit_is_refused(text):
 
 
 def test_bypass_moves_a_state_by_a_fifth_of_its_own_length():
-    hidden = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
-    bypass = torch.randn(1, 6, generator=torch.Generator().manual_seed(2))
-    moved = add_bypass(hidden, TokenRows(torch.tensor([1]), torch.tensor([3]), bypass, bypass))
-    step = moved[1, 3] - hidden[1, 3]
-    torch.testing.assert_close(step.norm(), 0.2 * hidden[1, 3].norm())
-    torch.testing.assert_close(step / step.norm(), bypass[0] / bypass[0].norm())
-    moved[1, 3] = hidden[1, 3]
-    assert torch.equal(moved, hidden)
+    states = torch.randn(2, 6, generator=torch.Generator().manual_seed(1))
+    bypass = torch.randn(2, 6, generator=torch.Generator().manual_seed(2))
+    step = bypassed(states, TokenRows(torch.tensor([1, 0]), torch.tensor([3, 2]), bypass, bypass)) - states
+    torch.testing.assert_close(step.norm(dim=-1), 0.2 * states.norm(dim=-1))
+    torch.testing.assert_close(step / step.norm(dim=-1, keepdim=True), bypass / bypass.norm(dim=-1, keepdim=True))
 
 
 def rows_for(text, layers, count, requires_grad=False):
@@ -85,15 +87,19 @@ def test_k_and_v_differ_where_a_bypass_is_and_nowhere_else(text):
     assert differs[1:, 3].all() and differs.sum() == 3
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 5, 11])
-def test_chunks_change_neither_contexts_nor_gradients(text, chunk):
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("chunk", [1, 5, 11, 1000])
+def test_neither_chunks_nor_what_is_encoded_once_changes_contexts_or_gradients(text, chunk, recompute):
     prompts = text.embed(torch.randint(40, (3, 12), generator=torch.Generator().manual_seed(4)))
 
-    def encoded(size):
+    def encoded(encode):
         tokens = rows_for(text, 4, 3, requires_grad=True)
-        k, v = encode_layers(text, prompts, 4, tokens, size)
+        k, v = encode(tokens)
         (k.square().sum() + (v * torch.arange(6.0)).sum()).backward()
         return k, v, *(part.grad for token in tokens for part in (token.vectors, token.bypass) if part is not None)
 
-    for whole, part in zip(encoded(1000), encoded(chunk), strict=True):
-        torch.testing.assert_close(part, whole)
+    plain = encoded(lambda tokens: [part.unflatten(0, (4, 3)) for part in encode_rows(text, prompts.repeat(4, 1, 1), tokens)])
+    for wanted, found in zip(
+        plain, encoded(lambda tokens: encode_layers(text, prompts, 4, tokens, chunk, recompute)), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)

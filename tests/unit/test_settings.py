@@ -28,7 +28,7 @@ def test_the_defaults_are_fine():
     [
         *[({name: "nonsense"}, f"{name} is 'nonsense': choose one of") for name in CHOSEN],
         *[({name: value}, f"{name} is {value}: use") for name in NUMBERS for value in (NAN, INF, -INF, -1)],
-        *[({name: 0}, f"{name} is 0: use 1 ") for name in ("steps", "batch_size", "text_chunk", "fixed_loss_every")],
+        *[({name: 0}, f"{name} is 0: use 1 ") for name in ("steps", "batch_size", "fixed_loss_every")],
         *[({name: 0}, f"{name} is 0: use a number above 0") for name in ("learning_rate", "tau")],
         ({"nested_dropout": 1.1}, "nested_dropout is 1.1: use 0 to 1."),
         ({"mask_dilation": 65}, "mask_dilation is 65: use 0 to 64."),
