@@ -51,6 +51,8 @@ RUFF, MYPY = "ruff==0.17.6", "mypy==2.4.1"
 TOOLS = [RUFF, MYPY, "pytest", "pytest-xdist", "coverage>=7.10", "scikit-image", "setuptools>=77", "torchmetrics", "timm"]
 # The oldest transformers that masking and evaluation work with, beside the newest that the host brings: for a test of both.
 OLDER_TRANSFORMERS = ["transformers==4.56.2", "tokenizers==0.22.0", "huggingface_hub==0.34.4"]
+# What `bench train` compares with. Apart, as a pack that finds it would not be tested as users have it.
+DIFFUSERS = ["diffusers==0.42.1", "importlib_metadata", "zipp"]
 # Building this one takes torch: the environment's own, or the build would fetch gigabytes of another.
 BUILT_WITH_TORCH = "sam2"
 
@@ -222,13 +224,13 @@ def setup(version=None):
     return host, python
 
 
-def older_transformers():
-    """A folder with OLDER_TRANSFORMERS, to be put first on a path; whole or not there."""
-    folder = DEV / OLDER_TRANSFORMERS[0].replace("==", "-")
+def packages_apart(requirements):
+    """A folder with these packages alone, to be put on a path, for what must not be in the environment; whole or not there."""
+    folder = DEV / requirements[0].replace("==", "-")
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=DEV) as temporary:
             made = Path(temporary) / "packages"
-            run([tools_python(), "-m", "pip", "install", "--quiet", "--no-deps", "--target", made, *OLDER_TRANSFORMERS])
+            run([tools_python(), "-m", "pip", "install", "--quiet", "--no-deps", "--target", made, *requirements])
             made.rename(folder)
     return folder
 
@@ -281,7 +283,7 @@ def test(python, host, rest, coverage):
     # Files go to them in the order of tests/conftest.py, the slow ones first.
     command = ["-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
     command += ["--durations", "10", *rest]
-    variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(older_transformers())}
+    variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(packages_apart(OLDER_TRANSFORMERS))}
     if not coverage:
         return call(python, command, host, **variables) or faults
     if sys.version_info >= (3, 12):
@@ -296,7 +298,8 @@ def bench(python, host, rest):
     known = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py"))
     if not rest or rest[0] not in known:
         raise Failed(f"say which benchmark: {', '.join(known)}")
-    return call(python, [f"tests/benchmarks/bench_{rest[0]}.py", *rest[1:]], host)
+    variables = {"DIFFUSERS_PATH": str(packages_apart(DIFFUSERS))} if rest[0] == "train" else {}
+    return call(python, [f"tests/benchmarks/bench_{rest[0]}.py", *rest[1:]], host, **variables)
 
 
 def main():

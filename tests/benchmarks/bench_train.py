@@ -9,7 +9,7 @@ table that is written back, AdamW on the table). The noise predictions of both U
 import os
 import sys
 
-from sides import ROOT, Clock, measure, options, start_host, write
+from sides import Clock, measure, options, start_host, write
 
 UNET_TFLOP, TRUNK_TFLOP, SEQUENCE_TFLOP = 1.669, 0.042, 0.0268  # at 64 x 64 latents, forward and backward; counted
 
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--micro-batch", type=int, default=0, help="0: what fits")
     arguments = parser.parse_args()
     start_host(arguments.cpu)
-    sys.path.append(os.environ.get("DIFFUSERS_PATH", str(ROOT / ".dev" / "diffusers")))
+    sys.path.append(os.environ["DIFFUSERS_PATH"])
     import comfy.model_management as mm
 
     rows, facts = [], {"device": mm.get_torch_device_name(mm.get_torch_device()), "batch": arguments.batch}

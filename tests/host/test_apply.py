@@ -60,7 +60,7 @@ def text_rows(tiny_clip):
     """Sequences per text-encoder pass, counted at its last layer."""
     rows = []
     layer = tiny_clip.cond_stage_model.clip_l.transformer.text_model.encoder.layers[-1]
-    hook = layer.mlp.register_forward_pre_hook(lambda m, args: rows.append(len(args[0])))
+    hook = layer.layer_norm2.register_forward_pre_hook(lambda m, args: rows.append(len(args[0])))
     yield rows
     hook.remove()
 
@@ -168,7 +168,7 @@ def test_a_schedule_is_encoded_once(tiny_model, tiny_clip, text_rows):
     positive, negative = encode(clip, PROMPT), encode(clip, "")
     text_rows.clear()
     first = sample(model, positive, negative, steps=3)
-    assert sum(text_rows) == 3 * 16, "each step and layer once, whatever the guidance"
+    assert sum(text_rows) == 1 + 3 * 16, "what stands before the token once, each step and layer once, whatever the guidance"
     assert max(text_rows) > 16, "not step by step"
     text_rows.clear()
     assert torch.equal(sample(model, positive, negative, steps=3), first)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 
+from attractor.nodes.errors import UserError
+from attractor.nodes.host import memory
 from attractor.nodes.host.injection import BLOCKS
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.host.unet import HostUNet
@@ -375,3 +377,54 @@ def test_a_cancel_while_the_fixed_batch_is_looked_at_leaves_a_whole_step(models,
         trainer.step()
     assert trainer.step_count == 1
     assert {len(curve) for curve in trainer.curves.values()} == {1} and math.isnan(trainer.curves["fixed"][0])
+
+
+def test_what_comes_before_the_first_cross_attention_runs_once_for_the_prompts_of_one_sample(photos):
+    unet, text = HostUNet(tiny_model(seed=1, width=64)), HostTextEncoder(tiny_clip(seed=1, layers=2))
+    unet.model.requires_grad_(False)
+    seen = []
+    blocks = unet.model.diffusion_model.input_blocks
+    for module in (blocks[0][0], blocks[1][0].out_layers[0], blocks[1][1].transformer_blocks[0].attn1.to_q):
+        module.register_forward_pre_hook(lambda m, x: seen.append(len(x[0])))
+    later = []
+    blocks[1][1].transformer_blocks[0].attn2.to_q.register_forward_pre_hook(lambda m, x: later.append(len(x[0])))
+    k, v = (torch.randn(LAYERS, 5, text.length, text.width) for _ in range(2))
+    sample = torch.tensor([0, 1, 0, 2, 1])
+    noisy, times = torch.randn(3, 4, 16, 16)[sample], torch.tensor([100, 500, 900])[sample]
+    alone = unet.predict_noise(noisy, times, k, v)
+    seen.clear(), later.clear()
+    together = unet.predict_noise(noisy, times, k, v, sample.tolist())
+    assert seen[0] == 3 and set(seen[1:]) == {3}, "three samples; five prompts"
+    assert later == [5]
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.one_host
+@pytest.mark.parametrize("megabytes", [10_000, 60, 1])
+def test_the_plan_fits_the_memory_and_changes_no_gradient(models, photos, plain_gradient, monkeypatch, megabytes):
+    monkeypatch.setattr(memory, "_memory", lambda _device: megabytes * 1e6)
+    unet, text = models
+    trainer = trainer_of(models, photos, text_chunk=0)
+    try:
+        memory.plan_memory(trainer, unet, text)
+        plan = trainer.recompute_text, trainer.micro_batch, unet.checkpointing
+        assert plan == {10_000: (False, 8, 0), 60: (True, 2, 0), 1: (True, 1, 2)}[megabytes]
+        assert relative(gradient(trainer, trainer.micro_batch), plain_gradient) < 1e-5
+    finally:
+        unet.checkpointing = 0
+
+
+def test_out_of_memory_is_met_step_by_step_and_ends_in_a_sentence(models, photos):
+    unet, _ = models
+    trainer = trainer_of(models, photos, text_chunk=0)
+    trainer.micro_batch, trainer.text_chunk = 4, 512
+    tried = []
+    try:
+        with pytest.raises(UserError, match="too little memory even for one image"):
+            while True:
+                memory.shrink(unet, trainer, MemoryError())
+                tried.append((trainer.micro_batch, trainer.recompute_text, trainer.text_chunk, unet.checkpointing))
+        assert len(set(tried)) == len(tried), "each attempt needs less than the one before"
+        assert tried[-1] == (1, True, 4, 2)
+    finally:
+        unet.checkpointing = 0
