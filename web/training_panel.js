@@ -136,18 +136,19 @@ class Panel {
         this.views = {
             loss: ["Losses", this.charts.loss.element],
             contrast: ["Contrast", this.charts.contrast.element],
-            scores: ["Held-out scores", this.charts.scores.element],
+            scores: ["Scores", this.charts.scores.element, "Of sample images against held-out photos; dashed: against training photos"],
             samples: ["Samples", this.samples.element],
         };
-        for (const [key, [label, element]] of Object.entries(this.views)) {
+        for (const [key, [label, element, hint = label]] of Object.entries(this.views)) {
             const tab = make("button", "attractor-tab", label);
+            tab.title = hint;
             tab.type = "button";
             tab.setAttribute("role", "tab");
             tab.addEventListener("click", () => {
                 this.tab = key;
                 this.show();
             });
-            this.views[key].push(tab);
+            this.views[key] = { element, tab };
             this.tabs.append(tab);
             element.setAttribute("role", "tabpanel");
             element.setAttribute("aria-label", label);
@@ -181,7 +182,7 @@ class Panel {
         const drawn = { loss: lossCurves(run), contrast: contrastCurves(run), scores: scoreCurves(run) };
         const have = { ...drawn, loss: true, samples: run.samples?.length };
         if (!have[this.tab]) this.tab = "loss";
-        for (const [key, [, element, tab]] of Object.entries(this.views)) {
+        for (const [key, { element, tab }] of Object.entries(this.views)) {
             tab.hidden = !have[key];
             tab.setAttribute("aria-selected", key === this.tab);
             element.hidden = key !== this.tab;

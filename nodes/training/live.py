@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ...trainer.storage import replacing
+from ..errors import UserError
 from ..host import folders
 from ..host.progress import Interrupted, Progress
 from ..host.web import tell
@@ -62,7 +63,8 @@ class Live:
         if isinstance(error, Interrupted):
             self._end("cancelled", self._cancelled())
         elif error is not None:
-            self._end("failed", f"Stopped: {' '.join(str(error).split())[:400]}")
+            said = str(error) if isinstance(error, UserError) else f"Stopped by an error: {type(error).__name__}: {error}"
+            self._end("failed", " ".join(said.split())[:400])
         with _lock:
             _going_on.pop(self.folder.resolve(), None)
 

@@ -130,6 +130,9 @@ def test_a_report_opens_from_its_node(page, comfy, comfy_server, pictures):
     graph.add("AttractorPDSTReport", **inputs)
     page.run(f"app.loadApiJson({json.dumps(graph.prompt)}, 'report')")
     wait(page, "app.graph.nodes.length === 1")
+    # Workflows from files have an id, by which the history knows them again.
+    page.run("app.loadGraphData({...app.graph.serialize(), id: crypto.randomUUID()})")
+    wait(page, "app.graph.nodes.length === 1 && !/^0+-/.test(app.graph.id)")
     page.run("app.queuePrompt(0, 1)")
     wait(page, "document.querySelector('.attractor-said a') ? true : false")
     said = page.run("document.querySelector('.attractor-said').innerText")
@@ -145,4 +148,5 @@ def test_a_report_opens_from_its_node(page, comfy, comfy_server, pictures):
     assert page.run("document.querySelectorAll('svg').length") > 0 and "shown" in page.run("document.title")
     page.screenshot(pictures / f"{page.renderer}-5-report.png")
     assert not complaints(page), complaints(page)
-    page.open(comfy.url, 1280, 900)
+    page.open(comfy.url, 1280, 900)  # the workflow is there again, and what its node said
+    wait(page, "(document.querySelector('.attractor-said')?.innerText ?? '').includes('report.html')")

@@ -29,6 +29,12 @@ def make_page(
     """The whole page. charts: each draws itself at a width in pixels. All texts are escaped."""
     first, *others = [table for table in tables if not table.folded]
     folded = [table for table in tables if table.folded]
+    drawn = [(draw(WIDE), draw(NARROW)) for draw in charts]
+    figures = {f"chart-{i}": wide.title for i, (wide, _) in enumerate(drawn)}
+    titles = {first.name: first.title, **figures, **{table.name: table.title for table in others}}
+    shown_sheet = _sheet(sheet)
+    titles |= {"sheet": "Contact sheet"} if shown_sheet else {}
+    titles |= {table.name: table.title for table in folded}
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en">',
@@ -44,12 +50,13 @@ def make_page(
         _header(title, data),
         "<main>",
         _warnings(data),
+        _contents(titles),
         _table(first),
         '<section class="charts" aria-label="Charts">',
-        *(_chart(draw, f"chart-{i}") for i, draw in enumerate(charts)),
+        *(_chart(wide, narrow, f"chart-{i}") for i, (wide, narrow) in enumerate(drawn)),
         "</section>",
         *(_table(table) for table in others),
-        _sheet(sheet),
+        shown_sheet,
         *(_folded(table) for table in folded),
         "</main>",
         "<footer><p>All scores are cosine similarities; higher is better. PDST, the protocol: images are made from captions of "
@@ -62,7 +69,7 @@ def make_page(
 
 
 def _header(title: str, data: Collected) -> str:
-    systems = [system for system in data.compared if not system.floor]
+    systems = [system for system in data.systems if not system.floor]
     images = sum(len(system.images) for system in data.systems)
     tiles = [
         (len(systems), "system" if len(systems) == 1 else "systems"),
@@ -140,10 +147,15 @@ def _cell(cell: Cell, best: bool) -> str:
     return f'<td class="{kind}">{text}{small}</td>'
 
 
-def _chart(draw: Callable[[int], Chart], name: str) -> str:
-    wide, narrow = draw(WIDE), draw(NARROW)
+def _contents(titles: dict[str, str]) -> str:
+    """Links to the parts of the page. titles: by the part's id."""
+    items = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in titles.items())
+    return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
+
+
+def _chart(wide: Chart, narrow: Chart, name: str) -> str:
     drawn = wide.svg("wide", f"{name}-wide") + narrow.svg("narrow", f"{name}-narrow")
-    return f'<figure class="chart"><div>{drawn}</div><figcaption>{escape(wide.caption)}</figcaption></figure>'
+    return f'<figure class="chart" id="{name}"><div>{drawn}</div><figcaption>{escape(wide.caption)}</figcaption></figure>'
 
 
 def _sheet(sheet: Sheet | None) -> str:

@@ -27,6 +27,9 @@ p {{ margin: 8px 0; max-width: 75ch; overflow-wrap: anywhere; }}
 .tiles li {{ list-style: none; background: var(--card); border-radius: 10px; padding: 12px 16px; }}
 .tiles b {{ display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }}
 .tiles span {{ color: var(--soft); font-size: .875rem; overflow-wrap: anywhere; }}
+nav ul {{ display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 24px 0 0; padding: 0; font-size: .9375rem; }}
+nav li {{ list-style: none; }}
+nav a {{ color: inherit; text-underline-offset: 3px; }}
 .warning {{ margin-top: 24px; padding: 10px 16px; border-left: 4px solid var(--s1); border-radius: 0 8px 8px 0;
   background: var(--card); }}
 .warning ul {{ margin: 4px 0; padding-left: 20px; overflow-wrap: anywhere; }}
@@ -81,6 +84,7 @@ footer {{ color: var(--soft); font-size: .875rem; padding-bottom: 40px; }}
   @page {{ margin: 14mm; }}
   :root {{ color-scheme: light; }}
   body {{ font-size: 10pt; }}
+  nav {{ display: none; }}
   header, main, footer {{ max-width: none; padding: 0; }}
   section, details {{ margin: 24px 0; }}
   .row, figure, tr {{ break-inside: avoid; }}
