@@ -99,3 +99,16 @@ def test_the_contrast_weight_is_zero_where_there_is_no_contrast():
         trainer = trainer_of(method, **changes)
         trainer.step()
         assert trainer.curves["contrast_weight"] == [0.0] and "contrast" not in trainer.curves
+
+
+@pytest.mark.parametrize("changes", [{}, {"attractor_kind": "embedding"}, {"method": "textual_inversion+"}])
+def test_no_two_tokens_start_alike_and_another_seed_starts_elsewhere(changes):
+    def start(seed):
+        trainer = trainer_of(**{"method": "neti+", "seed": seed, **changes})
+        return [torch.cat([p.flatten() for p in concept.parameters()]) for concept in trainer.concepts.values()]
+
+    first, other = start(0), start(1)
+    assert len(first) == 4, "the subject and an attractor for each of three photos"
+    for n, one in enumerate(first):
+        assert not any(one.shape == two.shape and torch.equal(one, two) for two in first[n + 1 :])
+    assert not any(torch.equal(one, two) for one, two in zip(first[1:], other[1:], strict=True))
