@@ -86,7 +86,7 @@ def shown(node: ast.AST) -> str:
 
 
 def is_noticed(copy_root: Path, tests: list[str], limit: float, silent: bool = True) -> bool:
-    """Whether a test fails, or all take more than `limit` seconds; in a child, to which its parent has lent torch and ComfyUI."""
+    """Whether a test fails, or all take more than `limit` seconds; in a child that has its parent's torch and ComfyUI."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
