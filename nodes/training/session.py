@@ -67,7 +67,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         if resume:
             run.resume()
         run.compare_with(*_photo_to_compare(wired, held_out))
-        progress.text(" · ".join([*run.notes, f"writes {files_of(wired, settings)}"]))
+        live.say("preparing", f"The run writes {files_of(wired, settings)}.", notes=run.notes)
         run.train(progress, studio.sample, studio.score if scored_with else None)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run

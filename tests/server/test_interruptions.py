@@ -46,7 +46,9 @@ def training(comfy):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Of every file; of `run.json`, which says how fast the run was and that it was resumed, only whether it is done."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {**found, "run.json": json.loads(found["run.json"])["state"]}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def straight(comfy_server, folder):
     steps = [f"step-{step:06d}" for step in range(FILES_EVERY, STEPS + 1, FILES_EVERY)]
     expected = {f"samples/{step}.png" for step in steps} | {f"interrupted-{step}.safetensors" for step in steps}
     expected |= {"interrupted.safetensors", "interrupted-best.safetensors", "resume.state", "curves.json", "scores.json"}
-    assert set(found) == expected | {"chart.png"}
+    assert set(found) == expected | {"chart.png", "photo.png", "run.json"}
     return found, time.monotonic() - started
 
 
@@ -75,7 +77,6 @@ class Moment:
         self._end = time.monotonic() + draw.uniform(0, seconds)
         self._steps = draw.randint(1, STEPS - 1)
         self._writes, self._writing = draw.randint(1, 8), False
-        self._there = len(list(folder.glob("*-step-*")))
 
     def come(self):
         """Wait for it; False if the run has ended before."""
@@ -93,9 +94,9 @@ class Moment:
         if self._kind == "training":
             return any(event["value"] >= self._steps and event["max"] == STEPS for event in self._listener.of_type("progress"))
         if self._kind == "scoring":
-            return any("scoring image" in message["text"] for message in self._listener.of_type("text"))
-        if self._kind == "sampling":  # comes after the step's file
-            return len(list(self._folder.glob("*-step-*"))) > self._there
+            return any("scoring on held-out" in message["text"] for message in self._listener.of_type("text"))
+        if self._kind == "sampling":
+            return any("making the sample" in message["text"] for message in self._listener.of_type("text"))
         before, self._writing = self._writing, half_written(self._folder)
         self._writes -= self._writing and not before
         return self._writes <= 0
