@@ -147,7 +147,7 @@ def test_a_name_that_the_disk_does_not_take_is_named_before_any_work(comfy, comf
         message = refused(comfy, graph, "dataset" if make is split else "name")
         expected = ("is too long", "is a file", "contains a /", "there is a folder")
         assert any(words in message for words in expected), (name[:20], message[:600])
-        assert len(message) < 1_000
+        assert max(map(len, message.splitlines())) < 500  # where widgets are checked, the host says it of each of them
     assert [sorted(root.rglob("*")) for root in written] == before, "something was left behind"
     for root in written:
         (root / "taken").unlink()
