@@ -48,7 +48,18 @@ RELEASES = {
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 # Another version of these two may find other faults; .pre-commit-config.yaml names the same ruff.
 RUFF, MYPY = "ruff==0.17.6", "mypy==2.4.1"
-TOOLS = [RUFF, MYPY, "sam2>=1.1.0", "pytest", "pytest-xdist", "coverage>=7.10", "scikit-image", "setuptools>=77", "torchmetrics", "timm"]
+TOOLS = [
+    RUFF,
+    MYPY,
+    "sam2>=1.1.0",
+    "pytest",
+    "pytest-xdist",
+    "coverage>=7.10",
+    "scikit-image",
+    "setuptools>=77",
+    "torchmetrics",
+    "timm",
+]
 # The oldest transformers that masking and evaluation work with, beside the newest that the host brings: for a test of both.
 OLDER_TRANSFORMERS = ["transformers==4.56.2", "tokenizers==0.22.0", "huggingface_hub==0.34.4"]
 # What `bench train` compares with. Apart, as a pack that finds it would not be tested as users have it.
