@@ -384,7 +384,7 @@ def test_what_comes_before_the_first_cross_attention_runs_once_for_the_prompts_o
     unet.model.requires_grad_(False)
     seen = []
     blocks = unet.model.diffusion_model.input_blocks
-    for module in (blocks[0][0], blocks[1][0].out_layers[0], blocks[1][1].transformer_blocks[0].attn1.to_q):
+    for module in (blocks[1][0].out_layers[0], blocks[1][1].transformer_blocks[0].attn1.to_q):
         module.register_forward_pre_hook(lambda m, x: seen.append(len(x[0])))
     later = []
     blocks[1][1].transformer_blocks[0].attn2.to_q.register_forward_pre_hook(lambda m, x: later.append(len(x[0])))
@@ -394,7 +394,7 @@ def test_what_comes_before_the_first_cross_attention_runs_once_for_the_prompts_o
     alone = unet.predict_noise(noisy, times, k, v)
     seen.clear(), later.clear()
     together = unet.predict_noise(noisy, times, k, v, sample.tolist())
-    assert seen[0] == 3 and set(seen[1:]) == {3}, "three samples; five prompts"
+    assert seen == [3, 3], "three samples; five prompts"
     assert later == [5]
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
@@ -408,7 +408,7 @@ def test_the_plan_fits_the_memory_and_changes_no_gradient(models, photos, plain_
     try:
         memory.plan_memory(trainer, unet, text)
         plan = trainer.recompute_text, trainer.micro_batch, unet.checkpointing
-        assert plan == {10_000: (False, 8, 0), 60: (True, 2, 0), 1: (True, 1, 2)}[megabytes]
+        assert plan == {10_000: (False, 8, 0), 60: (True, 5, 1), 1: (True, 1, 2)}[megabytes]
         assert relative(gradient(trainer, trainer.micro_batch), plain_gradient) < 1e-5
     finally:
         unet.checkpointing = 0
