@@ -60,7 +60,7 @@ class TrainingSettings:
         minimum=64,
         maximum=1024,
         step=64,
-        free=True,  # the photos' hash tells
+        free=True,  # the size in training tells
     )
     seed: int = setting(
         0,
@@ -253,7 +253,7 @@ class TrainingSettings:
         "their mean shape.",
         "losses",
         choices=("buckets", "crop"),
-        free=True,  # the photos' hash tells, and not where it makes no difference
+        free=True,  # the size in training tells, where it makes a difference
     )
 
     @classmethod
