@@ -64,8 +64,8 @@ def test_lists_and_batches_are_the_same_photos():
     photos = as_images(batches)
     assert [tuple(photo.shape) for photo in photos] == [(8, 8, 3), (8, 8, 3), (6, 9, 3)]
     assert photos[0].data_ptr() == batches[0].data_ptr(), "originals are large, and are not held twice"
-    resized, _ = resize_photos(photos, None, 64)
-    assert not resized.is_inference(), "what is trained on"
+    resized, _ = resize_photos(photos, None, [(64, 64)] * 3)
+    assert not any(photo.is_inference() for photo in resized), "what is trained on"
     assert as_masks(None) is None
 
 
