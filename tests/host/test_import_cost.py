@@ -42,7 +42,7 @@ def start(host_root, base):
 
 def test_the_pack_is_imported_in_a_moment_and_brings_nothing_heavy(host_root, tmp_path):
     seconds = []
-    while len(seconds) < 3 and min(seconds, default=BUDGET + 1) > BUDGET:  # the best of three: a machine may be busy
+    while len(seconds) < 8 and min(seconds, default=BUDGET + 1) > BUDGET:  # the best of eight: a machine may be busy
         run = start(host_root, tmp_path)
         assert run["nodes"] >= 4
         assert not {name.split(".")[0] for name in run["new"]} & HEAVY
