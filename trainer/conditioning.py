@@ -27,10 +27,7 @@ class TokenRows(NamedTuple):
     def within(self, start: int, stop: int) -> "TokenRows":
         """Those of rows start..stop-1, counted from `start`."""
         here = ((self.rows >= start) & (self.rows < stop)).nonzero().squeeze(1)
-        bypass = None if self.bypass is None else self.bypass[here]
-        return self._replace(
-            rows=self.rows[here] - start, positions=self.positions[here], vectors=self.vectors[here], bypass=bypass
-        )
+        return self._only(here, self.rows[here] - start)
 
     def of_prompts(self, members: Tensor, count: int) -> "TokenRows":
         """Those of some prompts, where row l * count + n is prompt n's; counted as if there were no others.
@@ -39,7 +36,10 @@ class TokenRows(NamedTuple):
         """
         layer, prompt = self.rows // count, self.rows % count
         here = torch.isin(prompt, members).nonzero().squeeze(1)
-        rows = layer[here] * len(members) + torch.searchsorted(members, prompt[here])
+        return self._only(here, layer[here] * len(members) + torch.searchsorted(members, prompt[here]))
+
+    def _only(self, here: Tensor, rows: Tensor) -> "TokenRows":
+        """The places `here` (m,), in other rows (m,)."""
         bypass = None if self.bypass is None else self.bypass[here]
         return self._replace(rows=rows, positions=self.positions[here], vectors=self.vectors[here], bypass=bypass)
 
@@ -93,12 +93,10 @@ def place_tokens(
     return placed
 
 
-def bypassed(states: Tensor, tokens: TokenRows) -> Tensor:
+def add_bypass(states: Tensor, bypass: Tensor, scale: float) -> Tensor:
     """NeTI's textual bypass: h + alpha * ||h|| * b / ||b|| for a token's states (M, width) before the final LayerNorm."""
-    if tokens.bypass is None:
-        return states
-    direction = tokens.bypass / tokens.bypass.norm(dim=-1, keepdim=True)
-    return states + tokens.bypass_scale * direction * states.norm(dim=-1, keepdim=True)
+    direction = bypass / bypass.norm(dim=-1, keepdim=True)
+    return states + scale * direction * states.norm(dim=-1, keepdim=True)
 
 
 def encode_rows(
@@ -120,7 +118,8 @@ def encode_rows(
     for token in tokens:
         if token.bypass is not None and len(token.rows):
             places = (token.rows, token.positions)
-            context_v = context_v.index_put(places, text.final_layer_norm(bypassed(hidden[places], token)))
+            moved = add_bypass(hidden[places], token.bypass, token.bypass_scale)
+            context_v = context_v.index_put(places, text.final_layer_norm(moved))
     return context_k, context_v
 
 

@@ -46,7 +46,7 @@ def plan_memory(trainer: Trainer, unet: HostUNet, text: HostTextEncoder) -> None
     )
     everything = prompts * trainer.layers * sequence
     trainer.recompute_text = everything > TEXT_SHARE * free
-    suits = CPU_CHUNK if text.device.type == "cpu" else GPU_CHUNK
+    suits = text_chunk_for(text.device)
     if trainer.recompute_text:
         suits = max(4, min(suits, int(RECOMPUTED_SHARE * free / sequence)))
         everything = suits * sequence
@@ -65,6 +65,11 @@ def plan_memory(trainer: Trainer, unet: HostUNet, text: HostTextEncoder) -> None
             break
     at_most = min(prompts, CPU_ROWS) if unet.device.type == "cpu" else prompts
     trainer.micro_batch = settings.micro_batch or max(1, min(at_most, fits))
+
+
+def text_chunk_for(device: torch.device) -> int:
+    """Text-encoder sequences at once where memory does not matter."""
+    return CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
 
 
 def _memory(device: torch.device) -> float:

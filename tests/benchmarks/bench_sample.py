@@ -6,7 +6,7 @@ times and layers; from the second on these contexts are there. Budgets (DESIGN s
 
 import sys
 
-from sides import measure, options, start_host, write
+from sides import makers, measure, options, start_host, write
 
 
 def main() -> int:
@@ -22,17 +22,9 @@ def main() -> int:
     from attractor.nodes.host.personalized_clip import PersonalizedCLIP
     from attractor.nodes.host.personalized_model import personalize_model
     from attractor.trainer.mapper import NeTIMapper
-    from test_nodes import full_size, tiny_sd15
 
     full = arguments.size == "full"
-    model, clip = (
-        (full_size.full_size_model(), full_size.full_size_clip())
-        if full
-        else (
-            tiny_sd15.tiny_model(),
-            tiny_sd15.tiny_clip(),
-        )
-    )
+    model, clip = (make() for make in makers(arguments.size))
     side = 64 if full else 16
     with torch.inference_mode():
         token = AppliedToken("<bench>", NeTIMapper(768, norm_scale=0.4, seed=0).train(False))

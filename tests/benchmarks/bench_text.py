@@ -7,7 +7,7 @@ contexts and gradients, which is checked first.
 
 import sys
 
-from sides import Clock, measure, options, start_host, write
+from sides import Clock, makers, measure, options, start_host, write
 
 SEQUENCE_TFLOP = 0.0268  # forward and backward of one sequence, counted (facts of the paper's method: see docs/performance.md)
 
@@ -21,15 +21,15 @@ def main() -> int:
     import torch
     from references import PlainText
 
-    from attractor.nodes.host.memory import CPU_CHUNK, GPU_CHUNK
+    from attractor.nodes.host.memory import text_chunk_for
     from attractor.nodes.host.text_encoder import HostTextEncoder
     from attractor.trainer.concept import LAYERS
     from attractor.trainer.conditioning import TokenRows, encode_layers
     from attractor.trainer.pools import draw_prompt_rows
     from attractor.trainer.settings import TrainingSettings
-    from test_nodes import full_size, tiny_sd15
 
-    clip = full_size.full_size_clip() if arguments.size == "full" else tiny_sd15.tiny_clip()
+    _, make_clip = makers(arguments.size)
+    clip = make_clip()
     clip.cond_stage_model.requires_grad_(False)
     mm.load_models_gpu([clip.patcher], force_full_load=True)
     text = HostTextEncoder(clip)
@@ -50,7 +50,7 @@ def main() -> int:
     )
     leaves = [vectors.requires_grad_(), bypass.requires_grad_()]
     places = torch.arange(LAYERS * count, device=text.device), position.repeat(LAYERS)
-    chunk = CPU_CHUNK if text.device.type == "cpu" else GPU_CHUNK
+    chunk = text_chunk_for(text.device)
 
     def ours() -> list[torch.Tensor]:
         tokens = [TokenRows(*places, vectors, bypass)]

@@ -9,7 +9,7 @@ table that is written back, AdamW on the table). The noise predictions of both U
 import os
 import sys
 
-from sides import Clock, measure, options, start_host, write
+from sides import Clock, makers, measure, options, start_host, write
 
 UNET_TFLOP, TRUNK_TFLOP, SEQUENCE_TFLOP = 1.669, 0.042, 0.0268  # at 64 x 64 latents, forward and backward; counted
 
@@ -75,17 +75,9 @@ class Models:
         from attractor.nodes.host.memory import load_for_training
         from attractor.nodes.host.text_encoder import HostTextEncoder
         from attractor.nodes.host.unet import HostUNet
-        from test_nodes import full_size, tiny_sd15
 
         full = size == "full"
-        model, clip = (
-            (full_size.full_size_model(), full_size.full_size_clip())
-            if full
-            else (
-                tiny_sd15.tiny_model(),
-                tiny_sd15.tiny_clip(),
-            )
-        )
+        model, clip = (make() for make in makers(size))
         for part in (model.model, clip.cond_stage_model):
             part.requires_grad_(False)
         self.device, self.pixels = mm.get_torch_device(), 512 if full else 128

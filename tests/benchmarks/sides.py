@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".dev" / "bench" / "results"
@@ -40,6 +41,15 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--no-peak", action="store_true", help="leave out the peak memory, a process of its own for each side")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # one side in a process of its own, for its peak memory
     return parser
+
+
+def makers(size: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """What makes a MODEL and what makes a CLIP of a size, `small` or `full`, with random weights."""
+    from test_nodes import full_size, tiny_sd15
+
+    if size == "full":
+        return full_size.full_size_model, full_size.full_size_clip
+    return tiny_sd15.tiny_model, tiny_sd15.tiny_clip
 
 
 class Clock:

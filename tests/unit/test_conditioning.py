@@ -2,15 +2,16 @@
 
 import pytest
 import torch
+from toy_method import ToyText
 
-from attractor.trainer.conditioning import TokenRows, bypassed, encode_layers, encode_rows
+from attractor.trainer.conditioning import TokenRows, add_bypass, encode_layers, encode_rows
 from attractor.trainer.pools import Slot, build_prompt
 
 
-class ToyText:
+class MixingText(ToyText):
     """A text encoder of one causal mean and one matrix; tokens are letters of words' beginnings."""
 
-    width, bos, eos, length = 6, 1, 0, 12
+    width, length = 6, 12
 
     def __init__(self):
         generator = torch.Generator().manual_seed(0)
@@ -20,25 +21,13 @@ class ToyText:
     def tokenize(self, text):
         return [2 + (ord(word[0]) + len(word)) % 38 for word in text.split()]
 
-    def embed(self, ids):
-        return self.table[ids]
-
-    def read(self, embeddings):
-        return self.hidden_states(embeddings), [(embeddings, embeddings)]
-
-    def hidden_states(self, embeddings, past=None):
-        start = past[0][0].shape[1] if past else 0
-        whole = torch.cat([past[0][0], embeddings], dim=1) if past else embeddings
-        steps = torch.arange(1, whole.shape[1] + 1)[:, None]
-        return (whole + torch.tanh(whole.cumsum(1) / steps @ self.matrix))[:, start:]
-
-    def final_layer_norm(self, hidden):
-        return torch.nn.functional.layer_norm(hidden, (self.width,))
+    def states(self, embeddings):
+        return embeddings + torch.tanh(super().states(embeddings) @ self.matrix)
 
 
 @pytest.fixture
 def text():
-    return ToyText()
+    return MixingText()
 
 
 def test_slots_hold_the_tokens_place(text):
@@ -63,7 +52,7 @@ def test_a_prompt_that_does_not_fit_is_refused(text):
 def test_bypass_moves_a_state_by_a_fifth_of_its_own_length():
     states = torch.randn(2, 6, generator=torch.Generator().manual_seed(1))
     bypass = torch.randn(2, 6, generator=torch.Generator().manual_seed(2))
-    step = bypassed(states, TokenRows(torch.tensor([1, 0]), torch.tensor([3, 2]), bypass, bypass)) - states
+    step = add_bypass(states, bypass, 0.2) - states
     torch.testing.assert_close(step.norm(dim=-1), 0.2 * states.norm(dim=-1))
     torch.testing.assert_close(step / step.norm(dim=-1, keepdim=True), bypass / bypass.norm(dim=-1, keepdim=True))
 
