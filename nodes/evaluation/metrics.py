@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from .pdst import Subject
 
 SCORES = ("clip_t", "clip_i", "dino", "clip_i_train", "dino_train")
+TITLES = {
+    "clip_t": "CLIP-T",
+    "clip_i": "CLIP-I",
+    "dino": "DINO",
+    "clip_i_train": "CLIP-I, training photos",
+    "dino_train": "DINO, training photos",
+}
 DEFINITIONS = {
     "clip_t": "cosine of CLIP features: the prompt, with the super-category word for the subject, and the generated image",
     "clip_i": "cosine of CLIP features: the generated image and the held-out photo that its caption was written for",

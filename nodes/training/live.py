@@ -106,7 +106,7 @@ class Live:
     def _cancelled(self) -> str:
         if self._record["state"] == "preparing":
             return "Cancelled before training began. What is in the run's folder is as it was."
-        where = f"output/neti/{self._record['name']}"
+        where = f"output/{self._record['folder']}"
         return f"Cancelled at step {self.kept} of {self._record['steps']}. Kept in {where}: queue again to go on."
 
     def _store(self) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ...trainer.token_file import save_token
 from ..errors import UserError
 from ..host.memory import is_out_of_memory
 from ..host.progress import Interrupted, Progress
-from ..pictures import beside
+from ..pictures import BadPicture, beside, opened
 from .curves import schedule
 from .held_out import ScoreLog
 from .live import Live
@@ -206,10 +206,10 @@ class Run:
     def _last_sample(self) -> Image.Image | None:
         """The picture that an earlier part of the run ended with."""
         paths = sorted(path for path in self.folder.glob("samples/step-*.png") if path <= self._sample_path(self._saved_step))
-        try:
-            return Image.open(paths[-1]).convert("RGB") if paths else None
-        except (OSError, ValueError, SyntaxError):  # damaged, and the next sample takes its place
-            return None
+        if paths:
+            with suppress(BadPicture), opened(paths[-1]) as picture:  # if it is damaged, the next sample takes its place
+                return picture.convert("RGB")
+        return None
 
     def _step_path(self, step: int) -> Path:
         return self.folder / f"{self.folder.name}-step-{step:06d}.safetensors"

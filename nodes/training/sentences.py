@@ -3,8 +3,8 @@
 import time
 
 from ...trainer.loop import StepResult
-
-SCORE_NAMES = {"clip_t": "CLIP-T", "clip_i": "CLIP-I", "dino": "DINO"}
+from ..evaluation.metrics import TITLES
+from .held_out import COMPARED
 
 
 class Pace:
@@ -34,5 +34,5 @@ def summary(name: str, step: int, best: dict[str, float] | None, token: str, bes
     where = f"output/neti/{name}"
     if best is None:
         return f"Done: {step} steps. The token is {where}/{token}"
-    scores = ", ".join(f"{label} {best[key]:.3f}" for key, label in SCORE_NAMES.items() if key in best)
+    scores = ", ".join(f"{TITLES[name]} {best[name]:.3f}" for name in COMPARED if name in best)
     return f"Done: {step} steps. The best is step {best['step']:.0f} ({scores}): {where}/{best_token}"

@@ -32,6 +32,8 @@ from .live import Live
 from .photos import cut_note, photo_sizes, resize_photos
 from .run import Run
 
+_PHOTO_SIDE = 512  # pixels of the photo beside the samples
+
 
 def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, node_id: str) -> Run:
     """Carry out a run, or the rest of it. Must be called under `torch.inference_mode(False)` with gradients on.
@@ -75,9 +77,9 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
 
 def _photo_to_compare(wired: Wired, held_out: HeldOut | None) -> tuple[Image.Image, str]:
     """A photo to look at beside the samples, and what it is."""
-    photo = wired.images[0] if held_out is None else read_picture(held_out.subject.test[0].path)[0]
+    photo = wired.images[0] if held_out is None else read_picture(held_out.subject.test[0].path, _PHOTO_SIDE)[0]
     picture = to_picture(photo[None])
-    picture.thumbnail((512, 512))
+    picture.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))
     return picture, "training photo" if held_out is None else "held-out photo"
 
 
@@ -85,11 +87,10 @@ def _photos_identity(wired: Wired, settings: TrainingSettings) -> dict[str, str]
     """What was trained on, in words and as hashes: of the pixels in 8 bits, not of latents, which differ in the last digit
     between drivers; each for itself, so that a run that is resumed on others can say on which."""
     masks = (wired.masks or []) if settings.uses_attractor else []
-    sizes = " and ".join(f"{width} x {height}" for height, width in dict.fromkeys(_sizes(wired, settings)))
     return {
         "photos": _hashes(image[..., :3] for image in wired.images),
         "masks": _hashes(masks),
-        "size_in_training": f"{sizes} (see resolution and aspect)",
+        "size_in_training": f"{' and '.join(_in_words(_sizes(wired, settings)))} (see resolution and aspect)",
     }
 
 
@@ -102,13 +103,18 @@ def _sizes(wired: Wired, settings: TrainingSettings) -> list[tuple[int, int]]:
     return photo_sizes(wired.images, settings.resolution, settings.aspect)
 
 
+def _in_words(sizes: list[tuple[int, int]]) -> list[str]:
+    """Each that there is, once, as width x height."""
+    return [f"{width} x {height}" for height, width in dict.fromkeys(sizes)]
+
+
 def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, HeldOut | None]:
     """The photos as latents and masks, and the held-out ones if a data set is wired."""
     sizes = _sizes(wired, settings)
     images, masks = resize_photos(wired.images, wired.masks, sizes)
     if settings.uses_attractor and masks is not None and (problems := mask_problems(masks)):
-        shapes = " or ".join(f"{width} x {height}" for height, width in dict.fromkeys(sizes))
-        raise UserError.of([f"{problem} (As cut to {shapes}.)" for problem in problems])
+        cut = f"(As cut to {' or '.join(_in_words(sizes))}.)"
+        raise UserError.of([f"{problem} {cut}" for problem in problems])
 
     def encode(pixels: Tensor) -> Tensor:
         with torch.inference_mode():  # as the host runs its nodes: its fallback to tiles when memory runs out needs it

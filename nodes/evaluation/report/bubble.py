@@ -6,9 +6,10 @@ from matplotlib.colors import to_rgba
 
 from ... import plotting
 from ...plotting import DASHED, SERIES, SOFT, Axes, Chart, Figure, Line2D, pixels, styled, text_width, words
+from ..metrics import TITLES
 from .figures import NARROW, WIDE, empty
 from .gather import Collected, System
-from .tables import TITLES, held_out
+from .tables import held_out
 
 _SMALLEST, _LARGEST = 9, 24  # pixels of radius
 _FONT, _LINE = 13, 18  # pixels: a label's font, and the height of its line

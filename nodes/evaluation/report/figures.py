@@ -4,9 +4,10 @@ from collections.abc import Container
 
 from ... import plotting
 from ...plotting import DASHED, INK, PAPER, SERIES, SOFT, Axes, Chart, Figure, styled
+from ..metrics import TITLES
 from ..statistics import CONFIDENCE, Bootstrap, Estimate, estimate
 from .gather import Collected, System
-from .tables import TITLES, ceiling, held_out
+from .tables import ceiling, held_out
 
 WIDE, NARROW = 760, 372  # pixels of width: in the graph and in the page on a screen, on a phone
 _LEFT, _RIGHT, _TOP = 50, 22, 28  # pixels: for labels at the axes' left, half a label at their right, the heading

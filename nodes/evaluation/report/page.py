@@ -7,11 +7,12 @@ from html import escape
 from pathlib import Path
 
 from ...plotting import Chart
+from ..metrics import TITLES
 from .figures import NARROW, WIDE
 from .gather import Collected
 from .sheet import Row, Sheet, score_texts, thumbnail
 from .style import STYLE
-from .tables import TITLES, Cell, Difference, Estimate, Table, plain
+from .tables import Cell, Difference, Estimate, Table, plain
 
 _QUALITY = 85
 _PAPER = "Towards More Accurate Personalized Image Generation: Addressing Overfitting and Evaluation Bias (arXiv 2503.06632)"

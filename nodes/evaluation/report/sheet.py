@@ -10,10 +10,11 @@ from PIL import ImageDraw, ImageFont, ImageOps
 
 from ...pictures import BadPicture, opened
 from ...plotting import GRID, INK, PAPER, SOFT, shorten
+from ..metrics import TITLES
 from ..pdst import SLOT
 from ..statistics import Key
 from .gather import Collected, Image, System
-from .tables import HELD_OUT, TITLES, held_out
+from .tables import HELD_OUT, held_out
 
 _SIDE, _GAP, _LINE, _HEAD = 224, 10, 18, 44  # pixels
 _MOST = 8  # systems in a row

@@ -3,17 +3,10 @@
 from dataclasses import dataclass
 from itertools import combinations
 
-from ..metrics import DEFINITIONS
+from ..metrics import DEFINITIONS, TITLES
 from ..statistics import CONFIDENCE, Bootstrap, Difference, Estimate, difference, estimate
 from .gather import FEW, Collected
 
-TITLES = {
-    "clip_t": "CLIP-T",
-    "clip_i": "CLIP-I",
-    "dino": "DINO",
-    "clip_i_train": "CLIP-I, training photos",
-    "dino_train": "DINO, training photos",
-}
 HELD_OUT = ("clip_t", "clip_i", "dino")
 CEILING = "real photos (ceiling)"
 _FEW = 5  # units: an interval from fewer is a rough guess
