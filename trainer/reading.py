@@ -142,12 +142,14 @@ def safetensors_header(path: str | os.PathLike) -> tuple[dict[str, str], dict[st
                     f"{path.name} has a header of {length / MEGABYTE:,.0f} MB, and {LARGEST_HEADER // MEGABYTE} MB is the most "
                     "that is read. Choose another file."
                 )
-            header = json.loads(file.read(length))
+            content = file.read(length)
+        parts = content.count(b"{") - 1  # a tensor has one; told before any of them is made
+        if parts > MOST_TENSORS:
+            raise BadFile(f"{path.name} has {parts:,} tensors, and {MOST_TENSORS:,} is the most. Choose another file.")
+        header = json.loads(content)
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise ValueError("its metadata are none")
-        if len(header) > MOST_TENSORS:
-            raise BadFile(f"{path.name} has {len(header):,} tensors, and {MOST_TENSORS:,} is the most. Choose another file.")
         return metadata, {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 

@@ -115,7 +115,7 @@ def test_a_run_is_followed_reloaded_cancelled_and_resumed(page, comfy, pictures)
     for tab in ("Contrast", "Samples"):
         page.run(f"[...{PANEL}.querySelectorAll('.attractor-tab')].find(tab => tab.textContent === '{tab}').click()")
         look(page, pictures / f"{page.renderer}-3-{tab.lower()}.png")
-    assert page.run(f"[...{PANEL}.querySelectorAll('figure img')].map(image => image.naturalWidth > 0)") == [True, True]
+    wait(page, f"[...{PANEL}.querySelectorAll('figure img')].filter(image => image.naturalWidth > 0).length === 2")
     assert page.run("[...document.querySelectorAll('[data-testid^=node-body-] > img')].every(i => !i.getClientRects().length)")
     assert page.run(f"!({NODE}.imgs ?? []).length"), "the host shows the chart as well"
     if page.renderer == "legacy":

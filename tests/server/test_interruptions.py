@@ -111,10 +111,18 @@ def check_that_all_is_whole(folder):
             json.loads(path.read_text())
 
 
+def forget(comfy):
+    """Have the server forget what it has cached: it does so between two prompts."""
+    comfy.request("/free", {"unload_models": False, "free_memory": True})
+    graph = Graph()
+    graph.add("PreviewAny", source="between")
+    comfy.run(graph)
+
+
 def run_with_interruptions(comfy_server, folder, interrupt, seconds, draw, most):
     """A run from its beginning to its end; the moments at which it was interrupted."""
     shutil.rmtree(folder, ignore_errors=True)
-    ComfyClient(comfy_server.url).request("/free", {"unload_models": False, "free_memory": True})  # what it has cached
+    forget(ComfyClient(comfy_server.url))
     moments = []
     while True:
         comfy = ComfyClient(comfy_server.url)

@@ -82,7 +82,7 @@ def test_a_pipe_in_place_of_captions_is_named(comfy, sets):
     refused(comfy, graph, "piped/test/test-1.txt ", "a pipe")
 
 
-LONG = ["x" * 5_000, "x" * 256, "é" * 128, "狗" * 86, "taken/below", "a/" * 2_100 + "a"]
+LONG = ["x" * 5_000, "x" * 256, "é" * 128, "狗" * 86, "a-file/below", "a/" * 2_100 + "a"]
 
 
 def train(name, server):
@@ -139,8 +139,8 @@ def test_a_name_that_the_disk_does_not_take_is_named_before_any_work(comfy, comf
     written = [comfy_server.output / "neti", comfy_server.output / "pdst", sets]
     for root in written:
         root.mkdir(exist_ok=True)
-        (root / "taken").touch()
-        (root / "taken.safetensors").touch()
+        (root / "a-file").touch()
+        (root / "a-file.safetensors").touch()
     graphs = [make(name, comfy_server) for name in LONG]
     before = [sorted(root.rglob("*")) for root in written]
     for name, graph in zip(LONG, graphs, strict=True):
@@ -150,8 +150,8 @@ def test_a_name_that_the_disk_does_not_take_is_named_before_any_work(comfy, comf
         assert max(map(len, message.splitlines())) < 500  # where widgets are checked, the host says it of each of them
     assert [sorted(root.rglob("*")) for root in written] == before, "something was left behind"
     for root in written:
-        (root / "taken").unlink()
-        (root / "taken.safetensors").unlink()
+        (root / "a-file").unlink()
+        (root / "a-file.safetensors").unlink()
 
 
 @linux
