@@ -35,14 +35,16 @@ print(json.dumps({"seconds": seconds, "nodes": len(found), "new": sorted(set(sys
 
 def start(host_root, base):
     command = [sys.executable, "-c", START, str(ROOT), str(host_root)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=base, env={**os.environ, "HOME": str(base)})
+    env = {**os.environ, "HOME": str(base), "PYTHONPYCACHEPREFIX": str(base / "pycache")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # from the second start on, as users have it, nothing is compiled
+    done = subprocess.run(command, capture_output=True, text=True, cwd=base, env=env)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_the_pack_is_imported_in_a_moment_and_brings_nothing_heavy(host_root, tmp_path):
     seconds = []
-    while len(seconds) < 8 and min(seconds, default=BUDGET + 1) > BUDGET:  # the best of eight: a machine may be busy
+    while len(seconds) < 6 and min(seconds, default=BUDGET + 1) > BUDGET:  # the best of six: a machine may be busy
         run = start(host_root, tmp_path)
         assert run["nodes"] >= 4
         assert not {name.split(".")[0] for name in run["new"]} & HEAVY
