@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..trainer.concept import Embedding, PersonalizedToken, placeholder_problem
+from ..trainer.initial import word_embedding
 from ..trainer.token_file import load_token, save_embedding, save_token
 from .errors import UserError
 from .host import folders
@@ -251,8 +252,7 @@ class ApplyPersonalizedToken(io.ComfyNode):
         if attractor > len(token.attractors):
             has = f"{len(token.attractors)} attractors" if token.attractors else "no attractors"
             problems.append(f"attractor is {attractor}, but {token.placeholder} has {has}. Use 0 for the subject.")
-        super_ids = text.tokenize(token.super_category) if token.super_category else []
-        if strength != 1.0 and not super_ids:
+        if strength != 1.0 and not (token.super_category and text.tokenize(token.super_category)):
             problems.append(
                 f"strength is {strength}, but the file of {token.placeholder} has no super-category, which this needs. Use 1."
             )
@@ -261,7 +261,7 @@ class ApplyPersonalizedToken(io.ComfyNode):
         anchor = None
         if strength != 1.0:
             clip.load_model()
-            anchor = text.embed(torch.tensor([super_ids]))[0].mean(0).cpu()
+            anchor = word_embedding(text, token.super_category, "super_category")
         concept = token.attractors[attractor - 1] if attractor else token.subject
         applied = AppliedToken(name, concept.train(False), strength, truncation or None, anchor)
         personalized = PersonalizedCLIP.with_token(clip, applied)

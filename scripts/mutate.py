@@ -1,29 +1,27 @@
 #!/usr/bin/env python3
 """Change the code in small ways and see whether a test notices.
 
-python scripts/mutate.py trainer tests/unit [--number 100] [--seed 0] [--slowest 5]
+python scripts/mutate.py trainer tests/unit tests/host [--number 0] [--seed 0] [--most 30] [--seconds 5]
 
-Takes changes out of all that could be made to the modules of a folder (or to one file), at random or all of them, makes one at a
-time in a copy of the repository, and runs there the tests that run the changed line, the quickest first, until one fails. Lists
-the changes that none noticed: a test is missing, or the change makes no difference. Needs the environment of `dev.py test` and
-a system that can fork; COMFYUI_PATH.
+Takes changes out of all that could be made inside the functions of a folder's modules (or of one file), at random or all of
+them. The tests run once, and it is noted which lines each of them runs. Then, for each change, a child of this process gets the
+changed function in place of the right one and runs the tests that run the changed line, the quickest first, until one fails.
+Lists the changes that none noticed: a test is missing, or the change makes no difference. Nothing on disk is changed. Needs the
+environment of `dev.py test`, a system that can fork, and COMFYUI_PATH.
 """
 
 import argparse
 import ast
-import contextlib
 import copy
-import importlib
-import json
+import gc
 import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import pytest
 
@@ -65,8 +63,8 @@ def replaced(node: ast.AST, **fields: object) -> ast.AST:
     return changed
 
 
-def mutants(source: str) -> Iterator[tuple[tuple[int, int], str, str]]:
-    """Every change of a module: its first and last line, what it is in words, the changed source."""
+def mutants(source: str) -> Iterator[tuple[range, str, ast.Module]]:
+    """Every change of a module: its lines, what it is in words, the changed module, which is changed back afterwards."""
     tree = ast.parse(source)
     for parent in ast.walk(tree):
         for name, value in ast.iter_fields(parent):
@@ -76,8 +74,9 @@ def mutants(source: str) -> Iterator[tuple[tuple[int, int], str, str]]:
                 for new in changes_of(node) if isinstance(node, ast.AST) else ():
                     last = node.test.end_lineno if isinstance(node, ast.If | ast.While) else node.end_lineno
                     before = value[place] if place is not None else value
+                    words = f"{shown(node)}  ->  {shown(new)}"
                     put(parent, name, place, ast.copy_location(new, node))
-                    yield (node.lineno, last), f"{shown(node)}  ->  {shown(new)}", ast.unparse(ast.fix_missing_locations(tree))
+                    yield range(node.lineno, last + 1), words, ast.fix_missing_locations(tree)
                     put(parent, name, place, before)
 
 
@@ -92,101 +91,115 @@ def shown(node: ast.AST) -> str:
     return ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).splitlines()[0][:100]
 
 
-class Watch:
-    """A pytest plugin that notes which lines of the pack each test runs, and how long it takes."""
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """Of all functions of a module, however deep."""
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield part
+            yield from codes(part)
 
-    def __init__(self, root: Path):
+
+def place_of(code: CodeType) -> tuple[str, int]:
+    return code.co_qualname, code.co_firstlineno
+
+
+class Mutation:
+    """A pytest plugin: the run of all tests, and after it that of the changes."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.seconds: dict[str, float] = {}
+        self.failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.failed |= report.failed
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        lines = self.look(session.items)
+        if self.failed:
+            print("the tests fail without any change")
+            return True
+        items = {item.nodeid: item for item in session.items}
+        left, done, started = 0, 0, time.monotonic()
+        for path, span, words, tree in self.chosen():
+            code = {place_of(part): part for part in codes(compile(tree, str(path), "exec"))}
+            live = [f for f in self.functions(path) if place_of(f.__code__) in code]
+            changed = [f for f in live if code[place_of(f.__code__)] != f.__code__]
+            if not changed:
+                continue  # what is run on import: constants, defaults, tables
+            done += 1
+            names = {name for line in span for name in lines.get(str(path), {}).get(line, [])}
+            names = sorted((name for name in names if name in items), key=self.seconds.__getitem__)[: self.options.most]
+            if not names or not self.is_noticed([(f, code[place_of(f.__code__)]) for f in changed], [items[n] for n in names]):
+                left += 1
+                ran = f"{len(names)} tests run it" if names else "no test runs it"
+                print(f"{path.relative_to(ROOT)}:{span[0]}: {words}   ({ran})", flush=True)
+        print(f"{left} of {done} changes were not noticed, {time.monotonic() - started:.0f} s")
+        return True
+
+    def look(self, items: list[pytest.Item]) -> dict[str, dict[int, list[str]]]:
+        """Run all tests once. Returns tests by file and line; those that take too long are left out."""
         from coverage import Coverage
 
-        self.seconds: dict[str, float] = {}
-        self._coverage = Coverage(data_file=None, include=[f"{root}/trainer/*", f"{root}/nodes/*"], config_file=False)
-        self._coverage.start()
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self._coverage.switch_context(item.nodeid)
-        started = time.monotonic()
-        yield
-        if item.nodeid.isprintable() and "\\" not in item.nodeid:  # others cannot be asked for by name
+        coverage = Coverage(data_file=None, include=[f"{ROOT}/trainer/*", f"{ROOT}/nodes/*"], config_file=False)
+        coverage.start()
+        for item, following in zip(items, [*items[1:], items[0].session], strict=True):  # the session's fixtures stay
+            coverage.switch_context(item.nodeid)
+            started = time.monotonic()
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
             self.seconds[item.nodeid] = time.monotonic() - started
+        coverage.stop()
+        data, found = coverage.get_data(), {}
+        for path in data.measured_files():
+            found[path] = {
+                line: [test for test in tests if self.seconds.get(test, 1e9) < self.options.seconds]
+                for line, tests in data.contexts_by_lineno(path).items()
+            }
+        return found
 
-    def lines(self) -> dict[str, dict[int, list[str]]]:
-        """Tests by file and line; "" stands for what is run on import."""
-        self._coverage.stop()
-        data = self._coverage.get_data()
-        return {path: data.contexts_by_lineno(path) for path in data.measured_files()}
+    def chosen(self) -> Iterator[tuple[Path, range, str, ast.Module]]:
+        code = ROOT / self.options.code
+        files = sorted(code.glob("*.py")) if code.is_dir() else [code]
+        count = sum(1 for path in files for _ in mutants(path.read_text(encoding="utf-8")))
+        most = self.options.number or count
+        numbers = set(random.Random(self.options.seed).sample(range(count), min(most, count)))
+        print(f"\n{len(numbers)} of {count} changes", flush=True)
+        number = 0
+        for path in files:
+            for span, words, tree in mutants(path.read_text(encoding="utf-8")):
+                if number in numbers:
+                    yield path, span, words, tree
+                number += 1
 
+    def functions(self, path: Path) -> list[FunctionType]:
+        """Those of a module that are alive."""
+        if getattr(self, "_path", None) != path:
+            self._path = path
+            alive = [thing for thing in gc.get_objects() if type(thing) is FunctionType]
+            self._functions = [function for function in alive if function.__code__.co_filename == str(path)]
+        return self._functions
 
-class Tests:
-    """What tests there are for a line: those that run it, the quickest first."""
-
-    def __init__(self, seconds: dict[str, float], lines: dict[str, dict[str, list[str]]], slowest: float):
-        self._seconds = {test: time for test, time in seconds.items() if time < slowest}
-        self._lines = lines
-
-    def of(self, path: Path, first: int, last: int) -> list[str]:
-        lines = self._lines.get(str(path), {})
-        found = {test for line in range(first, last + 1) for test in lines.get(str(line), [])}
-        if "" in found:  # run on import: any test of the module may notice
-            found |= {test for tests in lines.values() for test in tests}
-        return sorted(found & self._seconds.keys(), key=self._seconds.__getitem__)
-
-    def time(self, tests: list[str]) -> float:
-        return sum(self._seconds[test] for test in tests)
-
-
-def look(root: Path, tests: list[str], slowest: float) -> Tests | None:
-    """Run all tests once, as nothing is changed yet; None if one fails."""
-    into = root.parent / "watched.json"
-    child = os.fork()
-    if child == 0:
-        os.chdir(root)
-        watch = Watch(root)
-        code = pytest.main(["-q", "-p", "no:cacheprovider", "--durations", "5", *tests], plugins=[watch])
-        files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
-        modules = [name for name, file in files.items() if file and str(root) not in file]
-        into.write_text(json.dumps([watch.seconds, watch.lines(), modules]))
-        os._exit(int(code))
-    failed = os.waitpid(child, 0)[1]
-    seconds, lines, modules = json.loads(into.read_text())
-    preload(modules)
-    return None if failed or is_noticed(root, [*seconds, "--collect-only"], 120) else Tests(seconds, lines, slowest)
-
-
-def is_noticed(root: Path, tests: list[str], limit: float) -> bool:
-    """Whether a test fails, or all take more than `limit` seconds; in a child that has its parent's torch and ComfyUI."""
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        os.chdir(root)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status != 0
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
-
-
-def preload(modules: list[str]) -> None:
-    """What every child would import anew, but for the pack and its tests."""
-    for name in modules:
-        with contextlib.suppress(Exception):  # some cannot be imported by themselves
-            importlib.import_module(name)
-
-
-def prepare_host() -> None:
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    from comfy.cli_args import args
-
-    args.cpu = True
+    def is_noticed(self, changes: list[tuple[FunctionType, CodeType]], items: list[pytest.Item]) -> bool:
+        """Whether a test fails in a child with the changes, or all take far longer than before."""
+        child = os.fork()
+        if child == 0:
+            items[0].config.pluginmanager.unregister(name="terminalreporter")
+            for function, code in changes:
+                function.__code__ = code
+            for item, following in zip(items, [*items[1:], items[0].session], strict=True):
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+                if self.failed:
+                    os._exit(1)
+            os._exit(0)
+        deadline = time.monotonic() + 5 * sum(self.seconds[item.nodeid] for item in items) + 20
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return status != 0
+            time.sleep(0.005)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return True
 
 
 def main() -> int:
@@ -195,34 +208,11 @@ def main() -> int:
     parser.add_argument("tests", nargs="+")
     parser.add_argument("--number", type=int, default=100, help="of changes; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--slowest", type=float, default=5, help="seconds: a test that takes more is left out")
+    parser.add_argument("--most", type=int, default=30, help="tests for a change")
+    parser.add_argument("--seconds", type=float, default=5, help="a test that takes longer is left out")
     options = parser.parse_args()
-    prepare_host()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve() / "pack"
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", ".dev", "__pycache__"))
-        (root / ".dev").symlink_to(ROOT / ".dev")  # the models that tests keep there
-        tests = look(root, options.tests, options.slowest)
-        if tests is None:
-            print("the tests fail without any change")
-            return 2
-        files = sorted((root / options.code).glob("*.py")) if (root / options.code).is_dir() else [root / options.code]
-        every = [(path, *mutant) for path in files for mutant in mutants(path.read_text(encoding="utf-8"))]
-        random.Random(options.seed).shuffle(every)
-        chosen = sorted(every[: options.number or None], key=lambda change: change[:2])
-        left = 0
-        for path, node_lines, what, source in chosen:
-            those = tests.of(path, *node_lines)
-            original = path.read_text(encoding="utf-8")
-            path.write_text(source, encoding="utf-8")
-            noticed = bool(those) and is_noticed(root, those, 3 * tests.time(those) + 20)
-            path.write_text(original, encoding="utf-8")
-            if not noticed:
-                left += 1
-                ran = f"{len(those)} tests run it" if those else "no test runs it"
-                print(f"{path.relative_to(root)}:{node_lines[0]}: {what}   ({ran})", flush=True)
-        print(f"{left} of {len(chosen)} changes were not noticed; there are {len(every)} in all")
-    return 0
+    os.chdir(ROOT)
+    return int(pytest.main(["-q", "-p", "no:cacheprovider", *options.tests], plugins=[Mutation(options)]))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class PersonalizedToken:
     """A learnt subject token `v*`, with the background attractors `A*_i` it was trained beside.
 
     placeholder: the word that stands for the subject in prompts, such as `<my-dog>`.
-    super_category: the subject's class word (one vocabulary token), or "" where a file names none.
+    super_category: the subject's class in a word or two, or "" where a file names none.
     kind: `neti` or `textual_inversion`.
     width: of the text encoder, 768 for SD1.x.
     record: JSON-able facts about the training (settings, step, base model, losses).

@@ -31,7 +31,8 @@ def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder)
 
 
 def word_embedding(text: TextEncoder, words: str, name: str) -> Tensor:
-    """Mean token embedding (width,) of a word or phrase, on the CPU.
+    """Embedding (width,) of a word or phrase, on the CPU: the mean of its tokens' embeddings at their mean length, as the mean
+    of several words is much shorter than a word is. (Official NeTI takes a phrase's first token.)
 
     Raises:
         ValueError: no token in `words`; `name` is the input that is to blame.
@@ -40,7 +41,11 @@ def word_embedding(text: TextEncoder, words: str, name: str) -> Tensor:
     if not ids:
         raise ValueError(f"{name} is empty: give a word.")
     with no_grad():
-        return text.embed(tensor([ids], device=text.device))[0].mean(0).float().cpu()
+        tokens = text.embed(tensor([ids], device=text.device))[0].float().cpu()
+    if len(tokens) == 1:
+        return tokens[0]
+    mean = tokens.mean(0)
+    return mean * tokens.norm(dim=1).mean() / mean.norm().clamp_min(1e-8)
 
 
 def _mapper(settings: TrainingSettings, word: Tensor, index: int) -> NeTIMapper:

@@ -19,8 +19,8 @@ class TrainingSettings:
 
     super_category: str = setting(
         "dog",
-        "What the subject is, as one word of the vocabulary. Learning starts from it, and it stands for the subject in the "
-        "background prompts: a wrong word costs a lot of quality.",
+        "What the subject is, in a word or two: dog, teddy bear. Learning starts from it (from the mean of several words), and "
+        "it stands for the subject in the background prompts: a wrong word costs a lot of quality.",
     )
     placeholder: str = setting("<my-subject>", "The word that will mean the subject in prompts, such as <my-dog>.")
     method: str = setting(

@@ -214,7 +214,7 @@ def _split_inputs() -> list:
             default="my-dog",
             tooltip="Name of the subject's folder. A token called <my-dog> finds the subject my-dog.",
         ),
-        io.String.Input("super_category", default="dog", tooltip="What the subject is, in one word."),
+        io.String.Input("super_category", default="dog", tooltip="What the subject is, in a word or two: dog, teddy bear."),
         io.Combo.Input(
             "kind",
             options=list(KINDS),

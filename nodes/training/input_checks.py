@@ -9,6 +9,7 @@ from torch import Tensor
 from ...trainer.concept import placeholder_problem
 from ...trainer.disk import RunFiles, megabytes, run_files, smaller_offer
 from ...trainer.methods import METHODS
+from ...trainer.reading import shown_text
 from ...trainer.settings import ROWS, TrainingSettings
 from ..errors import UserError
 from ..evaluation.encoders import EvaluationEncoders
@@ -19,6 +20,8 @@ from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
 from .held_out import held_out_problems
 from .photos import photo_problems
+
+_LONGEST_PHRASE = 8  # tokens of the vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +99,19 @@ def _text_problems(settings: TrainingSettings, text: HostTextEncoder) -> list[st
     problems = [problem] if problem else []
     problems += _word_problems("super_category", settings.super_category, text)
     if settings.subject_init:
-        problems += _word_problems("subject_init", settings.subject_init, text, one_token=False)
+        problems += _word_problems("subject_init", settings.subject_init, text)
     if settings.uses_attractor:
-        problems += _word_problems("attractor_init", settings.attractor_init, text, one_token=False)
+        problems += _word_problems("attractor_init", settings.attractor_init, text)
     return problems
 
 
-def _word_problems(field: str, words: str, text: HostTextEncoder, one_token: bool = True) -> list[str]:
+def _word_problems(field: str, words: str, text: HostTextEncoder) -> list[str]:
     count = len(text.tokenize(words))
     if count == 0:
         return [f"{field} is empty: give a word for what it is, such as dog."]
-    if one_token and count > 1:
+    if count > _LONGEST_PHRASE:
         return [
-            f"{field} {words!r} takes {count} tokens of the vocabulary and must be one: use a simpler word for the kind of "
-            "thing, such as dog, toy or cup."
+            f"{field} {shown_text(words, 60)!r} takes {count} tokens of the vocabulary, and {_LONGEST_PHRASE} is the most: say "
+            "in a word or two what kind of thing it is, such as dog, teddy bear or alarm clock."
         ]
     return []

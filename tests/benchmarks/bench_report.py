@@ -1,8 +1,8 @@
-"""A report of the paper's protocol at its full size, and of a tenth of it; `dev.py bench report [--images 10000] [--repeats 1]`.
+"""A report of the paper's protocol at its full size, and of a tenth of it; `dev.py bench report [--images N] [--repeats 1]`.
 
-Six systems (five methods and the floor) on 20 subjects x 10 photos x 10 captions x 5 images each, made-up scores, small pictures.
-Time and memory are to grow no faster than the number of images, and the page is to stop growing: it holds thumbnails, of at most
-so many rows. Results are read once.
+Six systems (five methods and the floor) on 20 subjects x 10 photos x 10 captions x 5 images each, with made-up scores. Time and
+memory are to grow no faster than the number of images, and the page is to stop growing: it holds thumbnails, and of those at
+most so many rows.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""What comes before a training's first step, against what comes before an image; `dev.py bench start [--size full] [--photos 5]`.
+"""What comes before a training's first step, against what comes before an image; `dev.py bench start [--size S] [--photos 5]`.
 
-A checkpoint file is loaded as Load Checkpoint does. An image: its models on the device and one sampling step. A training: photos
-through the VAE, private copies of U-Net and text encoder, the plan of the memory, and the first step with its fixed batch. The
-graph's own models stay loaded beside the copies, as in ComfyUI. Peak memory is a process's own, its libraries included (CPU), or
-the GPU's. Further rows: the parts of a training's start, and the pack's share of ComfyUI's own start in CPU seconds.
+A checkpoint file is loaded as Load Checkpoint does. An image: its models on the device and one sampling step. A training:
+photos through the VAE, private copies of U-Net and text encoder, the plan of the memory, and the first step with its fixed
+batch. The graph's own models stay loaded beside the copies, as in ComfyUI. Peak memory is a process's own, its libraries
+included (CPU), or the GPU's. Further rows: the parts of a training's start, and the pack's share of ComfyUI's own start.
 """
 
 import json

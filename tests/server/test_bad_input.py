@@ -109,9 +109,9 @@ TRAINING = {
         train(sample_every=1, sample_prompt="a photo of a dog"),
         ("sample_prompt", "{}", "<my-cat>"),
     ),
-    "an unknown super-category": (
-        train(super_category="flibbertigibbet"),
-        ("super_category 'flibbertigibbet' takes 6 tokens", "must be one", "such as dog"),
+    "a sentence for a super-category": (
+        train(super_category="a small dog that barks at the postman every morning"),
+        ("super_category 'a small dog that", "takes 10 tokens", "8 is the most", "such as dog"),
     ),
     "no super-category": (train(super_category=""), ("super_category is empty", "such as dog")),
     "contrast in a batch of one": (train(batch_size=1), ("batch_size is 1", "contrast_weight to 0")),

@@ -1,7 +1,7 @@
 """A training that is killed or cancelled at random moments, and queued again each time, ends as the straight run does: every
 file is the same to the byte.
 
-CI has time for a few moments. ATTRACTOR_KILLS=50 ATTRACTOR_CANCELS=20 in the environment, and -s to see what was hit, is the
+CI has time for a moment of each. ATTRACTOR_KILLS=50 ATTRACTOR_CANCELS=20 in the environment, and -s to see what was hit, is the
 long form: about half an hour on two cores.
 """
 
@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from comfy_client import ComfyClient, Graph, Interrupted
 from pdst_set import write_subject
 
-KILLS = int(os.environ.get("ATTRACTOR_KILLS", "2"))
-CANCELS = int(os.environ.get("ATTRACTOR_CANCELS", "2"))
+KILLS = int(os.environ.get("ATTRACTOR_KILLS", "1"))
+CANCELS = int(os.environ.get("ATTRACTOR_CANCELS", "1"))
 KINDS = ("scoring", "writing", "sampling", "training", "any time")
 A_RUN = 3  # interruptions of one run at most
 STEPS, SCORE_EVERY, FILES_EVERY = 6, 3, 2

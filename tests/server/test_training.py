@@ -55,7 +55,8 @@ def test_each_method_trains_and_records_its_losses(comfy, run_folder, method):
     graph = Graph()
     images, masks = add_photos(graph, comfy)
     name = method.replace("+", "-plus")
-    trained = add_training(graph, add_tiny(graph), images, masks if "+" in method else None, method=method, name=name)
+    settings = {"method": method, "name": name, "super_category": "teddy bear"}
+    trained = add_training(graph, add_tiny(graph), images, masks if "+" in method else None, **settings)
     graph.add("LossGraphNode", loss=trained[2], filename_prefix="loss")
     comfy.run(graph, timeout=300)
     curves = json.loads((run_folder(name) / "curves.json").read_text())

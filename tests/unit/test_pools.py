@@ -3,7 +3,8 @@
 import pytest
 
 from attractor.trainer.dataset import step_generator
-from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS, Slot, build_prompt, draw_prompt_rows
+from attractor.trainer.methods import BACKGROUND
+from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS, Slot, build_prompt, draw_prompt_rows, pool_prompt
 from attractor.trainer.settings import TrainingSettings
 
 
@@ -43,6 +44,12 @@ def test_background_and_joint_prompts(template):
     joint = build_prompt(text, template, Slot("subject"), Slot("attractor_3"))
     assert joint.ids == expected_ids(text, template, "<>", "<>")
     assert joint.positions == {"subject": first, "attractor_3": second}
+
+
+def test_background_prompts_hold_the_whole_phrase():
+    text = WordText()
+    ids = pool_prompt(text, BACKGROUND, 0, 3, "teddy bear").ids
+    assert ids == expected_ids(text, TWO_SLOTS[0].replace("{}", "teddy bear", 1), "<>")
 
 
 def test_a_prompt_fills_the_sequence_to_the_last_place_and_no_further():

@@ -6,6 +6,7 @@ from toy_method import ToyText, ToyUNet
 
 from attractor.trainer.dataset import Photos
 from attractor.trainer.denoising import pool_mask
+from attractor.trainer.initial import word_embedding
 from attractor.trainer.loop import build_trainer
 from attractor.trainer.methods import METHODS
 from attractor.trainer.settings import TrainingSettings
@@ -112,3 +113,11 @@ def test_no_two_tokens_start_alike_and_another_seed_starts_elsewhere(changes):
     for n, one in enumerate(first):
         assert not any(one.shape == two.shape and torch.equal(one, two) for two in first[n + 1 :])
     assert not any(torch.equal(one, two) for one, two in zip(first[1:], other[1:], strict=True))
+
+
+def test_a_phrase_starts_from_the_mean_of_its_words_at_a_words_length():
+    one, other = ToyText.table[ToyText().tokenize("teddy alarms")]
+    assert torch.equal(word_embedding(ToyText(), "teddy", "super_category"), one)
+    found = word_embedding(ToyText(), "teddy alarms", "super_category")
+    assert torch.cosine_similarity(found, one + other, dim=0).item() == pytest.approx(1, abs=1e-6)
+    assert found.norm().item() == pytest.approx((one.norm() + other.norm()).item() / 2, rel=1e-5)

@@ -27,16 +27,20 @@ class TestTinySD15(io.ComfyNode):
                 io.Int.Input("text_layers", default=2, min=1, max=12),
                 io.Combo.Input("kind", options=KINDS, default="sd15", optional=True),
                 io.Int.Input("vae_channels", default=4, min=4, max=16, step=12, optional=True),
+                io.Int.Input("text_width", default=tiny_sd15.NARROW, min=64, max=768, step=64, optional=True),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 
     @classmethod
-    def execute(cls, seed, width, text_layers, kind="sd15", vae_channels=4) -> io.NodeOutput:
-        model = tiny_sd15.tiny_model(seed, width, kind) if kind != "inpainting" else unfit_models.inpainting_model(seed, width)
+    def execute(cls, seed, width, text_layers, kind="sd15", vae_channels=4, text_width=tiny_sd15.NARROW) -> io.NodeOutput:
+        if kind == "inpainting":
+            model = unfit_models.inpainting_model(seed, width)
+        else:
+            model = tiny_sd15.tiny_model(seed, width, kind, text_width)
         if kind == "U-Net only":
             return io.NodeOutput(model, *unfit_models.parts_of_a_unet_file())
-        clip = unfit_models.sd2_clip() if kind == "sd2 text encoder" else tiny_sd15.tiny_clip(seed, text_layers)
+        clip = unfit_models.sd2_clip() if kind == "sd2 text encoder" else tiny_sd15.tiny_clip(seed, text_layers, text_width)
         return io.NodeOutput(model, clip, tiny_sd15.tiny_vae(seed, vae_channels))
 
 

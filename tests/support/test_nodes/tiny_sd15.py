@@ -1,7 +1,7 @@
 """Small SD1.5 models made of the host's own classes, with seeded random weights.
 
-Everything an SD1.5 graph relies on is real (16 cross-attention blocks, 768-wide contexts, the real tokenizer,
-8x latents); only the sizes are small. Needs the host's root on `sys.path`.
+Everything an SD1.5 graph relies on is real (16 cross-attention blocks, the real tokenizer, 8x latents); only the sizes are
+small. Contexts are 768 wide as SD1.5's unless a narrower text encoder will do. Needs the host's root on `sys.path`.
 """
 
 import comfy.cldm.cldm
@@ -18,6 +18,8 @@ import torch
 from comfy.taesd.taesd import TAESD
 
 SD15_LATENT_SCALE = 0.18215
+NARROW = 128  # a text encoder of this width takes a thirtieth of the time of one of 768
+_HEAD = 64  # channels of the text encoder's
 
 
 class _EagerOps(comfy.ops.manual_cast):
@@ -33,7 +35,7 @@ class _EagerOps(comfy.ops.manual_cast):
             return super()._load_from_state_dict(*args, **kwargs)
 
 
-def sd15_unet_config(model_channels, pruned=False):
+def sd15_unet_config(model_channels, pruned=False, context=768):
     """Arguments of the host's UNetModel for an SD1.5 of one width at all depths.
 
     With two residual blocks a level it has SD1.5's 16 cross-attention blocks under their usual ids;
@@ -50,7 +52,7 @@ def sd15_unet_config(model_channels, pruned=False):
         "transformer_depth": [1] * (3 * blocks) + [0] * blocks,
         "transformer_depth_output": [1] * (3 * (blocks + 1)) + [0] * (blocks + 1),
         "transformer_depth_middle": 1,
-        "context_dim": 768,
+        "context_dim": context,
         "num_heads": 8,
         "num_head_channels": -1,
         "use_spatial_transformer": True,
@@ -122,15 +124,16 @@ def make_taesd(seed, channels=4):
     return taesd
 
 
-def tiny_model(seed=0, width=64, kind="sd15"):
-    """A MODEL: SD1.5's U-Net, `width` channels wide at every depth, in float32.
+def tiny_model(seed=0, width=64, kind="sd15", context=768):
+    """A MODEL: SD1.5's U-Net, `width` channels wide at every depth, for contexts so wide, in float32.
 
     kind: or one that the pack must refuse: `pruned` to 10 cross-attention blocks, `sdxl`, `fp8` weights.
     """
     if kind == "sdxl":
         config = comfy.supported_models.SDXL(sdxl_unet_config(width))
     else:
-        config = comfy.supported_models.SD15(sd15_unet_config(width, kind == "pruned"))
+        config = comfy.supported_models.SD15(sd15_unet_config(width, kind == "pruned", context))
+        config.unet_config["num_heads"] = 2  # SD15 sets 8, and heads of 8 channels cost a CPU four times as much
     patcher = build_model(config, seed)
     if kind == "fp8":
         patcher.model.diffusion_model.to(torch.float8_e4m3fn)
@@ -150,30 +153,32 @@ def build_model(config, seed, dtype=torch.float32):
     )
 
 
-def tiny_control_net(seed=0, width=64):
+def tiny_control_net(seed=0, width=64, context=768):
     """A CONTROL_NET for `tiny_model`, in float32; its output layers are not zero, so it matters."""
-    config = sd15_unet_config(width)
+    config = sd15_unet_config(width, context=context)
     del config["out_channels"], config["transformer_depth_output"]
     network = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, dtype=torch.float32, operations=_EagerOps)
     device = comfy.model_management.get_torch_device()
     return comfy.controlnet.ControlNet(fill_parameters(network, seed), load_device=device)
 
 
-def tiny_clip(seed=0, layers=2, **config):
-    """A CLIP: SD1.5's text encoder with the real tokenizer, 768 wide, `layers` deep, in float32. `config`: more
+def tiny_clip(seed=0, layers=2, width=768, **config):
+    """A CLIP: SD1.5's text encoder with the real tokenizer, `width` wide, `layers` deep, in float32. `config`: more
     entries of the text model's configuration."""
+    sizes = {"hidden_size": width, "intermediate_size": width, "num_attention_heads": width // _HEAD}
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
     clip = comfy.sd.CLIP(
         target,
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         model_options={
-            "clip_l_model_config": {"num_hidden_layers": layers, "intermediate_size": 768, **config},
+            "clip_l_model_config": {"num_hidden_layers": layers, **sizes, **config},
             "custom_operations": _EagerOps,
             "dtype": torch.float32,
             "initial_device": torch.device("cpu"),
         },
         disable_dynamic=True,
     )
+    clip.tokenizer.clip_l.embedding_size = width  # of the stock embeddings that fit
     fill_parameters(clip.cond_stage_model, seed)
     return clip
 
