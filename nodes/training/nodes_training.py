@@ -82,7 +82,7 @@ class TrainAttractorEmbedding(io.ComfyNode):
             run = train(wired, chosen, name[0].strip(), resume[0], cls.hidden.unique_id)
             best = load_token(run.best_path) if run.score_log.scores and run.best_path.exists() else run.token()
             best.subject.requires_grad_(False)
-        chart, curve = to_tensor(run.chart()), to_tensor(run.overfitting_curve())
+        chart, curve = to_tensor(run.pictures.chart()), to_tensor(run.pictures.overfitting_curve())
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         shown = [chart[0], curve[0]] if run.score_log.scores else chart
         pictures = ui.PreviewImage(shown, cls=cls).as_dict()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,16 +18,16 @@ from ...trainer.token_file import save_token
 from ..errors import UserError
 from ..host.memory import is_out_of_memory
 from ..host.progress import Interrupted, Progress
-from ..pictures import BadPicture, beside, opened
+from ..pictures import BadPicture, opened
 from .curves import schedule
 from .held_out import ScoreLog
 from .live import Live
+from .run_pictures import RunPictures
 from .sentences import Pace, step_line, summary
 
 STATE_FILE, PHOTO_FILE = "resume.state", "photo.png"
 MakeSample = Callable[[PersonalizedToken], Image.Image]
 Score = Callable[[PersonalizedToken, Callable[[int], None]], dict[str, float]]
-PREVIEW_SECONDS = 2.0
 
 
 class Run:
@@ -49,19 +48,18 @@ class Run:
         scored_with: what held-out scores depend on; None if there are none."""
         self.trainer, self.folder, self._identity, self._record, self.live = trainer, folder, identity, record, live
         self._shrink = shrink
-        self._sample: Image.Image | None = None
         self._saved_step = -1
         self._stale = self._earlier()
         self.score_log = ScoreLog(folder / "scores.json", scored_with)
         self.notes: list[str] = []  # for the user, shown before the status
         self._failed: dict[str, str] = {}  # what could not be made, by what it is
-        self._shown = 0.0  # when the last preview was
-        self._curve: Image.Image | None = None  # as of the last score; previews come far more often
         self._photo: tuple[Image.Image, str] | None = None  # until it is saved
+        watched = "held-out photos" if trainer.held_out else "training photos"
+        self.pictures = RunPictures(trainer, folder.name, self.score_log, watched)
         live.curves, live.scores, live.stale = lambda: trainer.curves, lambda: self.score_log.scores, lambda: self._stale
         live.about(
             method=trainer.settings.method,
-            watched="held-out photos" if trainer.held_out else "training photos",
+            watched=watched,
             schedule=schedule(trainer.settings),
         )
 
@@ -99,7 +97,7 @@ class Run:
         self.notes.append(f"resumed at step {self.trainer.step_count}")
         if note := self.score_log.resume(self.trainer.step_count):
             self.notes.append(note)
-        self._sample = self._last_sample()
+        self.pictures.sample = self._last_sample()
         return self.trainer.step_count
 
     def train(self, progress: Progress, sample: MakeSample, score: Score | None = None) -> None:
@@ -116,14 +114,14 @@ class Run:
         self._sweep()
         self._say("training", "The first step is on its way.")
         try:
-            self._do_what_is_due(progress, sample, score)  # what a kill or a cancel came before, and a data set wired since
+            self._do_what_is_due(sample, score)  # what a kill or a cancel came before, and a data set wired since
             while self.trainer.step_count < settings.steps:
                 result = self._step()
-                new = self._do_what_is_due(progress, sample, score)
+                self._do_what_is_due(sample, score)
                 speed = pace.of(result.step)
                 left = (settings.steps - result.step) / speed
                 self._say("training", step_line(result, settings.steps, speed, left), pace=speed, seconds_left=left)
-                self._show(progress, result.step, new or result.step == settings.steps)
+                self._show(progress, result.step)
         except Interrupted:
             self.save()
             raise
@@ -145,32 +143,30 @@ class Run:
         best = self.score_log.best()
         return summary(self.live.record["name"], self.trainer.step_count, best, self.token_path.name, self.best_path.name)
 
-    def _do_what_is_due(self, progress: Progress, sample: MakeSample, score: Score | None) -> bool:
+    def _do_what_is_due(self, sample: MakeSample, score: Score | None) -> None:
         """Checkpoint, held-out scores and sample of the present step, where they are due and not there yet.
 
         What was learnt is saved before anything else is tried, and what else fails does not stop the training.
-        Returns whether there is something new to see.
         """
         step, settings = self.trainer.step_count, self.trainer.settings
         if step == 0:
-            return False
+            return
         scored = score is not None and settings.score_every > 0 and not self.score_log.of_step(step)
         scored = scored and (_due(step, settings.score_every) or step == settings.steps)
         checkpoint = _due(step, settings.checkpoint_every) and not self._is_there(self._step_path(step))
         sampled = _due(step, settings.sample_every) and not self._is_there(self._sample_path(step))
         if not (scored or checkpoint or sampled):
-            return False
-        self.save()
+            return
+        self.save(with_chart=self.pictures.are_due)
         if scored and score is not None:
-            self._optional("held-out scores", lambda: self._score(progress, score))
+            self._optional("held-out scores", lambda: self._score(score))
         if checkpoint:
             with self._writing():
                 save_token(self._step_token(), self._step_path(step))
         if sampled:
             self._optional("the sample", lambda: self._make_sample(sample))
-        return scored or sampled
 
-    def _score(self, progress: Progress, score: Score) -> None:
+    def _score(self, score: Score) -> None:
         """Score the token as it is, and keep it if it is the best so far."""
         step = self.trainer.step_count
         images = self.trainer.settings.score_images
@@ -179,7 +175,6 @@ class Run:
             self._say("scoring", f"Step {step}: scoring on held-out photos, image {made} of {images}.")
 
         self.score_log.add(step, score(self.token(), report))
-        self._curve = None
         best = self.score_log.best()
         if best is not None and best["step"] == step:
             save_token(self._step_token(), self.best_path)
@@ -187,8 +182,8 @@ class Run:
 
     def _make_sample(self, sample: MakeSample) -> None:
         self._say("sampling", f"Step {self.trainer.step_count}: making the sample image.")
-        self._sample = sample(self.token())
-        _save_picture(self._sample, self._sample_path(self.trainer.step_count))
+        self.pictures.sample = sample(self.token())
+        _save_picture(self.pictures.sample, self._sample_path(self.trainer.step_count))
 
     def _optional(self, what: str, action: Callable[[], object]) -> None:
         """Something that training can do without. If it fails, training continues and says so on the node and in the log."""
@@ -221,15 +216,12 @@ class Run:
         """Whether a file of this run is there; one that an earlier run of the same name left does not count."""
         return path.exists() and path not in self._stale
 
-    def _show(self, progress: Progress, step: int, at_once: bool) -> None:
-        """Move the bar, with a new preview where there is something new or the last one is old."""
-        if at_once or time.monotonic() - self._shown > PREVIEW_SECONDS:
-            self._shown = time.monotonic()
-            preview: list[Image.Image] = []
-            self._optional("the preview", lambda: preview.append(self._preview()))
-            progress.update(step, *preview)
-        else:
-            progress.update(step)
+    def _show(self, progress: Progress, step: int) -> None:
+        """Move the bar, with a new preview where it is time for one."""
+        preview: list[Image.Image] = []
+        if self.pictures.are_due or step == self.trainer.settings.steps:
+            self._optional("the preview", lambda: preview.append(self.pictures.preview()))
+        progress.update(step, *preview)
 
     def _step(self) -> StepResult:
         """A step, taken again with less memory if the device runs out."""
@@ -253,35 +245,8 @@ class Run:
         token = self.token()
         return token if len(token.attractors) <= MANY_PHOTOS else replace(token, attractors=())
 
-    def chart(self) -> Image.Image:
-        """The run's loss chart so far."""
-        from .charts import draw_chart  # only now: ComfyUI's start need not wait for matplotlib
-
-        settings = self.trainer.settings
-        return draw_chart(
-            self.trainer.curves,
-            settings.steps,
-            f"{self.folder.name}: {settings.method}, step {self.trainer.step_count}/{settings.steps}",
-            watched=self.live.record["watched"],
-        )
-
-    def overfitting_curve(self) -> Image.Image:
-        """Held-out scores over steps beside those on the training photos (the paper's Fig. 1)."""
-        from ..evaluation.report.figures import training_curve  # only now, as above
-
-        if self._curve is None:
-            best, why = self.score_log.best(), self.score_log.why_empty()
-            step = None if best is None else int(best["step"])
-            self._curve = training_curve(self.folder.name, self.score_log.scores, step, why).picture()
-        return self._curve
-
-    def _preview(self) -> Image.Image:
-        """What the node shows while it works: losses, held-out scores if there are any, the latest sample."""
-        chart = beside(self.chart(), self.overfitting_curve()) if self.score_log.scores else self.chart()
-        return beside(chart, self._sample)
-
-    def save(self) -> None:
-        """Write token, state and curves, and the chart if it can be drawn.
+    def save(self, with_chart: bool = True) -> None:
+        """Write token, state and curves, and the chart if it is wanted and can be drawn.
 
         Raises:
             UserError: a file could not be written; those before it are whole.
@@ -299,7 +264,8 @@ class Run:
                 self._photo = None
             self.live.saved(self.trainer.step_count)
         self._saved_step = self.trainer.step_count
-        self._optional("the chart", lambda: _save_picture(self.chart(), self.folder / "chart.png"))
+        if with_chart:
+            self._optional("the chart", lambda: _save_picture(self.pictures.chart(), self.folder / "chart.png"))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
