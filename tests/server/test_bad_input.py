@@ -111,13 +111,13 @@ TRAINING = {
     ),
     "a sentence for a super-category": (
         train(super_category="a small dog that barks at the postman every morning"),
-        ("super_category 'a small dog that", "takes 10 tokens", "8 is the most", "such as dog"),
+        ("super_category 'a small dog that", "takes 11 tokens", "8 is the most", "such as dog"),
     ),
     "no super-category": (train(super_category=""), ("super_category is empty", "such as dog")),
     "contrast in a batch of one": (train(batch_size=1), ("batch_size is 1", "contrast_weight to 0")),
     "a learning rate of zero": (train(learning_rate_preset="custom", learning_rate=0.0), ("learning_rate is 0", "above 0")),
     "more files than the disk holds": (
-        train(method="neti+", steps=100_000, checkpoint_every=1),
+        train({"text_width": 768}, method="neti+", steps=100_000, checkpoint_every=1),
         ("MB left", "100,000 step files of 9 MB", "a token of 9 MB", "checkpoint_every"),
     ),
     "much at once": (
