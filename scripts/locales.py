@@ -5,8 +5,8 @@
     python scripts/dev.py locales --check      say what is not as it would be written, or is missing in another language
 
 The other languages are written by hand, with the same keys as English. The page reads a text as a message in which some
-characters have a meaning (`SPECIAL`), and not all versions of it know how to escape them. So no translation has any of them, and
-an English text with one is left out: the page then shows the node's own.
+characters have a meaning (`SPECIAL`), and not all versions of it let them be escaped. So no translation has any of them, and an
+English text with one is left out: the page then shows the node's own.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def main() -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(written(english(schemas)), encoding="utf-8", newline="\n")
     found = faults(schemas)
-    print("\n".join(found))
+    print("\n".join(found or ["all languages are whole"]))
     return int(bool(found))
 
 

@@ -24,8 +24,8 @@ class TrainAttractorEmbedding(io.ComfyNode):
             display_name="Train Attractor Embedding",
             category="attractor",
             description="Textual inversion for Stable Diffusion 1.5: trains an embedding, or a NeTI token, that personalises "
-            "the model to a subject from about five photos and leaves their backgrounds out. Chart and samples appear here; Cancel "
-            "keeps what was learnt and queueing again resumes.",
+            "the model to a subject from about five photos and leaves their backgrounds out. Chart and samples appear here; "
+            "Cancel keeps what was learnt and queueing again resumes.",
             search_aliases=[
                 *("textual inversion", "train textual inversion", "train embedding", "train token", "neti", "SD1.5 training"),
                 *("personalize", "personalise", "dreambooth", "lora training", "learn subject"),
