@@ -1,5 +1,6 @@
 """Every node explains itself: a help page, a tooltip on each input and output, and the words that people search for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,11 @@ def test_the_first_sentence_of_the_training_node_says_what_it_is(schemas):
 def test_words_that_nobody_knows_are_explained_where_they_stand(word, page, explained):
     text = " ".join((PAGES / f"{page}.md").read_text(encoding="utf-8").split())
     assert word in text and explained in text
+
+
+def test_every_link_type_of_our_own_has_a_colour():
+    from attractor.nodes import link_types
+
+    ours = {kind.io_type for name, kind in vars(link_types).items() if name.endswith("Type")}
+    script = (PAGES.parent / "slot_colours.js").read_text(encoding="utf-8")
+    assert len(ours) == 8 and ours == set(re.findall(r"^    (\w+): \"#[0-9a-f]{6}\",$", script, re.MULTILINE))
