@@ -51,9 +51,9 @@ def test_a_fault_of_a_translation_is_found(schemas, tmp_path, monkeypatch, chang
     monkeypatch.setattr(locales, "LOCALES", tmp_path / "locales")
     path = tmp_path / "locales" / "zh" / "nodeDefs.json"
     nodes = json.loads(path.read_text(encoding="utf-8"))
-    change(nodes["AttractorTrain"])
+    change(nodes)
     path.write_text(json.dumps(nodes), encoding="utf-8")
-    assert locales.faults(schemas) == [f"locales/zh/nodeDefs.json: AttractorTrain.{said}"]
+    assert locales.faults(schemas) == [f"locales/zh/nodeDefs.json: {said}"]
 
 
 def test_a_tooltip_that_was_changed_makes_english_stale(schemas, tmp_path, monkeypatch):
