@@ -35,9 +35,16 @@ class LoadNeTIMapper(io.ComfyNode):
             node_id="AttractorLoadNeTIMapper",
             display_name="Load NeTI Mapper",
             category=CATEGORY,
-            description="Loads a personalised token: one trained here, an official NeTI checkpoint "
-            "(mapper-*.pt, with its learned_embeds-*.bin beside it) or a Textual Inversion embedding.",
-            search_aliases=["load personalized token", "textual inversion", "neti", "embedding"],
+            description="Loads a personalised token for Stable Diffusion 1.5: one trained here, an official NeTI checkpoint "
+            "(mapper-*.pt, with its learned_embeds-*.bin beside it) or a Textual Inversion embedding. A NeTI mapper is a small "
+            "network that gives the token another embedding at every denoising time and in every layer of the U-Net.",
+            search_aliases=[
+                "load personalized token",
+                "load embedding",
+                "load textual inversion",
+                "neti mapper",
+                "SD1.5 token",
+            ],
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -91,7 +98,7 @@ class LoadTokenCheckpoints(io.ComfyNode):
             category="attractor/evaluation",
             description="Loads all tokens that a training run saved along the way. Wire them to PDST Evaluate to see at which "
             "step it was best and when it began to overfit.",
-            search_aliases=["checkpoints", "overfitting curve", "steps"],
+            search_aliases=["training checkpoints", "embedding checkpoints", "overfitting curve", "best step"],
             inputs=[
                 io.Combo.Input(
                     "run",
@@ -178,7 +185,7 @@ class ApplyPersonalizedToken(io.ComfyNode):
             category=CATEGORY,
             description="After this node the placeholder, such as <my-dog>, means the learnt subject in every prompt. "
             "Wire MODEL to the sampler and CLIP to the text-encode nodes; several can be chained.",
-            search_aliases=["neti", "textual inversion", "embedding", "personalize"],
+            search_aliases=["use embedding", "textual inversion", "neti", "personalize", "personalise", "SD1.5 token"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
@@ -279,7 +286,7 @@ class SavePersonalizedToken(io.ComfyNode):
             display_name="Save Personalized Token",
             category=CATEGORY,
             description="Saves a token as safetensors under output/neti, where Load NeTI Mapper finds it.",
-            search_aliases=["export embedding", "textual inversion", "neti"],
+            search_aliases=["save embedding", "export embedding", "textual inversion", "neti"],
             is_output_node=True,
             inputs=[
                 PersonalizedTokenType.Input("token", tooltip="From Train Attractor Embedding or Load NeTI Mapper."),

@@ -7,6 +7,7 @@
     python scripts/dev.py lint                        ruff (check and format) and mypy alone: seconds
     python scripts/dev.py serve [--port 8188] [...]   ComfyUI with the pack and small test models
     python scripts/dev.py demo [...]                  the demonstration
+    python scripts/dev.py locales [--check]           the nodes' words into locales/, and whether every language is whole
     python scripts/dev.py bench NAME [...]            a benchmark: tests/benchmarks/bench_NAME.py; both sides, and their ratio
 
 All of it lives under `.dev/`; delete that folder to start afresh. The host is the ComfyUI at COMFYUI_PATH, or
@@ -64,6 +65,8 @@ TOOLS = [
 OLDER_TRANSFORMERS = ["transformers==4.56.2", "tokenizers==0.22.0", "huggingface_hub==0.34.4"]
 # What `bench train` compares with. Apart, as a pack that finds it would not be tested as users have it.
 DIFFUSERS = ["diffusers==0.42.1", "importlib_metadata", "zipp"]
+# The registry's own program, for the test of what would be published.
+COMFY_CLI = "comfy-cli==1.23.0"
 # Building this one takes torch: the environment's own, or the build would fetch gigabytes of another.
 BUILT_WITH_TORCH = "sam2"
 
@@ -246,6 +249,12 @@ def packages_apart(requirements):
     return folder
 
 
+def comfy_cli():
+    """The registry's program `comfy`, in an environment of its own: it brings packages that the pack must not rely on."""
+    python = make_env(DEV / COMFY_CLI.replace("==", "-"), lambda python: install_packages(python, [COMFY_CLI]))
+    return python.with_name("comfy" + python.suffix)
+
+
 def call(python, arguments, host, **variables):
     """Run a program in the environment, with further environment variables; its exit code."""
     environment = {
@@ -295,6 +304,7 @@ def test(python, host, rest, coverage):
     command = ["-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
     command += ["--durations", "10", *rest]
     variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(packages_apart(OLDER_TRANSFORMERS))}
+    variables["ATTRACTOR_COMFY_CLI"] = str(comfy_cli())
     if not coverage:
         return call(python, command, host, **variables) or faults
     if sys.version_info >= (3, 12):
@@ -317,7 +327,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("command", choices=["setup", "lint", "test", "serve", "demo", "bench"])
+    parser.add_argument("command", choices=["setup", "lint", "test", "serve", "demo", "locales", "bench"])
     parser.add_argument("--host", choices=RELEASES, help="a release of ComfyUI, instead of the user's own")
     parser.add_argument("--coverage", action="store_true", help="with test: measure the line coverage of a part of the tests")
     arguments, rest = parser.parse_known_args()
@@ -332,7 +342,7 @@ def main():
         return test(python, host, rest, arguments.coverage or not rest)
     if arguments.command == "bench":
         return bench(python, host, rest)
-    if arguments.command in ("serve", "demo"):
+    if arguments.command in ("serve", "demo", "locales"):
         return call(python, [f"scripts/{arguments.command}.py", *rest], host)
     return 0
 

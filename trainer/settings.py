@@ -25,8 +25,8 @@ class TrainingSettings:
     placeholder: str = setting("<my-subject>", "The word that will mean the subject in prompts, such as <my-dog>.")
     method: str = setting(
         "neti+",
-        "neti+ and textual_inversion+ learn the backgrounds apart, in attractors (the paper's method). Without + it is plain "
-        "NeTI or Textual Inversion.",
+        "textual_inversion learns one embedding, neti a small network that gives another embedding at every denoising time and "
+        "U-Net layer. With + the backgrounds are learnt apart, in attractors (the paper's method).",
         choices=tuple(METHODS),
     )
     steps: int = setting(
@@ -102,7 +102,8 @@ class TrainingSettings:
     )
     contrast_weight: float = setting(
         0.1,
-        "Peak of w_c of Eq. 6, the weight of the InfoNCE loss; 0: off. The paper gives no number.",
+        "Peak of w_c of Eq. 6, the weight of the InfoNCE loss, which keeps the subject's token apart from the attractors; 0: "
+        "off. The paper gives no number.",
         "losses",
         minimum=0,
         maximum=100,
@@ -112,7 +113,13 @@ class TrainingSettings:
         "cosine", "How w_c grows over the run (paper, Fig. 7: cosine and sigmoid are best).", "losses", choices=SCHEDULES
     )
     tau: float = setting(
-        0.07, "Temperature of InfoNCE (Eq. 5). The paper gives no number.", "losses", above=0, maximum=100, step=0.001
+        0.07,
+        "Temperature of the InfoNCE loss (Eq. 5): the lower, the more it looks at the attractors most like the subject. "
+        "The paper gives no number.",
+        "losses",
+        above=0,
+        maximum=100,
+        step=0.001,
     )
     normalize_contrast: bool = setting(
         True, "Compare directions only; raw products of 768 numbers overflow at a small tau.", "losses"

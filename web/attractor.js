@@ -1,9 +1,11 @@
-// What the pack adds to ComfyUI's page: the text of its nodes, and the live panel of the training node. The nodes work without.
+// What the pack adds to ComfyUI's page: the text of its nodes, the live panel of the training node, and the colours of its links.
+// The nodes work without.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 import { isOurs, nodeOf } from "./graph_nodes.js";
 import { prepare, showOutput } from "./node_text.js";
+import { colourSlots } from "./slot_colours.js";
 import { addPanel, listen } from "./training_panel.js";
 
 for (const file of ["vendor/uplot/uPlot.min.css", "attractor.css"]) {
@@ -27,6 +29,7 @@ app.registerExtension({
     },
 
     setup() {
+        colourSlots();
         api.addEventListener("executing", ({ detail }) => {
             const node = detail && nodeOf(detail);
             if (node && isOurs(node)) prepare(node);

@@ -41,6 +41,7 @@ class Entry:
             "method": method_of(token),
             "width": token.width,
             "run": run_of(token),
+            "schedule": schedule_of(token),
         }
 
 
@@ -48,6 +49,13 @@ def method_of(token: PersonalizedToken) -> str:
     """The method the token was trained with; if its file does not say, its kind."""
     settings = token.record.get("settings")
     return settings.get("method", token.kind) if isinstance(settings, dict) else token.kind
+
+
+def schedule_of(token: PersonalizedToken) -> str | None:
+    """How the contrast's weight grew in the training; None without attractors, or if the token's file does not say."""
+    settings = token.record.get("settings")
+    schedule = settings.get("contrast_schedule") if isinstance(settings, dict) and method_of(token).endswith("+") else None
+    return schedule if isinstance(schedule, str) else None
 
 
 def run_of(token: PersonalizedToken) -> str | None:

@@ -24,6 +24,7 @@ class _Token(Checked):
     placeholder: str
     method: str
     run: str | None = None
+    schedule: str | None = None
 
 
 class _Encoder(Checked):

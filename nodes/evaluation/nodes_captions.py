@@ -23,8 +23,8 @@ class MakePDSTCaptions(io.ComfyNode):
             node_id="AttractorMakePDSTCaptions",
             display_name="Make PDST Captions",
             category=CATEGORY,
-            description="Writes a text file of captions for each test photo, with {} in place of the subject, and lists the "
-            "captions to check. Edit the files by hand: edited files are not overwritten unless you ask for it.",
+            description="Writes a text file of captions for each held-out photo, with {} in place of the subject, and lists "
+            "the captions to check. Edit the files by hand: edited files are not overwritten unless you ask for it.",
             search_aliases=["caption", "describe photos", "florence2 caption"],
             is_output_node=True,
             is_input_list=True,

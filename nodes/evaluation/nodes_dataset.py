@@ -53,9 +53,9 @@ class LoadPDST(io.ComfyNode):
             node_id="AttractorLoadPDST",
             display_name="Load PDST Dataset",
             category=CATEGORY,
-            description="Loads subjects with photos to train on, held-out photos, and captions for these. All problems of the "
-            "files are reported in one message.",
-            search_aliases=["dataset", "held-out", "test photos", "evaluation set", "captions"],
+            description="Loads subjects with photos to train on, held-out photos, which training never sees, and captions for "
+            "these. PDST is the paper's data set of this kind. All problems of the files are reported in one message.",
+            search_aliases=["dataset", "held-out", "test photos", "evaluation set", "captions", "textual inversion dataset"],
             inputs=[
                 folder_input(),
                 io.String.Input(

@@ -46,9 +46,13 @@ class PDSTEvaluate(io.ComfyNode):
             node_id="AttractorPDSTEvaluate",
             display_name="PDST Evaluate",
             category=CATEGORY,
-            description="Makes images of every caption of the held-out photos and compares them with prompt and photo. "
-            "Cancel keeps every finished batch, and queueing again continues from there.",
-            search_aliases=["benchmark", "clip score", "dino score", "held-out", "test token", "overfitting"],
+            description="Tells how good a token or embedding is, by the paper's protocol (PDST): makes images of every caption "
+            "of photos that training never saw, and compares them with prompt and photo. Cancel keeps every finished batch, "
+            "and queueing again continues from there.",
+            search_aliases=[
+                *("benchmark", "clip score", "dino score", "held-out", "test token", "overfitting"),
+                *("evaluate embedding", "evaluate textual inversion"),
+            ],
             is_output_node=True,
             is_input_list=True,  # several tokens come as a list, and are one evaluation
             hidden=[io.Hidden.unique_id],

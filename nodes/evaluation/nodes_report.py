@@ -27,9 +27,10 @@ class PDSTReport(io.ComfyNode):
             node_id="AttractorPDSTReport",
             display_name="PDST Report",
             category="attractor/evaluation",
-            description="Compares evaluated tokens, methods and checkpoints: scores with intervals, the paper's charts, and a "
-            "contact sheet. Writes an HTML page, Markdown, CSV and JSON lines.",
-            search_aliases=["benchmark", "compare tokens", "html report", "contact sheet", "overfitting"],
+            description="Compares evaluated tokens, methods and checkpoints: scores with intervals between a floor (the plain "
+            "word in the token's place) and a ceiling (real photos), the paper's charts, and a contact sheet. Writes an HTML "
+            "page, Markdown, CSV and JSON lines.",
+            search_aliases=["benchmark", "compare tokens", "compare embeddings", "html report", "contact sheet", "overfitting"],
             is_output_node=True,
             inputs=[*_main_inputs(), *_advanced_inputs()],
             outputs=[

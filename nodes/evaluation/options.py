@@ -99,12 +99,12 @@ class EvaluateOptions:
     negative: str = _row(Sampling.negative, "Negative prompt of all images.")
     shard: int = _row(
         1,
-        "Which share of the images this server makes. Run 1 to K on K servers and put the files into one folder: the report "
-        "then shows the numbers of a single run.",
+        "Which share (shard) of the images this server makes. Run 1 to K on K servers and put the files into one folder: the "
+        "report then shows the numbers of a single run.",
         min=1,
         max=1000,
     )
-    shards: int = _row(1, "Number of shares. 1: this server makes everything.", min=1, max=1000)
+    shards: int = _row(1, "How many shares the images are split into. 1: this server makes everything.", min=1, max=1000)
 
     @property
     def sampling(self) -> Sampling:

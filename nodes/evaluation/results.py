@@ -3,7 +3,8 @@
 <evaluation>/<entry>.jsonl or <entry>-shard-<i>-of-<k>.jsonl. The first line is the header:
 
     format, version, evaluation, entry, step (or null), shard [i, k], expected (images of all shards)
-    token       {placeholder, super_category, kind, method, width, run (hash, or null)} or null for the floor
+    token       {placeholder, super_category, kind, method, width, run (hash, or null), schedule (of the contrast's weight, or
+                null)} or null for the floor; files of earlier versions have no schedule
     identity    {"what": hash}: everything that the images and scores depend on
     settings    sampler, scheduler, steps, cfg, width, height, batch_size, seed, negative, images_per_caption, metrics, ...
     encoders    what the metrics are computed with

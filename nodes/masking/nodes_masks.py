@@ -28,7 +28,14 @@ class SubjectMask(io.ComfyNode):
             display_name="Subject Mask (Florence-2 + SAM2)",
             category="attractor",
             description="Finds what a phrase describes in every photo and masks it. One mask per image, always in order.",
-            search_aliases=["segment", "mask from text", "grounding", "auto mask"],
+            search_aliases=[
+                "segment anything",
+                "mask from text",
+                "text to mask",
+                "grounding",
+                "auto mask",
+                "remove background",
+            ],
             is_input_list=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -79,7 +86,7 @@ class MaskFromBoxes(io.ComfyNode):
             display_name="Mask From Boxes (SAM2)",
             category="attractor",
             description="Masks what is inside the given boxes. One mask per image, always in order.",
-            search_aliases=["segment", "bbox to mask", "sam2 box"],
+            search_aliases=["segment anything", "bbox to mask", "sam2 box"],
             is_input_list=True,
             hidden=[io.Hidden.unique_id],
             inputs=[

@@ -26,7 +26,7 @@ class LoadSubjectImages(io.ComfyNode):
             category="attractor",
             description="Loads every image in a folder under ComfyUI's input folder: upright, in natural order, each in its "
             "own shape. Wire images and masks to Train Attractor Embedding.",
-            search_aliases=["load folder", "load images", "dataset", "photos"],
+            search_aliases=["load image folder", "load images", "training photos", "dataset", "textual inversion photos"],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
@@ -119,7 +119,7 @@ class CropToSubject(io.ComfyNode):
             category="attractor",
             description="Cuts a square out of each photo, around the subject or at the centre, and scales it to the training "
             "resolution. Nothing is stretched.",
-            search_aliases=["crop by mask", "resize photos", "center crop"],
+            search_aliases=["crop by mask", "crop training photos", "resize photos", "center crop"],
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="A batch, or a list of images of different sizes."),

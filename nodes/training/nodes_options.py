@@ -19,7 +19,10 @@ class TrainingOptions(io.ComfyNode):
             category="attractor",
             description="More settings for Train Attractor Embedding: losses, attractors and mapper, memory, held-out scores, "
             "samples and checkpoints. Left unwired, the training node uses the values that this node starts with.",
-            search_aliases=["textual inversion settings", "loss weights", "contrast schedule", "micro batch", "memory"],
+            search_aliases=[
+                *("textual inversion settings", "embedding training settings", "learning rate", "loss weights"),
+                *("contrast schedule", "tau", "micro batch", "memory"),
+            ],
             inputs=[
                 PdstDatasetType.Input(
                     "dataset",

@@ -23,9 +23,13 @@ class TrainAttractorEmbedding(io.ComfyNode):
             node_id="AttractorTrain",
             display_name="Train Attractor Embedding",
             category="attractor",
-            description="Teaches the loaded Stable Diffusion 1.5 model a subject from about five photos. Chart and "
-            "samples appear here; Cancel keeps what was learnt and queueing again resumes.",
-            search_aliases=["textual inversion", "neti", "train embedding", "dreambooth", "personalize"],
+            description="Textual inversion for Stable Diffusion 1.5: trains an embedding, or a NeTI token, that personalises "
+            "the model to a subject from about five photos and leaves their backgrounds out. Chart and samples appear here; "
+            "Cancel keeps what was learnt and queueing again resumes.",
+            search_aliases=[
+                *("textual inversion", "train textual inversion", "train embedding", "train token", "neti", "SD1.5 training"),
+                *("personalize", "personalise", "dreambooth", "lora training", "learn subject"),
+            ],
             is_output_node=True,
             is_input_list=True,  # photos of differing sizes come as a list, and are one run
             hidden=[io.Hidden.unique_id],

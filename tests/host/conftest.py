@@ -3,6 +3,7 @@
 The host reads its options at import, so they are set here, before any test module is imported.
 """
 
+import asyncio
 import os
 import shutil
 import sys
@@ -28,6 +29,16 @@ def host_base(host_root):
     """The host's base directory for in-process tests: models/, input/, output/ live here."""
     yield _BASE
     shutil.rmtree(_BASE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def schemas():
+    """Every node's schema."""
+    import attractor
+
+    extension = asyncio.run(attractor.comfy_entrypoint())
+    asyncio.run(extension.on_load())  # registers the folders that lists are made of
+    return [node.define_schema() for node in asyncio.run(extension.get_node_list())]
 
 
 # The host runs nodes under inference_mode, so these hold inference tensors, as models have in a real graph.

@@ -235,6 +235,9 @@ def test_the_page_brings_everything_along(methods):
     alternatives = [value for name, value in page.attributes if name == "alt"]
     assert len(alternatives) == page.tags.count("img") and all(alternatives), "pictures that a screen reader cannot name"
     assert page.tags.count("h1") == 1
+    assert page.tags.count("nav") == 1 and sum(link.startswith("#") for link in addresses) >= 9, "a contents list of every part"
+    said = " ".join(page.words)
+    assert "Floor: what the model draws without a token" in said and "Ceiling: what real photos of the subject score" in said
 
 
 # --- contact sheet -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from attractor.nodes.errors import UserError
 from attractor.nodes.evaluation.report.exports import make_csv, make_jsonl, make_markdown
-from attractor.nodes.evaluation.report.figures import curves
+from attractor.nodes.evaluation.report.figures import curves, intervals
 from attractor.nodes.evaluation.report.gather import collect
 from attractor.nodes.evaluation.report.tables import CEILING as CEILING_ROW
 from attractor.nodes.evaluation.report.tables import make_tables
@@ -169,6 +169,51 @@ def test_two_runs_of_one_placeholder_are_two_series(tmp_path):
     }
     assert [s.name for s in data.compared] == ["x-neti-step-200-one200", "x-neti-step-250", "y0", "y1"]
     assert "x-neti, run two, DINO" in curves(data, FAST).text
+
+
+def test_schedules_of_the_contrast_are_systems_with_their_names(tmp_path):
+    """The paper's Fig. 7: tokens that differ in the schedule alone, on two subjects; the floor beside them."""
+    for name, subject in list(SUBJECTS.items())[:2]:
+        for schedule in ("cosine", "zero"):
+            entry = f"{name}-neti+-step-500-{schedule}"
+            write_entry(tmp_path / "e", entry, {name: subject}, MEANS, step=500, run=f"{name}{schedule}", schedule=schedule)
+        write_entry(tmp_path / "e", f"floor-{name}", {name: subject}, MEANS, floor=True)
+    data = collect([tmp_path / "e"])
+    assert [(s.name, len(s.images)) for s in data.systems] == [("NeTI+, cosine", 16), ("NeTI+, zero", 16), ("floor", 16)]
+    chart = intervals(data, FAST)
+    assert chart.title == "Fig. 7: held-out scores by schedule of the contrast" and "Fig. 7" in chart.caption
+    assert "NeTI+, cosine − NeTI+, zero" in [row[0] for row in tables_of(data)["differences"].rows]
+    write_entry(tmp_path / "other", "corgi-neti", CORGI, MEANS, method="neti")
+    both = intervals(collect([tmp_path / "e", tmp_path / "other"]), FAST)
+    assert both.title == "Held-out scores with intervals" and "Fig. 7" in both.caption
+
+
+def test_one_schedule_needs_no_name(tmp_path):
+    for name, subject in list(SUBJECTS.items())[:2]:
+        write_entry(tmp_path / "e", name, {name: subject}, MEANS, schedule="cosine")
+    data = collect([tmp_path / "e"])
+    assert [s.name for s in data.systems] == ["NeTI+"] and "Fig. 7" not in intervals(data, FAST).caption
+
+
+def test_checkpoints_of_two_schedules_are_two_series(tmp_path):
+    for schedule in ("cosine", "zero"):
+        for name, subject in list(SUBJECTS.items())[:2]:
+            for step in (100, 200):
+                write_entry(
+                    tmp_path / "e", f"{name}-{schedule}-step-{step}", {name: subject}, MEANS, step=step, schedule=schedule
+                )
+    data = collect([tmp_path / "e"])
+    assert {name: [s.step for s in systems] for name, systems in data.series.items()} == {
+        "NeTI+, cosine": [100, 200],
+        "NeTI+, zero": [100, 200],
+    }
+    assert data.systems[0].name == "NeTI+, cosine, step 100"
+
+
+def test_every_system_is_counted_at_the_top_of_the_page(methods, checkpoints):
+    data = collect([methods, checkpoints])
+    assert len([system for system in data.systems if not system.floor]) == 9 and len(data.compared) < 9
+    assert "<b>9</b><span>systems</span>" in page_of(data)
 
 
 def test_one_step_twice_is_no_curve_and_no_crash(tmp_path):

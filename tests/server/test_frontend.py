@@ -150,3 +150,46 @@ def test_a_report_opens_from_its_node(page, comfy, comfy_server, pictures):
     assert not complaints(page), complaints(page)
     page.open(comfy.url, 1280, 900)  # the workflow is there again, and what its node said
     wait(page, "(document.querySelector('.attractor-said')?.innerText ?? '').includes('report.html')")
+
+
+TYPES = {  # every link type of the pack's own, and the input or output that shows it
+    "PERSONALIZED_TOKEN": ("AttractorApplyToken", "inputs", "token"),
+    "ATTRACTOR_TRAINING_OPTIONS": ("AttractorTrain", "inputs", "options"),
+    "ATTRACTOR_FLORENCE2": ("AttractorSubjectMask", "inputs", "florence2"),
+    "ATTRACTOR_SAM2": ("AttractorSubjectMask", "inputs", "sam2"),
+    "EVALUATION_ENCODERS": ("AttractorPDSTEvaluate", "inputs", "encoders"),
+    "PDST_EVALUATE_OPTIONS": ("AttractorPDSTEvaluate", "inputs", "options"),
+    "PDST_DATASET": ("AttractorPDSTEvaluate", "inputs", "dataset"),
+    "PDST_RESULTS": ("AttractorPDSTReport", "inputs", "results"),
+}
+COLOURS_NOW = """Object.fromEntries(Object.keys(TYPES).map(type => [type, [
+    app.canvas.default_connection_color_byType[type], app.canvas.constructor.link_type_colors[type],
+    getComputedStyle(document.documentElement).getPropertyValue(`--color-datatype-${type}`).trim()]]))"""
+
+
+def test_links_of_our_own_have_colours_and_the_nodes_speak_chinese(page, comfy, pictures):
+    page.complaints.clear()
+    graph = Graph()
+    for node in sorted({node for node, *_ in TYPES.values()}):
+        graph.add(node)
+    page.run(f"app.loadApiJson({json.dumps(graph.prompt)}, 'colours')")
+    wait(page, f"app.graph.nodes.length === {len(graph.prompt)}")
+    for kind, (node, side, name) in TYPES.items():
+        found = f"app.graph.nodes.find(node => node.type === '{node}').{side}.find(slot => slot.name === '{name}').type"
+        assert page.run(found) == kind, "a test of types that are gone"
+    for palette in ("light", "dark"):  # each wipes out what it does not know
+        page.run(f"app.extensionManager.setting.set('Comfy.ColorPalette', '{palette}')")
+        time.sleep(0.3)
+        colours = page.run(COLOURS_NOW.replace("TYPES", json.dumps(TYPES)))
+        assert all(len(set(three)) == 1 and three[0].startswith("#") for three in colours.values()), colours
+    if page.renderer == "vue":
+        try:
+            page.run("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
+            page.open(comfy.url, 1280, 900)
+            wait(page, f"{READY} && {NODE}?.title === '训练吸引子嵌入'")  # the workflow is there again
+            wait(page, f"{NODE}?.widgets.some(widget => widget.label === '步数 (steps)') ?? false")
+            wait(page, "[...document.querySelectorAll('[data-node-id]')].some(node => node.innerText.includes('(strength)'))")
+            page.screenshot(pictures / "vue-6-chinese.png")
+        finally:
+            page.run("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    assert not complaints(page), complaints(page)

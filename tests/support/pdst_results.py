@@ -102,6 +102,7 @@ def write_entry(
     shard=(1, 1),
     text="{} ",
     run=None,
+    schedule=None,
 ):
     """One results file.
 
@@ -121,6 +122,7 @@ def write_entry(
         for name, (word, kind) in subjects.items()
     }
     token = {"placeholder": f"<{entry}>", "super_category": "dog", "kind": "neti", "method": method, "width": 768, "run": run}
+    token |= {"schedule": schedule} if schedule else {}
     records = []
     for name in subjects:
         for photo in range(photos):

@@ -29,12 +29,12 @@ def empty(title: str, text: str, width: int = WIDE) -> Chart:
 def intervals(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Chart:
     """Each held-out score with its interval, a row a system; the ceiling as a line."""
     systems, scores = [system for system in data.compared if system.images], held_out(data)
-    entries = _interval_key(data)
+    entries, title = _interval_key(data), _interval_title(data)
     top = _TOP + plotting.key_height(entries, width)
     row = 38 if width == NARROW else 26
     tall = row * len(systems) + 60
     figure = plotting.blank(width, top + tall * len(scores))
-    plotting.heading(figure, "Held-out scores with intervals")
+    plotting.heading(figure, title)
     plotting.key(figure, _TOP, entries)
     left = 20 if width == NARROW else min(280.0, 14 + max(plotting.text_width(system.name, 13) for system in systems))
     for number, score in enumerate(scores):
@@ -56,7 +56,21 @@ def intervals(data: Collected, bootstrap: Bootstrap, width: int = WIDE) -> Chart
         "had been used. Further right is better. Where two bars overlap, see the paired differences below before you call one "
         "system better."
     )
-    return Chart(figure, "Held-out scores with intervals", "; ".join(spoken), caption)
+    return Chart(figure, title, "; ".join(spoken), f"{caption} {_SCHEDULES}" if len(data.schedules) > 1 else caption)
+
+
+_SCHEDULES = (
+    "Cosine, zero and the like are schedules: how the weight of the contrast between subject and attractors grows over a "
+    "training. The paper compares them in its Fig. 7."
+)
+
+
+def _interval_title(data: Collected) -> str:
+    """Named after the paper's figure where schedules are all that is compared."""
+    methods = {system.method for system in data.compared if not system.floor}
+    if len(data.schedules) > 1 and len(methods) == 1:
+        return "Fig. 7: held-out scores by schedule of the contrast"
+    return "Held-out scores with intervals"
 
 
 def _interval_key(data: Collected) -> plotting.Key:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -48,7 +48,8 @@ class Image:
 class System:
     """A row of the report: a method over its subjects, one checkpoint of it, one token, or the floor.
 
-    series: the name of its run, if it is one of several checkpoints of that run.
+    series: the name of its run, if it is one of several checkpoints of that run. method: as tokens name it. schedule: of the
+    contrast's weight, if all its tokens have one and it is the same.
     """
 
     name: str
@@ -56,6 +57,8 @@ class System:
     floor: bool = False
     step: int | None = None
     series: str | None = None
+    method: str = FLOOR
+    schedule: str | None = None
 
     def values(self, score: str, subjects: Iterable[str] | None = None) -> dict[Key, float]:
         """{image: its score}, for some subjects or all."""
@@ -113,6 +116,11 @@ class Collected:
             return self.systems
         last = {system.series: system for system in self.systems if system.series}
         return tuple(system for system in self.systems if not system.series or last[system.series] is system)
+
+    @property
+    def schedules(self) -> list[str]:
+        """The schedules of the contrast's weight, in order; more than one makes the comparison that of the paper's Fig. 7."""
+        return list(dict.fromkeys(system.schedule for system in self.systems if system.schedule))
 
     @property
     def series(self) -> dict[str, list[System]]:
@@ -221,14 +229,20 @@ def _method(entry: EntryResults) -> str:
     return FLOOR if token is None else token["method"]
 
 
+def _schedule(entry: EntryResults) -> str | None:
+    return (entry.header["token"] or {}).get("schedule")
+
+
 def _systems(scored: list[tuple[Path, EntryResults]], grouping: str) -> list[System]:
-    """Group by method if that gives each subject once; else by method and step, else by evaluation too, else by token."""
+    """Group by method if that gives each subject once; else by schedule or step too, else by evaluation too, else by token."""
     methods: dict[str, list[tuple[Path, EntryResults]]] = {}
     for folder, entry in scored:
         methods.setdefault(_method(entry), []).append((folder, entry))
     ways = [
         lambda entry: (_method(entry),),
+        lambda entry: (_method(entry), _schedule(entry)),
         lambda entry: (_method(entry), entry.step),
+        lambda entry: (_method(entry), _schedule(entry), entry.step),
         lambda entry: (entry.evaluation, _method(entry)),
         lambda entry: (entry.evaluation, _method(entry), entry.step),
     ]
@@ -258,14 +272,16 @@ def _system(method: str, key: tuple, group: list[tuple[Path, EntryResults]]) -> 
     alone = len(group) == 1 and method != FLOOR
     name = group[0][1].entry if alone else _METHODS.get(method, method)
     runs = {(entry.header["token"] or {}).get("run") for _, entry in group}
-    run = (runs.pop() or "") if len(runs) == 1 else ""
+    schedules = {_schedule(entry) for _, entry in group}
+    schedule = schedules.pop() if len(schedules) == 1 else None
+    run = f"run {run}" if len(runs) == 1 and (run := runs.pop()) else schedule or ""
     series = "\n".join([evaluation, name.rsplit("-step-", 1)[0] if alone else name, run])
     images = {}
     for folder, entry in group:
         for record in entry.records:
             image = _image(folder, entry, record)
             images[image.key] = image
-    return System(name, images, method == FLOOR, step, None if method == FLOOR or step is None else series)
+    return System(name, images, method == FLOOR, step, None if method == FLOOR or step is None else series, method, schedule)
 
 
 def _image(folder: Path, entry: EntryResults, record: dict) -> Image:
@@ -289,9 +305,10 @@ def _named(systems: list[System]) -> list[System]:
             steps.setdefault(system.series, []).append(system.step)
     # Two runs that were not recorded as such may share a step, and then nobody can say which point belongs to which: no curve.
     kept = [series for series, found in steps.items() if 1 < len(found) == len(set(found))]
+    several = len({system.schedule for system in systems if system.schedule}) > 1
     names = []
     for system in systems:
-        name = system.name
+        name = f"{system.name}, {system.schedule}" if several and system.schedule else system.name
         if len(steps.get(system.series or "", ())) > 1 and "-step-" not in name:
             name = f"{name}, step {system.step}"
         names.append(name)
@@ -301,7 +318,7 @@ def _named(systems: list[System]) -> list[System]:
         if names.count(name) > 1:
             name = f"{evaluation}: {name}"
         series = _series_name(system.series, kept) if system.series and system.series in kept else None
-        found.append(System(name, system.images, system.floor, system.step, series))
+        found.append(replace(system, name=name, series=series))
     return sorted(found, key=lambda s: s.floor)
 
 
@@ -311,4 +328,4 @@ def _series_name(series: str, kept: list[str]) -> str:
     alike = [other.split("\n") for other in kept if other.split("\n")[1] == name]
     several = len({other[0] for other in alike}) > 1
     runs = len({other[2] for other in alike if other[0] == evaluation}) > 1
-    return (f"{evaluation}: " if several and evaluation else "") + name + (f", run {run or 'unknown'}" if runs else "")
+    return (f"{evaluation}: " if several and evaluation else "") + name + (f", {run or 'run unknown'}" if runs else "")
