@@ -454,7 +454,7 @@ def apply(tokens, prompt, width=768, **loader):
     token = PersonalizedToken("<cat>", "cat", "textual_inversion", width, Embedding(torch.ones(1, width)))
     save_token(token, tokens / "cat.safetensors")
     graph = Graph()
-    tiny = add_tiny(graph, **loader)
+    tiny = add_tiny(graph, text_width=768, **loader)
     loaded = graph.add("AttractorLoadNeTIMapper", file="cat.safetensors")
     applied = graph.add("AttractorApplyToken", model=tiny[0], clip=tiny[1], token=loaded[0])
     graph.add("PreviewAny", source=encode(graph, applied[1], prompt))

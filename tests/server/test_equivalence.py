@@ -280,7 +280,7 @@ ARRIVING = {"Concat": DeceptiveFirst, "ControlNet": Ours}
 def run(comfy, comfy_server, **branches):
     """Latents of each branch: `name=(Branch class, case)`, all in one graph."""
     graph = Graph()
-    loader = add_tiny(graph, text_layers=2)
+    loader = add_tiny(graph, text_layers=2, text_width=768)
     folder = uuid.uuid4().hex  # another one each time, or the host would take its cached result and save nothing
     for name, (kind, case) in branches.items():
         branch = kind(graph, loader)

@@ -102,7 +102,7 @@ def save(name, server):
 
 def evaluate(name, server, folder="odd-names", token=None, labels=""):
     graph = Graph()
-    loader = add_tiny(graph)
+    loader = add_tiny(graph, text_width=768)
     dataset = graph.add("AttractorLoadPDST", folder=f"pdst/{folder}", subjects="all", captions_per_photo=0)
     inputs = {"images_per_caption": 3, "steps": 1, "width": 64, "height": 64, "seed": 5, "save_images": True}
     if token:

@@ -47,7 +47,7 @@ def add_dataset(graph, folder="pets", captions=2):
 def evaluation(name, *tokens, folder="pets", clip="clip-tiny", dino="dino-tiny", captions=2, **changes):
     """A graph that evaluates a token; its node."""
     graph = Graph()
-    loader = add_tiny(graph)
+    loader = add_tiny(graph, text_width=768)
     inputs = {
         "images_per_caption": 3,
         "sampler": "euler",
@@ -160,7 +160,7 @@ def test_an_image_can_be_made_again_by_hand(comfy, single):
     """KSampler with the record's prompt and seed, through stock nodes."""
     record = single[1][NETI].records[5]
     graph = Graph()
-    loader = add_tiny(graph)
+    loader = add_tiny(graph, text_width=768)
     loaded = graph.add("AttractorLoadNeTIMapper", file="pdst-neti.safetensors")
     applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=loaded[0])
     latent = graph.add("EmptyLatentImage", width=64, height=64, batch_size=1)[0]
