@@ -44,9 +44,9 @@ def test_training_lowers_each_of_the_four_losses(models):
     settings = TrainingSettings(
         method="textual_inversion+",
         super_category="cat",
-        steps=4,
+        steps=6,
         batch_size=2,
-        learning_rate=2e-2,
+        learning_rate=1e-2,
         tau=1.0,
         contrast_schedule="one",
         contrast_weight=1.0,
