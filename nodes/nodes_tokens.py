@@ -49,8 +49,9 @@ class LoadNeTIMapper(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=folders.token_files(),
-                    tooltip="A file in models/neti, output/neti (tokens trained here) or models/embeddings. "
-                    "Press R to refresh the list.",
+                    default=folders.NEWEST,
+                    tooltip="The token of the newest training, or a file in models/neti, output/neti (tokens trained here) or "
+                    "models/embeddings. Press R to refresh the list.",
                 ),
                 io.String.Input(
                     "placeholder",
@@ -65,6 +66,14 @@ class LoadNeTIMapper(io.ComfyNode):
                 io.String.Output("placeholder_name", display_name="placeholder", tooltip="The word for prompts."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        """The list in the browser may be out of date, and the host would only say that the value is not in it."""
+        try:
+            return file is None or bool(folders.token_path(file))  # None: it is wired
+        except UserError as error:
+            return str(error)
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_: object) -> str:
@@ -103,8 +112,9 @@ class LoadTokenCheckpoints(io.ComfyNode):
                 io.Combo.Input(
                     "run",
                     options=folders.runs(),
-                    tooltip="A run under output/neti that has saved checkpoints (checkpoint_every). Press R to "
-                    "refresh the list.",
+                    default=folders.NEWEST,
+                    tooltip="The newest run, or another one under output/neti that has saved checkpoints (checkpoint_every). "
+                    "Press R to refresh the list.",
                 ),
                 io.String.Input("steps", default="", tooltip="Which steps, such as 100, 200, 400. Empty: all."),
                 io.Int.Input(

@@ -30,7 +30,7 @@ class MakePDSTCaptions(io.ComfyNode):
             is_input_list=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
-                folder_input(),
+                folder_input(to_write=True),
                 io.String.Input("subject", default="my-dog", tooltip="The subject's folder in the data set."),
                 io.String.Input(
                     "subject_words",
@@ -68,7 +68,7 @@ class MakePDSTCaptions(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | list[str]) -> bool | str:
-        return known_folder(_one(folder))
+        return known_folder(_one(folder), to_write=True)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | list[str], subject: str | list[str], **_: object) -> str:
@@ -92,7 +92,7 @@ class MakePDSTCaptions(io.ComfyNode):
         florence2: list[Captioner | None] | None = None,
         texts: list[str] | None = None,
     ) -> io.NodeOutput:
-        root, name, count = folders.dataset_path(folder[0]), subject[0].strip(), captions_per_photo[0]
+        root, name, count = folders.dataset_path(folder[0], to_write=True), subject[0].strip(), captions_per_photo[0]
         words = words_of(subject_words[0])
         photos = photos_to_caption(root, name)
         progress = Progress(len(photos), cls.hidden.unique_id)

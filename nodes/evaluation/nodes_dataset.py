@@ -20,17 +20,17 @@ ALL = "all"
 _BY_NAME, _SHUFFLED = "by name", "shuffled"
 
 
-def folder_input() -> io.Combo.Input:
-    """The choice of a data set."""
+def folder_input(to_write: bool = False) -> io.Combo.Input:
+    """The choice of a data set. to_write: of one that is the user's own."""
     return io.Combo.Input(
         "folder",
-        options=folders.dataset_folders(looks_like_dataset),
+        options=[name for name in folders.dataset_folders(looks_like_dataset) if not to_write or name != folders.EXAMPLE],
         tooltip="A data set in models/pdst or in ComfyUI's input folder: a folder with one folder per subject. Press R to "
         "refresh the list.",
     )
 
 
-def known_folder(folder: str | None) -> bool | str:
+def known_folder(folder: str | None, to_write: bool = False) -> bool | str:
     """For `validate_inputs`: True, or why there is no such folder. The list in the browser may be out of date.
 
     folder: empty if it is wired, and then the run will tell.
@@ -38,7 +38,7 @@ def known_folder(folder: str | None) -> bool | str:
     if not folder:
         return True
     try:
-        folders.dataset_path(folder)
+        folders.dataset_path(folder, to_write)
     except UserError as error:
         return str(error)
     return True
@@ -204,7 +204,7 @@ def _split_inputs() -> list:
     return [
         io.Combo.Input(
             "photos",
-            options=folders.picture_folders(),
+            options=[name for name in folders.picture_folders() if name != folders.EXAMPLE],
             tooltip="A folder with 6 or more photos under ComfyUI's input folder; they are copied. "
             "Press R to refresh the list.",
         ),

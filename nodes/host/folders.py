@@ -18,6 +18,10 @@ from ..pictures import is_no_photo, is_picture, printable
 
 TOKENS = "neti"
 DATASETS = "pdst"
+EXAMPLE = "attractor example"  # in lists of photo folders and of data sets: what the pack brings along, and nobody writes to
+_EXAMPLES, _SUBJECT = Path(__file__).resolve().parents[2] / "example_photos", "my-monster"
+NEWEST = "newest training"  # in lists of tokens and of runs: whatever was trained last
+_HOSTS_OWN = {"3d"}  # which ComfyUI makes in its input folder, for models
 _LONGEST_NAME = 1000  # characters with folders, which are 500 at most then; the disk allows less
 _NAME = re.compile(r"[\w][\w .+-]*(/[\w][\w .+-]*)*")
 
@@ -45,9 +49,9 @@ def free_bytes(folder: Path) -> int:
 
 
 def token_files() -> list[str]:
-    """Names for a loader's list: the token folders and the stock embeddings, the latter under `embeddings/`."""
+    """Names for a loader's list: the newest, the token folders and the stock embeddings, the latter under `embeddings/`."""
     embeddings = [f"embeddings/{name}" for name in folder_paths.get_filename_list("embeddings")]
-    return folder_paths.get_filename_list(TOKENS) + embeddings
+    return [NEWEST, *folder_paths.get_filename_list(TOKENS), *embeddings]
 
 
 def token_path(name: str) -> str:
@@ -56,6 +60,8 @@ def token_path(name: str) -> str:
     Raises:
         UserError: no such file.
     """
+    if name == NEWEST:
+        return str(_newest("file", lambda path: path.stem == path.parent.name))
     folder, _, rest = name.partition("/") if isinstance(name, str) else ("", "", "")
     path = None
     if folder == "embeddings" and rest:
@@ -204,9 +210,9 @@ def embeddings_folder() -> Path:
 
 
 def picture_folders() -> list[str]:
-    """Folders under the input folder, for a node's list; `.` is the input folder itself."""
-    found = folder_paths.get_input_subfolders()
-    return [*(name for name in found if _can_be_listed(name) and not any(map(is_no_photo, name.split("/")))), "."]
+    """Folders for a node's list: the pack's own photos, those under the input folder, and `.`, the input folder itself."""
+    found = [name for name in folder_paths.get_input_subfolders() if _can_be_listed(name) and name not in _HOSTS_OWN]
+    return [EXAMPLE, *(name for name in found if not any(map(is_no_photo, name.split("/")))), "."]
 
 
 def _can_be_listed(name: str) -> bool:
@@ -222,6 +228,8 @@ def pictures_in(folder: str) -> list[Path]:
     """
     root = Path(folder_paths.get_input_directory())
     path = root if folder == "." else below(root, folder)
+    if folder == EXAMPLE:
+        path = _EXAMPLES / _SUBJECT / "train"
     if path is None or not os.path.isdir(path):
         raise UserError(
             f"folder: there is no folder {quoted(folder)} under ComfyUI's input folder. Make it, put the photos "
@@ -247,8 +255,8 @@ def model_folders(key: str) -> list[Path]:
 
 
 def dataset_folders(looks_like_dataset: Callable[[Path], bool]) -> list[str]:
-    """Data sets for a node's list: `pdst/<folder>` of models/pdst, `input/<folder>` of the input folder."""
-    found: list[str] = []
+    """Data sets for a node's list: the pack's own, `pdst/<folder>` of models/pdst, `input/<folder>` of the input folder."""
+    found = [EXAMPLE]
     for label, root in _dataset_roots():
         if root.is_dir():
             names = sorted(path.name for path in root.iterdir() if _can_be_listed(path.name) and looks_like_dataset(path))
@@ -256,12 +264,16 @@ def dataset_folders(looks_like_dataset: Callable[[Path], bool]) -> list[str]:
     return found
 
 
-def dataset_path(name: str) -> Path:
-    """The folder for a name from `dataset_folders`.
+def dataset_path(name: str, to_write: bool = False) -> Path:
+    """The folder for a name from `dataset_folders`. to_write: files will be written there.
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder, or it is the pack's own and would be written to.
     """
+    if name == EXAMPLE and to_write:
+        raise UserError(f"folder: {EXAMPLE} is part of the pack and stays as it is. Choose a data set of your own.")
+    if name == EXAMPLE:
+        return _EXAMPLES
     label, _, rest = name.partition("/") if isinstance(name, str) else ("", "", "")
     for own, root in _dataset_roots():
         path = below(root, rest) if own == label else None
@@ -293,7 +305,10 @@ def checkpoint_files(run: str) -> list[Path]:
     Raises:
         UserError: no such folder.
     """
-    folder = output_path(run, field="run")
+    if run == NEWEST:
+        folder = _newest("run", is_checkpoint).parent
+    else:
+        folder = output_path(run, field="run")
     if not os.path.isdir(folder):
         raise UserError(f"run: there is no run {run!r} in output/{TOKENS}. Train it first, and press R to refresh the list.")
     return sorted(folder.glob("*.safetensors"))
@@ -302,5 +317,23 @@ def checkpoint_files(run: str) -> list[Path]:
 def runs() -> list[str]:
     """Training runs under output/neti, for a node's list."""
     root = output_folder()
-    found = {path.parent.relative_to(root).as_posix() for path in root.rglob("*-step-*.safetensors")} - {"."}
-    return sorted(filter(_can_be_listed, found))
+    found = {path.parent.relative_to(root).as_posix() for path in filter(is_checkpoint, root.rglob("*.safetensors"))} - {"."}
+    return [NEWEST, *sorted(filter(_can_be_listed, found))]
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is what a run saved along the way."""
+    return "-step-" in path.name
+
+
+def _newest(field: str, wanted: Callable[[Path], bool]) -> Path:
+    """The file in output/neti that was written last, of those wanted. field: the input that asks.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [path for path in output_folder().rglob("*.safetensors") if wanted(path)]
+    if not found:
+        what = "a token" if field == "file" else "checkpoints (checkpoint_every in Training Options)"
+        raise UserError(f"{field}: no training has left {what} in output/{TOKENS} yet. Train first, and queue this again.")
+    return max(found, key=lambda path: path.stat().st_mtime_ns)

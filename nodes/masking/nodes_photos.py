@@ -32,7 +32,9 @@ class LoadSubjectImages(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=folders.picture_folders(),
-                    tooltip="A folder under ComfyUI's input folder. Press R to refresh the list.",
+                    default=folders.EXAMPLE,
+                    tooltip="A folder under ComfyUI's input folder, or the five photos that come with this pack. Press R to "
+                    "refresh the list.",
                 ),
                 io.Combo.Input(
                     "alpha",
@@ -70,6 +72,14 @@ class LoadSubjectImages(io.ComfyNode):
                 io.String.Output("names", is_output_list=True, tooltip="The file names, in the same order."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        """The list in the browser may be out of date, and the host would only say that the value is not in it."""
+        try:
+            return folder is None or folders.pictures_in(folder) is not None  # None: it is wired
+        except UserError as error:
+            return str(error)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, **_: object) -> str:

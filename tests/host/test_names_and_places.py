@@ -190,3 +190,27 @@ def test_a_photo_whose_captions_would_have_too_long_a_name_is_named_before_any_w
     photo.rename(photo.with_name("x" * 253))  # without an extension: its content says that it is a photo
     with pytest.raises(UserError, match="subject: cat/test is too long for this disk: the file 'xxx.* with 257 bytes"):
         photos_to_caption(dataset, "cat")
+
+
+def test_the_newest_training_is_found_or_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "output_folder", lambda: tmp_path)
+    assert folders.runs() == [folders.NEWEST] and folders.token_files()[0] == folders.NEWEST
+    for find in (folders.token_path, folders.checkpoint_files):
+        with pytest.raises(UserError, match="Train first"):
+            find(folders.NEWEST)
+    written = ["a/b/b-step-1.safetensors", "a/b/b.safetensors", "c/c.safetensors", "c/c-best.safetensors", "saved.safetensors"]
+    for age, name in enumerate(written):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (age, age))
+    assert folders.token_path(folders.NEWEST) == str(tmp_path / "c" / "c.safetensors")
+    assert folders.checkpoint_files(folders.NEWEST) == [tmp_path / name for name in written[:2]]
+    assert folders.runs() == [folders.NEWEST, "a/b"]
+
+
+def test_the_packs_own_photos_are_listed_first_and_nobody_writes_there():
+    assert folders.picture_folders()[0] == folders.dataset_folders(lambda _: False)[0] == folders.EXAMPLE
+    assert [path.suffix for path in folders.pictures_in(folders.EXAMPLE)] == [".webp"] * 5
+    assert folders.dataset_path(folders.EXAMPLE).is_dir()
+    with pytest.raises(UserError, match="stays as it is"):
+        folders.dataset_path(folders.EXAMPLE, to_write=True)

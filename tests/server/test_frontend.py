@@ -3,6 +3,7 @@
 Screenshots are kept in the folder that ATTRACTOR_SCREENSHOTS names, or else in pytest's own.
 """
 
+import itertools
 import json
 import os
 import time
@@ -13,6 +14,8 @@ from graphs import add_photos, add_tiny, add_training
 
 from chromium import Chromium, find
 from comfy_client import Graph
+from comfy_server import link
+from example_workflows import NAMES, ROOT, SD15, UI, read_api
 from pdst_results import write_demonstration
 
 pytestmark = [
@@ -31,8 +34,9 @@ TALLEST = 700  # pixels of a training node with its panel, at 100 %, in the lega
 
 
 @pytest.fixture(scope="module", params=["legacy", "vue"])
-def page(request, comfy_server, tmp_path_factory):
-    """The frontend with one of its renderers."""
+def page(request, comfy_server, small_checkpoint, tmp_path_factory):
+    """The frontend with one of its renderers. The server has the checkpoint that the example workflows name."""
+    link(small_checkpoint, comfy_server.base / "models" / "checkpoints" / SD15)
     with Chromium(find(), tmp_path_factory.mktemp("profile")) as browser:
         browser.renderer = request.param
         browser.open(comfy_server.url, 1280, 900)
@@ -192,4 +196,69 @@ def test_links_of_our_own_have_colours_and_the_nodes_speak_chinese(page, comfy, 
             page.screenshot(pictures / "vue-6-chinese.png")
         finally:
             page.run("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    assert not complaints(page), complaints(page)
+
+
+# Left, top, right and bottom of every node as it is on the page, in the graph's units.
+BOXES = {
+    "legacy": """app.graph.nodes.map(node => {
+        const [x, y, width, height] = node.getBounding ? node.getBounding() : node.boundingRect;
+        return [node.title, x, y, x + width, y + height];
+    })""",
+    "vue": """[...document.querySelectorAll('[data-node-id]')].map(element => {
+        const {left, top, right, bottom} = element.getBoundingClientRect(), {scale} = app.canvas.ds;
+        const node = app.graph.getNodeById(element.dataset.nodeId);
+        return [node.title, left / scale, top / scale, right / scale, bottom / scale];
+    })""",
+}
+FAULTS = """({
+    unknown: app.graph.nodes.filter(node => !LiteGraph.registered_node_types[node.type] && !node.subgraph).map(n => n.type),
+    red: app.graph.nodes.filter(node => node.has_errors).map(node => node.title),
+    said: [...document.querySelectorAll('[role=dialog], .p-toast-message, [data-testid*=error], [data-testid*=missing]')]
+        .filter(element => element.getClientRects().length).map(element => element.innerText),
+})"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_workflow_opens_as_it_should(page, comfy, pictures, name):
+    """Nothing missing, nothing red, nothing on top of anything else; and the page makes the committed API format of it."""
+    workflow = (UI / f"{name}.json").read_text(encoding="utf-8")
+    page.run(f"app.loadGraphData({workflow}, true, true, {json.dumps(name)}, {{openSource: 'template'}})")
+    count = len(json.loads(workflow)["nodes"])
+    wait(page, f"app.graph.nodes.length === {count}")
+    wait(page, f"{BOXES[page.renderer]}.length === {count}")
+    time.sleep(0.5)
+    page.screenshot(pictures / f"{page.renderer}-workflow-{name}.png")
+    assert page.run(FAULTS) == {"unknown": [], "red": [], "said": []}
+    over = [
+        (one, other)
+        for (one, *a), (other, *b) in itertools.combinations(page.run(BOXES[page.renderer]), 2)
+        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    ]
+    assert not over
+    prompt = page.run("app.graphToPrompt().then(({output}) => output)")
+    assert {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()} == {
+        key: (node["class_type"], node["inputs"]) for key, node in read_api(name).items()
+    }
+    assert not complaints(page), complaints(page)
+
+
+@pytest.mark.parametrize(
+    "name, inside",
+    [
+        ("Mask a subject", {"AttractorLoadFlorence2", "AttractorLoadSAM2", "AttractorSubjectMask", "AttractorCropToSubject"}),
+        ("Train a subject", {"AttractorTrain", "AttractorApplyToken"}),
+    ],
+)
+def test_a_blueprint_opens_as_one_node(page, pictures, name, inside):
+    blueprint = (ROOT / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")
+    page.run(f"app.loadGraphData({blueprint}, true, true, {json.dumps(name)})")
+    wait(page, f"app.graph.nodes.length === 1 && app.graph.nodes[0].title === {json.dumps(name)}")
+    time.sleep(0.5)
+    page.screenshot(pictures / f"{page.renderer}-blueprint-{name.split()[0].lower()}.png")
+    assert page.run(FAULTS) == {"unknown": [], "red": [], "said": []}
+    prompt = page.run("app.graphToPrompt().then(({output}) => output)")
+    assert {node["class_type"] for node in prompt.values()} == inside
+    widgets = page.run("app.graph.nodes[0].widgets.map(widget => widget.name)")
+    assert {"phrase", "download_if_missing"} <= set(widgets) or {"placeholder", "steps", "method"} <= set(widgets), widgets
     assert not complaints(page), complaints(page)

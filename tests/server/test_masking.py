@@ -6,19 +6,16 @@ wrong place is seen. What is right is known all the same: a photo among others m
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import add_batch, add_tiny, add_training, wire_options
+from graphs import add_batch, add_tiny, add_training
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from comfy_client import ExecutionFailed, Graph, Interrupted
 from comfy_server import link
-from pdst_set import write_subject
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "api"
 DISCS = {"left": (24, 22, 16), "low": (48, 42, 20), "right": (72, 22, 14)}
 TINT, STRENGTH = np.array([255, 40, 90]), 0.45
 NOTHING = "nothing like 'the disc' was found"
@@ -357,50 +354,3 @@ def test_a_large_photo(comfy):
     (mask,) = comfy.images(entry, shown)  # Crop To Subject refuses masks of another size than the image's
     assert np.ptp(np.asarray(mask)) > 0
     assert max(comfy.images(entry, node)[0].size) <= 640, "what is shown on the node is small"
-
-
-def with_small_models(name, folder):
-    """An example workflow on the small models; its photos, written into `folder`."""
-    prompt = json.loads((WORKFLOWS / f"{name}.json").read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    for disc in DISCS:
-        scene(disc).save(folder / f"{disc}.png")
-    loaders = {
-        "AttractorLoadFlorence2": {"model": "florence2/tiny"},
-        "AttractorLoadSAM2": {"model": "sam2/tiny"},
-        "AttractorLoadEvaluationEncoders": {"clip": "evaluation/clip-tiny", "dino": "evaluation/dino-tiny"},
-        "AttractorTrain": {"name": name},
-    }
-    small = {"steps": 2, "sample_every": 0, "batch_size": 2, "resolution": 128, "width": 128, "height": 128}
-    for node in prompt.values():
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
-        else:
-            node["inputs"].update({key: value for key, value in small.items() if key in node["inputs"]})
-            node["inputs"].update(loaders.get(node["class_type"], {}))
-    wire_options(prompt, score_every=2, score_images=1, sample_steps=1)
-    return prompt
-
-
-def ran(entry, prompt, shown):
-    """Whether an example workflow masked its photos by name, and trained."""
-    (train,) = [key for key, node in prompt.items() if node["class_type"] == "AttractorTrain"]
-    (masker,) = [key for key, node in prompt.items() if node["class_type"] == "AttractorSubjectMask"]
-    lines = entry["outputs"][masker]["text"][0].splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"image {i} ({name})" for i, name in enumerate(shown, 1)]
-    return entry["outputs"][train]["images"]
-
-
-def test_the_example_workflow_runs(comfy, comfy_server):
-    prompt = with_small_models("mask_and_train", comfy_server.input / "my-dog")
-    assert len(ran(comfy.run(prompt, timeout=300), prompt, ["left.png", "low.png", "right.png"])) == 1
-
-
-def test_the_example_workflow_with_held_out_scores_runs(comfy, comfy_server, server_encoders):
-    subject = write_subject(comfy_server.base / "models" / "pdst" / "my-masked-pets", "my-dog", "dog", train=0)
-    prompt = with_small_models("train_on_pdst", subject / "train")
-    (dataset,) = [node for node in prompt.values() if node["class_type"] == "AttractorLoadPDST"]
-    dataset["inputs"].update(folder="pdst/my-masked-pets", captions_per_photo=2)
-    entry = comfy.run(prompt, timeout=300)
-    assert len(ran(entry, prompt, ["my-dog/left.png", "my-dog/low.png", "my-dog/right.png"])) == 2, "no overfitting curve"
-    assert (comfy_server.output / "neti" / "train_on_pdst" / "train_on_pdst-best.safetensors").exists()

@@ -1,129 +1,154 @@
-"""The example workflows: both formats are the same graph, and the graph runs."""
+"""The example workflows: what is committed is what the script writes, every graph runs, and nothing overlaps."""
 
 import json
-from pathlib import Path
+from itertools import combinations
 
 import pytest
-from graphs import wire_options
-from photographs import cat_photos
-from PIL import Image, ImageOps
+from PIL import Image
 
-from pdst_set import write_subject
+from comfy_client import ExecutionFailed, GraphRejected
+from comfy_server import link
+from example_workflows import API, NAMES, ROOT, UI, on_toy_world
+from toy_world import judges
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-# Widgets that the frontend adds behind a node's own, with no input in the API format.
-_FRONTEND_ONLY = object()
-
-
-def widget_names(info):
-    """A node's widgets in the order in which the UI format lists their values."""
-    names = []
-    for inputs in (info["input"].get("required", {}), info["input"].get("optional", {})):
-        for name, (kind, *options) in inputs.items():
-            options = options[0] if options else {}
-            is_widget = isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-            if is_widget and not options.get("forceInput"):
-                names.append(name)
-                if options.get("control_after_generate") or options.get("image_upload"):
-                    names.append(_FRONTEND_ONLY)
-    return names
+SIZE = 64  # pixels, as small as a training goes
+QUICK = {"steps": 2, "batch_size": 2, "sample_every": 0}
+ONE_IMAGE = {"images_per_caption": 1, "max_captions": 1, "max_photos": 1}
 
 
-def api_of(workflow, object_info):
-    """The API format of a workflow in UI format."""
-    source = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    prompt = {}
-    for node in workflow["nodes"]:
-        names, values = widget_names(object_info[node["type"]]), node.get("widgets_values", [])
-        # A workflow that was saved before a setting was added at the end has fewer: the frontend takes its default.
-        assert len(names) >= len(values), f"{node['type']}: {len(values)} values for {len(names)} widgets"
-        inputs = {name: value for name, value in zip(names, values, strict=False) if name is not _FRONTEND_ONLY}
-        inputs |= {slot["name"]: source[slot["link"]] for slot in node.get("inputs", []) if slot.get("link") is not None}
-        prompt[str(node["id"])] = {"inputs": inputs, "class_type": node["type"]}
-    return prompt
+def read(name):
+    return json.loads((UI / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def read_api(name):
-    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+def box(node):
+    """Left, top, right and bottom of a node with its title."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - 30, x + width, y if node["flags"].get("collapsed") else y + height
 
 
-def made_small(prompt):
-    """The same graph on the test loader's model, with few steps and pixels."""
-    small = {
-        "steps": 2,
-        "sample_every": 2,
-        "batch_size": 2,
-        "resolution": 128,
-        "captions_per_photo": 2,
-        "images_per_caption": 1,
-        "clip": "evaluation/clip-tiny",
-        "dino": "evaluation/dino-tiny",
-    }
-    sampling = {"steps": 2, "width": 128, "height": 128, "batch_size": 2}
-    options = {"class_type": "AttractorPDSTEvaluateOptions", "inputs": sampling}
-    for node in list(prompt.values()):
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node.update(class_type="TestTinySD15", inputs={"seed": 0, "width": 64, "text_layers": 1})
-        if node["class_type"] == "EmptyLatentImage":
-            node["inputs"].update(width=128, height=128)
-        if node["class_type"] == "AttractorPDSTEvaluate":
-            prompt["options"] = options
-            node["inputs"]["options"] = ["options", 0]
-        if node["class_type"] != "EmptyLatentImage":  # whose batch_size is of images
-            # what is wired stays wired: CLIP is an input's name too
-            node["inputs"].update(
-                {
-                    key: value
-                    for key, value in small.items()
-                    if key in node["inputs"] and not isinstance(node["inputs"][key], list)
-                }
-            )
-    wire_options(prompt, checkpoint_every=1, sample_steps=1)
-    return prompt
+def overlap(one, other):
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def test_every_workflow_has_both_formats_and_a_thumbnail():
-    assert NAMES
-    assert sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json")) == NAMES
-    assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == NAMES
+    assert len(NAMES) == 8
+    assert sorted(path.stem for path in API.glob("*.json")) == NAMES
+    assert sorted(path.stem for path in UI.glob("*.jpg")) == NAMES
+    for path in UI.glob("*.jpg"):
+        assert path.stat().st_size < 40_000
+        with Image.open(path) as picture:
+            assert 512 <= picture.width <= 768
+
+
+@pytest.mark.one_host
+def test_what_is_committed_is_what_the_script_writes(comfy):
+    """So the format for the page and the one for the API are the same graph: both come from one description."""
+    import write_workflows
+
+    written = write_workflows.files(comfy.object_info())
+    assert sorted(path.stem for path in map(ROOT.joinpath, written) if path.parent == UI) == NAMES
+    stale = [name for name, text in written.items() if (ROOT / name).read_text(encoding="utf-8") != text]
+    assert not stale, "run scripts/write_workflows.py"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_both_formats_are_the_same_graph(comfy, name):
-    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text())
-    api = read_api(name)
-    for node in workflow["nodes"]:
-        title = api[str(node["id"])]["_meta"]["title"]
-        assert node.get("title", title) == title, "a title was changed in one of the formats only"
-    assert api_of(workflow, comfy.object_info()) == {
-        node_id: {"inputs": node["inputs"], "class_type": node["class_type"]} for node_id, node in api.items()
-    }
+def test_nothing_overlaps_and_a_note_says_what_to_do(name):
+    nodes, groups = read(name)["nodes"], read(name)["groups"]
+    assert not [(a["title"], b["title"]) for a, b in combinations(nodes, 2) if overlap(box(a), box(b))]
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in groups)]
+    assert not any(overlap(a, b) for a, b in combinations(boxes, 2))
+    (note,) = [node for node in nodes if node["type"] == "MarkdownNote"]
+    for node in nodes:
+        around = [group for group in boxes if overlap(box(node), group)]
+        assert len(around) == (0 if node is note else 1), node["title"]
 
 
-def test_the_host_lists_the_workflows_as_templates(comfy):
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_missing_is_offered(name):
+    """The frontend offers a model whose address it finds, and the pack to whom a node is missing."""
+    for node in read(name)["nodes"]:
+        if node["type"] != "MarkdownNote":
+            ours = node["type"].startswith("Attractor")
+            assert node["properties"]["cnr_id"] == ("attractor" if ours else "comfy-core") and node["properties"]["ver"]
+        if node["type"] in ("CheckpointLoaderSimple", "ControlNetLoader"):
+            (model,) = node["properties"]["models"]
+            assert model["name"] in node["widgets_values"] and model["url"].endswith(model["name"])
+            assert model["url"].startswith("https://huggingface.co/") and model["directory"] in ("checkpoints", "controlnet")
+
+
+def test_the_host_lists_workflows_as_templates_and_blueprints(comfy):
     assert sorted(comfy.get("/workflow_templates")["attractor"]) == NAMES
+    blueprints = comfy.get("/global_subgraphs").values()
+    ours = {entry["name"] for entry in blueprints if entry["info"]["node_pack"] == "custom_nodes.attractor"}
+    assert ours == {"Mask a subject", "Train a subject"}
 
 
-def test_the_workflows_run_one_after_another(comfy, comfy_server, server_encoders):
-    """Train first: the others load what it saved."""
-    write_subject(comfy_server.base / "models" / "pdst" / "my-pets", "my-dog", "dog")
-    for i, (photo, mask) in enumerate(cat_photos(5)):
-        painted = photo.convert("RGBA")
-        painted.putalpha(ImageOps.invert(mask))  # as the mask editor leaves a painted subject
-        comfy.upload_image(painted, f"photo-{i + 1}.png")
-    with_small_models = set(NAMES) - {"mask_and_train", "train_on_pdst"}  # test_masking.py runs these
-    for name in sorted(with_small_models, key=lambda name: name != "train_subject"):
-        prompt = made_small(read_api(name))
-        entry = comfy.run(prompt, timeout=600)
-        savers = [node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage"]
-        for node_id in savers:
+@pytest.fixture(scope="module")
+def models_at_hand(comfy_server, vision_models):
+    """The toy world's encoders and the small models for masking, where the session's server looks for them."""
+    models = comfy_server.base / "models"
+    for name in ("florence2/tiny", "sam2/tiny"):
+        link(vision_models / name, models / name)
+    if not (models / "evaluation" / "toy-clip").exists():
+        judges.write_encoders(models / "evaluation", comfy_server.host_root)
+
+
+def test_the_workflows_run_one_after_another(comfy, comfy_server, models_at_hand):
+    """In their order, so that later ones find what the first have trained."""
+    for name in NAMES:
+        options = {"score_every": 2, "score_images": 1, "checkpoint_every": 1, "fixed_loss_every": 2}
+        prompt = on_toy_world(name, SIZE, sampling_steps=1, evaluate=ONE_IMAGE, options=options, **QUICK)
+        entry = comfy.run(prompt, timeout=300)
+        kinds = {node_id: node["class_type"] for node_id, node in prompt.items()}
+        for node_id in (node_id for node_id, kind in kinds.items() if kind == "SaveImage"):
             (file,) = entry["outputs"][node_id]["images"]
             with Image.open(comfy_server.output / file["subfolder"] / file["filename"]) as picture:
-                assert picture.size == (128, 128)
-                assert picture.getextrema() != ((0, 0),) * 3
-        reports = [node_id for node_id, node in prompt.items() if node["class_type"] == "AttractorPDSTReport"]
-        for node_id in reports:
+                assert picture.size == (SIZE, SIZE) and picture.getextrema() != ((0, 0),) * 3
+        for node_id in (node_id for node_id, kind in kinds.items() if kind == "AttractorPDSTReport"):
             assert len(entry["outputs"][node_id]["images"]) == 4
-            assert (comfy_server.output / "pdst" / "my-evaluation" / "report" / "report.html").exists()
-        assert savers or reports
+        for node_id in (node_id for node_id, kind in kinds.items() if kind == "AttractorSubjectMask"):
+            lines = entry["outputs"][node_id]["text"][0].splitlines()
+            assert [line.split(":")[0] for line in lines] == [f"image {i} ({i}.webp)" for i in range(1, 6)]
+        assert {"SaveImage", "AttractorPDSTReport", "PreviewImage"} & set(kinds.values())
+    scored = comfy_server.output / "neti" / "my-monster-scored"
+    assert (scored / "my-monster-scored-best.safetensors").exists()
+
+
+def test_the_packs_photos_are_for_reading_only(comfy):
+    info = comfy.object_info("AttractorLoadSubjectImages")["input"]["required"]["folder"]
+    choices = info[0] if isinstance(info[0], list) else info[1]["options"]
+    assert info[1]["default"] == "attractor example" and "attractor example" in choices and "3d" not in choices
+    graph = {
+        "1": {
+            "class_type": "AttractorMakePDSTCaptions",
+            "inputs": {
+                "folder": "attractor example",
+                "subject": "my-monster",
+                "subject_words": "monster",
+                "captions_per_photo": 10,
+                "replace_edited": True,
+            },
+        }
+    }
+    with pytest.raises((GraphRejected, ExecutionFailed), match="stays as it is"):
+        comfy.run(graph)
+
+
+@pytest.mark.parametrize(
+    "kind, inputs, told",
+    [
+        (
+            "AttractorLoadSubjectImages",
+            {"folder": "absent", "alpha": "ignored", "unreadable_files": "stop"},
+            "there is no folder 'absent' under ComfyUI's input folder",
+        ),
+        ("AttractorLoadNeTIMapper", {"file": "absent.safetensors"}, "'absent.safetensors' is not in models/neti"),
+    ],
+)
+def test_a_missing_folder_or_token_is_said_in_a_sentence(comfy, kind, inputs, told):
+    outputs = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
+    if kind == "AttractorLoadNeTIMapper":
+        outputs = {"class_type": "AttractorSaveToken", "inputs": {"token": ["1", 0], "name": "x"}}
+    with pytest.raises(GraphRejected) as refused:
+        comfy.run({"1": {"class_type": kind, "inputs": inputs}, "2": outputs})
+    assert any(told in message for message in refused.value.messages), refused.value.messages

@@ -192,8 +192,6 @@ def full_caption(scene: Scene, subject: str | None = None) -> str:
 
 # -- rendering ------------------------------------------------------------------------------------------
 
-_Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
-
 
 def _rgb(hue, saturation, value):
     return np.array(colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1)), np.float32)
@@ -222,27 +220,34 @@ def _triangle(x, y, cx, top, bottom, half):
 
 
 class _Canvas:
-    def __init__(self, colour):
-        self.pixels = np.broadcast_to(colour, (SIZE, SIZE, 3)).copy()
-        self.mask = np.zeros((SIZE, SIZE), np.float32)
+    """A picture of (SIZE * scale)^2 pixels; `x` and `y` are the pixels' places in 0..SIZE, whatever the scale."""
+
+    def __init__(self, scale):
+        side = SIZE * scale
+        self.scale = scale
+        self.y, self.x = (np.mgrid[0:side, 0:side].astype(np.float32) + 0.5) / scale
+        self.pixels = np.zeros((side, side, 3), np.float32)
+        self.mask = np.zeros((side, side), np.float32)
 
     def paint(self, distance, colour, subject=False):
-        """Fill where `distance` is negative, with one pixel of anti-aliasing; colour (3,) or (SIZE, SIZE, 3)."""
-        cover = np.clip(0.5 - distance, 0, 1)
+        """Fill where `distance` is negative, with one pixel of anti-aliasing; colour (3,) or one for every pixel."""
+        cover = np.clip(0.5 - distance * self.scale, 0, 1)
         self.pixels += cover[..., None] * (colour - self.pixels)
         if subject:
             self.mask = np.maximum(self.mask, cover)
 
 
-def render(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (SIZE, SIZE, 3) as uint8 and the subject's mask (SIZE, SIZE) as float32 in 0..1, gear included."""
-    canvas = _draw_setting(scene.setting)
+def render(scene: Scene, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The picture (S, S, 3) as uint8 and the subject's mask (S, S) as float32 in 0..1, gear included; S = SIZE * scale."""
+    canvas = _Canvas(scale)
+    _draw_setting(canvas, scene.setting)
     if scene.subject is not None:
         _draw_subject(canvas, scene.subject, scene.pose, scene.gear)
     return (np.clip(canvas.pixels * scene.pose.light, 0, 1) * 255 + 0.5).astype(np.uint8), canvas.mask
 
 
-def _draw_setting(setting: Setting) -> _Canvas:
+def _draw_setting(canvas: _Canvas, setting: Setting) -> None:
+    xs, ys = canvas.x, canvas.y
     rng = random.Random(setting.seed)
     tint = TINTS[setting.tint]
     hue, strength = (0.0, 0.0) if tint is None else (tint + rng.uniform(-0.02, 0.02), rng.uniform(0.85, 1.1))
@@ -253,57 +258,56 @@ def _draw_setting(setting: Setting) -> _Canvas:
     horizon = 62 + rng.uniform(-6, 6)
     shift = rng.uniform(0, 40)
     if setting.place == "night":
-        canvas = _Canvas(shade(0.75, 0.2))
+        canvas.pixels += shade(0.75, 0.2)
         for _ in range(26):
-            canvas.paint(_ellipse(_X, _Y, rng.uniform(0, 128), rng.uniform(0, horizon + 20), 1.5, 1.5), shade(0.15, 0.97))
-        canvas.paint(_ellipse(_X, _Y, 20 + 2 * shift, 20 + rng.uniform(-4, 6), 11, 11), shade(0.2, 0.95))
-        canvas.paint(horizon + 26 - _Y, shade(0.8, 0.1))
-        return canvas
-    canvas = _Canvas(shade(0.3, 0.93))
+            canvas.paint(_ellipse(xs, ys, rng.uniform(0, 128), rng.uniform(0, horizon + 20), 1.5, 1.5), shade(0.15, 0.97))
+        canvas.paint(_ellipse(xs, ys, 20 + 2 * shift, 20 + rng.uniform(-4, 6), 11, 11), shade(0.2, 0.95))
+        canvas.paint(horizon + 26 - ys, shade(0.8, 0.1))
+        return
+    canvas.pixels += shade(0.3, 0.93)
     if setting.place == "forest":
-        canvas.paint(horizon + 18 - _Y, shade(0.6, 0.5))
+        canvas.paint(horizon + 18 - ys, shade(0.6, 0.5))
         for i in range(6):
             cx, top = 26 * i - 24 + shift, horizon - 44 + rng.uniform(-10, 10)
-            canvas.paint(_box(_X, _Y, cx, horizon + 18, 2.5, 10), shade(0.35, 0.25))
-            canvas.paint(_triangle(_X, _Y, cx, top, horizon + 14, 16), shade(0.8, rng.uniform(0.4, 0.6)))
+            canvas.paint(_box(xs, ys, cx, horizon + 18, 2.5, 10), shade(0.35, 0.25))
+            canvas.paint(_triangle(xs, ys, cx, top, horizon + 14, 16), shade(0.8, rng.uniform(0.4, 0.6)))
     elif setting.place == "city":
-        canvas.paint(horizon + 30 - _Y, shade(0.2, 0.42))
+        canvas.paint(horizon + 30 - ys, shade(0.2, 0.42))
         for i in range(6):
             cx, top = 26 * i - 22 + shift, horizon - rng.uniform(15, 50)
             wall, half = shade(0.55, rng.uniform(0.45, 0.7)), 11.0
-            distance = np.maximum(np.abs(_X - cx) - half, np.maximum(top - _Y, _Y - horizon - 30))
+            distance = np.maximum(np.abs(xs - cx) - half, np.maximum(top - ys, ys - horizon - 30))
             canvas.paint(distance, wall)
-            window = np.maximum(np.abs((_X - cx + 20) % 8 - 4) - 2, np.abs((_Y - top) % 10 - 6) - 2.5)
+            window = np.maximum(np.abs((xs - cx + 20) % 8 - 4) - 2, np.abs((ys - top) % 10 - 6) - 2.5)
             canvas.paint(np.maximum(window, distance + 3), shade(0.25, 0.95))
     elif setting.place == "beach":
-        canvas.paint(_ellipse(_X, _Y, 16 + 2.4 * shift, horizon - 34, 12, 12), shade(0.55, 1.0))
-        canvas.paint(horizon - _Y, shade(0.75, 0.62))
+        canvas.paint(_ellipse(xs, ys, 16 + 2.4 * shift, horizon - 34, 12, 12), shade(0.55, 1.0))
+        canvas.paint(horizon - ys, shade(0.75, 0.62))
         for i in range(4):
-            wave = horizon + 5 + 6 * i + 1.6 * np.sin((_X + shift * (i + 1)) / 6)
-            canvas.paint(np.abs(_Y - wave) - 0.8, shade(0.3, 0.95))
-        canvas.paint(horizon + 28 + 2 * np.sin((_X + shift) / 17) - _Y, shade(0.28, 0.86))
+            wave = horizon + 5 + 6 * i + 1.6 * np.sin((xs + shift * (i + 1)) / 6)
+            canvas.paint(np.abs(ys - wave) - 0.8, shade(0.3, 0.95))
+        canvas.paint(horizon + 28 + 2 * np.sin((xs + shift) / 17) - ys, shade(0.28, 0.86))
     elif setting.place == "mountains":
         for i, cx in enumerate((10 + shift, 62 + shift * 0.7, 112 + shift * 0.4, -14 + shift)):
             top = horizon - 46 + rng.uniform(-8, 10) + 5 * (i % 2)
-            peak = _triangle(_X, _Y, cx, top, horizon + 24, 46)
+            peak = _triangle(xs, ys, cx, top, horizon + 24, 46)
             canvas.paint(peak, shade(0.55, rng.uniform(0.4, 0.6)))
-            canvas.paint(np.maximum(peak, _Y - top - 15 - 3 * np.sin(_X / 3)), shade(0.05, 0.97))
-        canvas.paint(horizon + 22 - _Y, shade(0.5, 0.48))
+            canvas.paint(np.maximum(peak, ys - top - 15 - 3 * np.sin(xs / 3)), shade(0.05, 0.97))
+        canvas.paint(horizon + 22 - ys, shade(0.5, 0.48))
     else:  # desert
-        canvas.paint(horizon - 6 + 8 * np.sin((_X + 2 * shift) / 21) - _Y, shade(0.5, 0.75))
-        canvas.paint(horizon + 16 + 9 * np.sin((_X + 4 * shift) / 27) - _Y, shade(0.6, 0.62))
+        canvas.paint(horizon - 6 + 8 * np.sin((xs + 2 * shift) / 21) - ys, shade(0.5, 0.75))
+        canvas.paint(horizon + 16 + 9 * np.sin((xs + 4 * shift) / 27) - ys, shade(0.6, 0.62))
         for cx in (8 + 1.2 * shift, 78 + shift):
             green = shade(0.85, 0.36)
             base = horizon + 10 + rng.uniform(-4, 6)
-            canvas.paint(_segment(_X, _Y, cx, base, cx, base - 34, 4), green)
+            canvas.paint(_segment(xs, ys, cx, base, cx, base - 34, 4), green)
             for side, height in ((-1, 14), (1, 20)):
                 elbow = cx + side * 10
-                canvas.paint(_segment(_X, _Y, cx, base - height, elbow, base - height, 2.8), green)
-                canvas.paint(_segment(_X, _Y, elbow, base - height, elbow, base - height - 9, 2.8), green)
-    return canvas
+                canvas.paint(_segment(xs, ys, cx, base - height, elbow, base - height, 2.8), green)
+                canvas.paint(_segment(xs, ys, elbow, base - height, elbow, base - height - 9, 2.8), green)
 
 
-def _coat(subject: Subject, u, v):
+def _coat(subject: Subject, u, v, scale):
     """Colour at every pixel of the body: base, with stripes or spots in the second colour; u, v from the body's middle."""
     hue, saturation, value = COLOURS[subject.colour]
     base = _rgb(hue + 0.018 * subject.shade, saturation + 0.06 * subject.shade, value - 0.06 * abs(subject.shade))
@@ -316,7 +320,7 @@ def _coat(subject: Subject, u, v):
         wave = np.hypot((u + (row % 2) * period / 2) % period - period / 2, v % period - period / 2) - period * 0.3
     else:
         wave = np.full_like(u, 9.0)
-    cover = np.clip(0.5 - wave, 0, 1)[..., None]
+    cover = np.clip(0.5 - wave * scale, 0, 1)[..., None]
     return base + cover * (second - base), base, second
 
 
@@ -328,9 +332,9 @@ def _draw_subject(canvas: _Canvas, subject: Subject, pose: Pose, gear: str) -> N
     rx, ry = rx * (1 + 0.08 * subject.proportion), ry * (1 - 0.08 * subject.proportion)
     foot_y = 108 + pose.y  # where it stands
     cos, sin = np.cos(pose.tilt), np.sin(pose.tilt)
-    x0, y0 = (_X - 64 - pose.x) / pose.size, (_Y - foot_y) / pose.size
+    x0, y0 = (canvas.x - 64 - pose.x) / pose.size, (canvas.y - foot_y) / pose.size
     x, y = cos * x0 + sin * y0, -sin * x0 + cos * y0 + 6 + ry  # the body's middle is the origin, down is positive
-    coat, base, second = _coat(subject, x, y)
+    coat, base, second = _coat(subject, x, y, canvas.scale)
     # Light from the upper left gives the flat shapes some volume.
     light = np.clip(1.06 - 0.16 * (x / rx + y / ry) / 2, 0.75, 1.15)[..., None]
     coat = coat * light

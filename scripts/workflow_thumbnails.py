@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Make the thumbnails of the example workflows: each is run on the toy world's model, and what it gives is put on a tile.
+
+    COMFYUI_PATH=<ComfyUI> python scripts/workflow_thumbnails.py [a workflow's name ...]      (about an hour for all on a CPU)
+
+A tile says what goes in and shows what comes out. It is what the template browser shows, small: few pictures, large words.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
+
+from comfy_client import ComfyClient, Node  # noqa: E402
+from comfy_server import ComfyServer  # noqa: E402
+from example_workflows import NAMES, UI, on_toy_world  # noqa: E402
+from toy_world import judges  # noqa: E402
+
+PHOTOS = sorted((ROOT / "example_photos" / "my-monster" / "train").glob("*.webp"))
+WIDTH, HEIGHT, MARGIN, STRIP = 640, 480, 20, 104
+WORDS = {  # what goes in, what comes out
+    "1_train_textual_inversion": "five photos → <my-monster> in the forest",
+    "2_mask_and_train_textual_inversion": "five photos and a phrase → masks",
+    "3_train_and_score_textual_inversion": "scored on photos that it never saw",
+    "4_apply_textual_inversion": "a photo of a <my-monster> in the forest",
+    "5_compare_textual_inversion_and_neti": "TI, NeTI, TI+, NeTI+: which is best?",
+    "6_evaluate_textual_inversion": "when did it begin to overfit?",
+    "7_contrast_schedules_textual_inversion": "six schedules of the contrast",
+    "8_attractors_of_textual_inversion": "what the attractors hold",
+}
+
+
+def strip(pictures, width, height):
+    """Pictures side by side, as large as fit."""
+    side = min(height, (width - 8 * (len(pictures) - 1)) // len(pictures))
+    made = Image.new("RGB", ((side + 8) * len(pictures) - 8, side), "white")
+    for i, picture in enumerate(pictures):
+        made.paste(ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS), (i * (side + 8), 0))
+    return made
+
+
+def tile(words, rows):
+    """A thumbnail: the words, then rows of pictures, the last as high as there is room."""
+    page = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    ImageDraw.Draw(page).text((MARGIN, 14), words, "#1b1f24", ImageFont.load_default(29))
+    top, inside = 62, WIDTH - 2 * MARGIN
+    for i, row in enumerate(rows):
+        room = HEIGHT - top - MARGIN
+        height = room if i == len(rows) - 1 else min(STRIP, room)
+        made = strip(row, inside, height) if len(row) > 1 or row[0].width == row[0].height else row[0].convert("RGB")
+        made = ImageOps.contain(made, (inside, height), Image.Resampling.LANCZOS)
+        page.paste(made, ((WIDTH - made.width) // 2, top))
+        top += made.height + 12
+    return page
+
+
+def photos():
+    found = [Image.open(path).convert("RGBA") for path in PHOTOS]
+    for photo in found:
+        photo.putalpha(255)
+    return found
+
+
+def cut_out(path):
+    photo = Image.open(path).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", photo.size, "#eceff2"), photo)
+
+
+def shown(comfy, entry, prompt, *kinds):
+    """For every node of these kinds its pictures."""
+    return [comfy.images(entry, Node(key)) for key, node in prompt.items() if node["class_type"] in kinds]
+
+
+def rows(name, comfy):
+    """Run a workflow; the rows of its tile."""
+    number = int(name[0])
+    if number == 2:  # Florence-2 and SAM2 are not at hand: these masks are the drawings' own
+        return [photos(), [cut_out(path) for path in PHOTOS]]
+    few = {"images_per_caption": 1, "max_captions": 1}
+    training = {"steps": 160, "batch_size": 4, "sample_every": 0}
+    options = {"score_every": 40, "score_images": 5, "checkpoint_every": 40}
+    if number in (5, 7):
+        options["score_every"] = 0
+    prompt = on_toy_world(name, evaluate=few, options=options, **training)
+    entry = comfy.run(prompt, timeout=3600)
+    saved, previews = shown(comfy, entry, prompt, "SaveImage"), shown(comfy, entry, prompt, "PreviewImage")
+    if number == 8:
+        return [row[:4] for row in previews]
+    if number in (5, 6, 7):
+        return [previews[0], previews[1]] if number == 6 else [previews[0]]
+    if number == 3:
+        return [photos(), previews[0]]
+    return [photos(), saved[0]]
+
+
+def main():
+    packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "support" / "test_nodes"}
+    host = os.environ["COMFYUI_PATH"]
+    with tempfile.TemporaryDirectory() as base, ComfyServer(host, base, packs) as server:
+        judges.write_encoders(server.base / "models" / "evaluation", host)
+        for name in sys.argv[1:] or NAMES:
+            tile(WORDS[name], rows(name, ComfyClient(server.url))).save(UI / f"{name}.jpg", quality=80, optimize=True)
+            print(name, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,506 @@
+#!/usr/bin/env python3
+"""Write the example workflows, in both formats, and the blueprints, from the descriptions here.
+
+    COMFYUI_PATH=<ComfyUI> python scripts/write_workflows.py
+
+Asks a ComfyUI server for its nodes, so that every widget has its place. `example_workflows/` has what the page loads,
+`workflows/api/` the same graphs for the API, `subgraphs/` the blueprints. The tests check that they are as this writes them.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from workflow_layout import Workflow
+
+ROOT = Path(__file__).resolve().parent.parent
+SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+EXAMPLE, SUBJECT, TOKEN, WORD = "attractor example", "my-monster", "<my-monster>", "monster"
+NEWEST = "newest training"
+METHODS = {"TI": "textual_inversion", "NeTI": "neti", "TI+": "textual_inversion+", "NeTI+": "neti+"}
+SCHEDULES = ("cosine", "sigmoid", "linear", "exponential", "zero", "one")
+SCENE = "a photo of a {} in the forest"
+OWN_PHOTOS = """
+**Your own photos**: make a folder in ComfyUI's `input` folder, put about five photos there, press R, and choose it in
+*Load Subject Images*. Their masks come from their alpha channel (cut-outs); `2_mask_and_train_textual_inversion` makes masks
+from a phrase. Then set *super_category* (one word for what it is), *placeholder* and *name* in the training node.
+"""
+
+
+def checkpoint(flow):
+    return flow.add("CheckpointLoaderSimple", "Stable Diffusion 1.5", ckpt_name=SD15)
+
+
+def photos(flow, **inputs):
+    return flow.add("AttractorLoadSubjectImages", "Five photos, and their masks", folder=EXAMPLE, **inputs)
+
+
+def held_out(flow):
+    """The data set and the encoders that scores need."""
+    dataset = flow.add("AttractorLoadPDST", "Held-out photos and captions", folder=EXAMPLE, subjects=SUBJECT)
+    return dataset, flow.add("AttractorLoadEvaluationEncoders", "CLIP and DINO, for scores")
+
+
+def masking_models(flow):
+    finder = flow.add("AttractorLoadFlorence2", "Florence-2", model="florence-community/Florence-2-base-ft")
+    return finder, flow.add("AttractorLoadSAM2", "SAM2", model="facebook/sam2.1-hiera-small")
+
+
+def training(flow, model, images, masks, name, title="Train", **inputs):
+    return flow.add(
+        "AttractorTrain",
+        title,
+        model=model[0],
+        clip=model[1],
+        vae=model[2],
+        images=images,
+        masks=masks,
+        name=name,
+        super_category=WORD,
+        placeholder=TOKEN,
+        sample_prompt=SCENE,
+        **inputs,
+    )
+
+
+def use(flow, model, token, prefix, pixels=512):
+    """Apply a token and make an image with it."""
+    flow.group("Use it")
+    applied = flow.add("AttractorApplyToken", "Apply the token", model=model[0], clip=model[1], token=token)
+    flow.column()
+    positive = flow.add("CLIPTextEncode", "Prompt", text=SCENE.format(TOKEN), clip=applied[1])
+    negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=applied[1])
+    size = flow.add("EmptyLatentImage", "Image size", width=pixels, height=pixels)
+    picture(flow, applied[0], positive[0], negative[0], size[0], model[2], prefix)
+
+
+def picture(flow, model, positive, negative, latent, vae, prefix):
+    flow.column()
+    sampled = flow.add(
+        "KSampler",
+        "Sample",
+        model=model,
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        seed=1,
+        steps=30,
+        cfg=7.0,
+        sampler_name="dpmpp_2m",
+        scheduler="karras",
+    )
+    flow.column()
+    decoded = flow.add("VAEDecode", "Decode", samples=sampled[0], vae=vae)
+    flow.column()
+    flow.add("SaveImage", "The subject in a new scene", images=decoded[0], filename_prefix=prefix)
+
+
+def train():
+    flow = Workflow(
+        "1_train_textual_inversion",
+        "Train a textual inversion (NeTI+) on five photos",
+        f"""
+Press **Run**. The five photos come with the pack, and the checkpoint is offered for download if it is missing.
+
+1. The training node learns the word `{TOKEN}` from the photos, and gives every photo's background a token of its own, its
+   *attractor*, so that the beach stays out of it.
+2. Its panel shows curves and a sample every 100 steps. Watch the thick line.
+3. At the end, the word is used in a prompt. It works in every prompt after *Apply Personalized Token*.
+
+**Cancel** keeps what was learnt; **Run** again goes on from there. The token is in `output/neti/{SUBJECT}`.
+{OWN_PHOTOS}
+""",
+    )
+    flow.group("1  Model and photos")
+    model, images = checkpoint(flow), photos(flow)
+    flow.group("2  Train")
+    trained = training(flow, model, images[0], images[1], SUBJECT)
+    use(flow, model, trained[0], SUBJECT)
+    return flow
+
+
+def mask_and_train():
+    flow = Workflow(
+        "2_mask_and_train_textual_inversion",
+        "Mask the subject by a phrase, and train a textual inversion",
+        f"""
+Photos without masks: Florence-2 finds what the **phrase** says, SAM2 cuts it out.
+
+1. The first time, turn on *download_if_missing* on both loaders: nothing is downloaded without being asked. The smallest
+   models are good enough for most photos.
+2. Press **Run**, and look at the overlays on *Subject Mask*: is it the subject, the whole subject, and nothing else? If not,
+   change the phrase, *choose* or *grow*, and run again.
+3. Squares around the subject go to the training. What is learnt is the word `{TOKEN}`.
+
+Any other node that gives a MASK will do as well: ComfyUI's own *SAM3 Detect*, or the mask editor.
+
+**Your own photos**: make a folder in ComfyUI's `input` folder, put about five photos there, press R, and choose it in
+*Load Subject Images*. Then set *phrase*, and in the training node *super_category*, *placeholder* and *name*.
+""",
+    )
+    flow.group("1  Photos, and models for masking")
+    images = photos(flow, alpha="ignored")
+    finder, cutter = masking_models(flow)
+    flow.group("2  Mask: look at the overlays")
+    masked = flow.add(
+        "AttractorSubjectMask",
+        "Find and mask the subject",
+        images=images[0],
+        florence2=finder[0],
+        sam2=cutter[0],
+        phrase=f"the {WORD}",
+        names=images[2],
+    )
+    flow.column()
+    squares = flow.add("AttractorCropToSubject", "Squares around it", images=images[0], masks=masked[0])
+    model = checkpoint(flow)
+    flow.group("3  Train")
+    trained = training(flow, model, squares[0], squares[1], f"{SUBJECT}-masked")
+    use(flow, model, trained[0], f"{SUBJECT}-masked")
+    return flow
+
+
+def train_and_score():
+    flow = Workflow(
+        "3_train_and_score_textual_inversion",
+        "Train a textual inversion, scored on photos held out",
+        """
+How good is it, and when was it best? Photos that training never sees will tell.
+
+1. The first time, turn on *download_if_missing* on *CLIP and DINO*: nothing is downloaded without being asked.
+2. Press **Run**. Every 100 steps the training node makes images of the held-out photos' captions, and compares them with
+   caption (CLIP-T) and photo (CLIP-I, DINO).
+3. The **overfitting curve** is the paper's Fig. 1: where the scores on held-out photos fall while those on the training
+   photos do not, the token has begun to learn the photos instead of the subject.
+4. The token of the **best step** is what is used at the end.
+
+**Your own subject**: *Split Subject Photos* makes such a data set out of six or more photos, *Make PDST Captions* drafts the
+captions. Use its training photos in *Load Subject Images*.
+""",
+    )
+    flow.group("1  Model and photos, and photos held out")
+    model, images = checkpoint(flow), photos(flow)
+    flow.column()
+    dataset, encoders = held_out(flow)
+    flow.group("2  Train, and score")
+    options = flow.add("AttractorTrainingOptions", "Training options", dataset=dataset[0], encoders=encoders[0])
+    flow.column()
+    trained = training(flow, model, images[0], images[1], f"{SUBJECT}-scored", options=options[0])
+    flow.column()
+    flow.add("PreviewImage", "Overfitting curve (Fig. 1)", images=trained[5])
+    use(flow, model, trained[4], f"{SUBJECT}-scored")
+    return flow
+
+
+def apply():
+    flow = Workflow(
+        "4_apply_textual_inversion",
+        "Use a trained token in prompts, with LoRA and ControlNet if you like",
+        f"""
+1. *Load NeTI Mapper* takes the **newest training**, or the file that you choose: a token trained here, an official NeTI
+   checkpoint, or any Textual Inversion embedding. Here it is called `{TOKEN}` in prompts, whatever the file says.
+2. Write prompts with `{TOKEN}`, and press **Run**. *strength* makes it more or less like the photos.
+
+**LoRA** and **ControlNet** are switched off (purple): choose your files, select the nodes, and press Ctrl+B.
+- The LoRA stands before *Apply Personalized Token*; after it works as well.
+- The ControlNet follows the edges of the photos: five images, each in the pose of one. Its model is offered for download once
+  it is switched on.
+
+No token yet? Run `1_train_textual_inversion` first.
+""",
+    )
+    flow.group("1  Model and token")
+    model = checkpoint(flow)
+    token = flow.add("AttractorLoadNeTIMapper", "The token", file=NEWEST, placeholder=TOKEN)
+    flow.group("With a LoRA: choose it, Ctrl+B")
+    lora = flow.add("LoraLoader", "LoRA (off)", bypassed=True, model=model[0], clip=model[1], lora_name="your-lora.safetensors")
+    flow.group("2  Apply, and write prompts")
+    applied = flow.add("AttractorApplyToken", "Apply the token", model=lora[0], clip=lora[1], token=token[0])
+    flow.column()
+    positive = flow.add("CLIPTextEncode", "Prompt", text=SCENE.format(TOKEN), clip=applied[1])
+    negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=applied[1])
+    size = flow.add("EmptyLatentImage", "Image size")
+    flow.group("With a ControlNet: Ctrl+B")
+    poses = flow.add("AttractorLoadSubjectImages", "Photos (off)", bypassed=True, folder=EXAMPLE)
+    flow.column()
+    control = flow.add(
+        "ControlNetLoader", "ControlNet (off)", bypassed=True, control_net_name="control_v11p_sd15_canny_fp16.safetensors"
+    )
+    edges = flow.add("Canny", "Their edges (off)", bypassed=True, image=poses[0])
+    flow.column()
+    controlled = flow.add(
+        "ControlNetApplyAdvanced",
+        "Apply ControlNet (off)",
+        bypassed=True,
+        positive=positive[0],
+        negative=negative[0],
+        control_net=control[0],
+        image=edges[0],
+        strength=0.8,
+    )
+    flow.group("3  Image")
+    picture(flow, applied[0], controlled[0], controlled[1], size[0], model[2], "with-my-token")
+    return flow
+
+
+def several(flow, model, images, trainings, name):
+    """A row of trainings that differ in a thing, and a row that evaluates what they learnt. trainings: label -> settings."""
+    flow.row()
+    tokens, differ = [], {}
+    flow.group("2  Train: the same photos, steps and seed")
+    for label, (method, options) in trainings.items():
+        if tokens:
+            flow.column()
+        if options:
+            named = flow.add("AttractorTrainingOptions", f"contrast_schedule: {label}", collapsed=True, **options)
+            differ = {"options": named[0]}
+        run = f"{name}/{label}".lower()
+        tokens.append(training(flow, model, images[0], images[1], run, label, method=method, **differ)[0])
+    return tokens
+
+
+def compared(flow, model, tokens, labels, name, previews):
+    """A row that evaluates tokens on the held-out photos and reports."""
+    flow.row()
+    flow.group("3  Score on photos held out")
+    many = flow.add("CreateList", "All tokens", inputs=tokens) if isinstance(tokens, list) else None
+    dataset, encoders = held_out(flow)
+    flow.column()
+    scored = flow.add(
+        "AttractorPDSTEvaluate",
+        "Images of every caption, scored",
+        model=model[0],
+        clip=model[1],
+        vae=model[2],
+        dataset=dataset[0],
+        encoders=encoders[0],
+        tokens=many[0] if many else tokens,
+        name=name,
+        images_per_caption=2,
+        max_captions=2,
+        labels=labels,
+    )
+    flow.group("4  Report")
+    report = flow.add("AttractorPDSTReport", "Report", results=scored[0])
+    flow.column()
+    for title, slot in previews.items():
+        flow.add("PreviewImage", title, images=report[slot])
+
+
+COMPARING = """
+1. The first time, turn on *download_if_missing* on *CLIP and DINO*: nothing is downloaded without being asked.
+2. Press **Run**. What is finished is kept: after a Cancel, or tomorrow, Run goes on from there.
+3. The report opens by the link on its node.
+
+For a first look two captions of each photo are used, and two images of each. The paper uses all ten and five:
+*max_captions* 0, *images_per_caption* 5.
+"""
+
+
+def compare():
+    flow = Workflow(
+        "5_compare_textual_inversion_and_neti",
+        "Compare Textual Inversion, NeTI, and both with attractors (Fig. 5)",
+        f"""
+Four methods learn the same five photos, and photos that none of them has seen say which is best. **+** is with attractors,
+the paper's method.
+{COMPARING}
+The bubble chart is the paper's Fig. 5: right and up is better, on captions and on photos.
+""",
+    )
+    flow.group("1  Model and photos")
+    model = checkpoint(flow)
+    flow.column()
+    images = photos(flow)
+    tokens = several(flow, model, images, {label: (method, {}) for label, method in METHODS.items()}, "methods")
+    compared(flow, model, tokens, "\n".join(METHODS), "compare-methods", {"Bubbles (Fig. 5)": 1, "Contact sheet (Fig. 6)": 3})
+    return flow
+
+
+def evaluate():
+    flow = Workflow(
+        "6_evaluate_textual_inversion",
+        "Evaluate a textual inversion on held-out photos, and report",
+        f"""
+All checkpoints of the **newest training**, or of the run that you choose, on photos that it has not seen.
+{COMPARING}
+- **Scores over the steps** is the paper's Fig. 1: overfitting shows where held-out scores fall and the others do not.
+- **Contact sheet** is its Fig. 6: each held-out photo beside the images of its captions.
+
+No checkpoints yet? Run `1_train_textual_inversion` first.
+""",
+    )
+    flow.group("1  Model, and a run's checkpoints")
+    model = checkpoint(flow)
+    flow.column()
+    tokens = flow.add("AttractorLoadTokenCheckpoints", "Checkpoints of the run", run=NEWEST)
+    previews = {"Scores over the steps (Fig. 1)": 2, "Contact sheet (Fig. 6)": 3}
+    compared(flow, model, tokens[0], "", "newest-training", previews)
+    return flow
+
+
+def schedules():
+    flow = Workflow(
+        "7_contrast_schedules_textual_inversion",
+        "Schedules of the contrast between subject and attractors (Fig. 7)",
+        f"""
+The contrastive loss keeps the subject's token and the attractors apart. Its weight grows over the training, and this compares
+how: the paper found *cosine* and *sigmoid* best, and a weight that is high from the start worse than none.
+{COMPARING}
+Six trainings: set *steps* lower for a first look.
+""",
+    )
+    flow.group("1  Model and photos")
+    model = checkpoint(flow)
+    flow.column()
+    images = photos(flow)
+    trainings = {schedule: ("textual_inversion+", {"contrast_schedule": schedule}) for schedule in SCHEDULES}
+    tokens = several(flow, model, images, trainings, "schedules")
+    compared(flow, model, tokens, "\n".join(SCHEDULES), "contrast-schedules", {"Scores (Fig. 7)": 0, "Contact sheet": 3})
+    return flow
+
+
+def attractors():
+    flow = Workflow(
+        "8_attractors_of_textual_inversion",
+        "What the attractors hold: the backgrounds (Fig. 9)",
+        """
+Every photo's attractor took up what is in the photo besides the subject. Here each stands in the same prompt, five times:
+
+- **The subject** should be the subject, in any place.
+- **An attractor** should be its photo's background in character, no copy of it, and without the subject.
+
+If the subject shows up among the attractors, or the background with the subject, train longer, or raise *contrast_weight*.
+
+It takes the **newest training** that was made with **+**. None yet? Run `1_train_textual_inversion` first.
+""",
+    )
+    flow.group("1  Model, token and prompt")
+    model = checkpoint(flow)
+    flow.column()
+    token = flow.add("AttractorLoadNeTIMapper", "The token", file=NEWEST, placeholder=TOKEN)
+    size = flow.add("EmptyLatentImage", "Five images", batch_size=5)
+    for number in range(3):
+        flow.row()
+        flow.group(f"The attractor of photo {number}" if number else "The subject")
+        applied = flow.add(
+            "AttractorApplyToken",
+            f"Attractor {number}" if number else "The token",
+            model=model[0],
+            clip=model[1],
+            token=token[0],
+            attractor=number,
+        )
+        flow.column()
+        positive = flow.add("CLIPTextEncode", "Prompt", text=f"a photo of {TOKEN}", clip=applied[1])
+        negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=applied[1])
+        flow.column()
+        sampled = flow.add(
+            "KSampler",
+            "Sample",
+            model=applied[0],
+            positive=positive[0],
+            negative=negative[0],
+            latent_image=size[0],
+            seed=1,
+            steps=30,
+            cfg=7.0,
+            sampler_name="dpmpp_2m",
+            scheduler="karras",
+        )
+        flow.column()
+        decoded = flow.add("VAEDecode", "Decode", samples=sampled[0], vae=model[2])
+        flow.column()
+        flow.add("PreviewImage", f"Attractor {number}" if number else "Subject", size=(560, 420), images=decoded[0])
+    return flow
+
+
+def toy_train():
+    """The first workflow as it runs on the toy world's model, for `dev.py serve`: minutes on a CPU, and a result to see."""
+    flow = Workflow(
+        "toy_train_textual_inversion",
+        "The first workflow on the toy world's small model",
+        """
+As `1_train_textual_inversion`, with a small model that has really learnt drawn scenes: **Run** takes minutes on a CPU, and
+the monster appears in a forest where it has never been. Photos, nodes and code are the same; only sizes and steps are smaller.
+""",
+    )
+    flow.group("1  Model and photos")
+    model, images = flow.add("TestToyWorld", "The toy world's model", size=(340, 90)), photos(flow)
+    flow.group("2  Train")
+    options = flow.add(
+        "AttractorTrainingOptions", "Small sizes", collapsed=True, resolution=128, text_chunk=1024, sample_cfg=5.0
+    )
+    small = {"steps": 160, "batch_size": 4, "sample_every": 40, "options": options[0]}
+    trained = training(flow, model, images[0], images[1], "toy-monster", **small)
+    use(flow, model, trained[0], "toy-monster", pixels=128)
+    return flow
+
+
+def mask_blueprint(info):
+    flow = Workflow("Mask a subject", "Finds what a phrase says in every photo, masks it, and cuts squares around it.", "")
+    flow.group("")
+    finder, cutter = masking_models(flow)
+    flow.column()
+    masked = flow.add("AttractorSubjectMask", "Find and mask", florence2=finder[0], sam2=cutter[0], phrase="the dog")
+    flow.column()
+    squares = flow.add("AttractorCropToSubject", "Squares around it", masks=masked[0])
+    inputs = {
+        "images": [(masked, "images"), (squares, "images")],
+        "phrase": [(masked, "phrase")],
+        "florence2": [(finder, "model")],
+        "sam2": [(cutter, "model")],
+        "download_if_missing": [(finder, "download_if_missing"), (cutter, "download_if_missing")],
+        "resolution": [(squares, "resolution")],
+    }
+    outputs = {"images": squares[0], "masks": squares[1], "overlay": masked[1]}
+    return flow.blueprint(info, "attractor", inputs, outputs)
+
+
+def train_blueprint(info):
+    flow = Workflow("Train a subject", "Trains a textual inversion (NeTI+) on photos and masks, and applies it.", "")
+    flow.group("")
+    trained = flow.add("AttractorTrain", "Train")
+    flow.column()
+    applied = flow.add("AttractorApplyToken", "Apply the token", token=trained[0])
+    both = {name: [(trained, name), (applied, name)] for name in ("model", "clip")}
+    own = ("vae", "images", "masks", "name", "super_category", "placeholder", "method", "steps")
+    inputs = {**both, **{name: [(trained, name)] for name in own}}
+    outputs = {"MODEL": applied[0], "CLIP": applied[1], "token": trained[0], "loss_chart": trained[1]}
+    return flow.blueprint(info, "attractor", inputs, outputs)
+
+
+FLOWS = (train, mask_and_train, train_and_score, apply, compare, evaluate, schedules, attractors)
+
+
+def files(info):
+    """Path below the repository -> text, of everything that is written. info: the host's /object_info."""
+    found = {}
+    for flow in (make() for make in FLOWS):
+        found[f"example_workflows/{flow.name}.json"] = flow.ui(info)
+        found[f"workflows/api/{flow.name}.json"] = flow.api(info)
+    found["subgraphs/Mask a subject.json"] = mask_blueprint(info)
+    found["subgraphs/Train a subject.json"] = train_blueprint(info)
+    toy = toy_train()
+    found[f"tests/toy_world/{toy.name}.json"] = toy.ui(info)
+    return {name: json.dumps(found[name], indent=1, ensure_ascii=False) + "\n" for name in found}
+
+
+def main():
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
+    from comfy_client import ComfyClient
+    from comfy_server import ComfyServer
+
+    packs = {"attractor": ROOT, "attractor_test_nodes": ROOT / "tests" / "support" / "test_nodes"}
+    with tempfile.TemporaryDirectory() as base, ComfyServer(os.environ["COMFYUI_PATH"], base, packs) as server:
+        info = ComfyClient(server.url).object_info()
+    for name, text in files(info).items():
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
