@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 TITLE = 30  # pixels of a node's title, which is above its position
 HEAD = 44  # of a group's
 GAP = 26  # between nodes of a column
-GUTTER = 100  # between columns, for wires
+GUTTER = 84  # between columns, for wires
 MARGIN = 28  # of a group
+SLOT = 20  # between a node's outputs
 LANE = 20  # between wires side by side
 ROW = 70  # between rows, and the lanes besides
 NOTE = 520  # width of the note, and the shaft for wires that go down at its right
@@ -35,7 +36,7 @@ SIZES = {
     "AttractorSubjectMask": (340, 640),
     "AttractorCropToSubject": (340, 210),
     "AttractorTrain": (460, 760),
-    "AttractorTrainingOptions": (340, 1250),
+    "AttractorTrainingOptions": (340, 980),
     "AttractorLoadNeTIMapper": (340, 150),
     "AttractorLoadTokenCheckpoints": (340, 210),
     "AttractorApplyToken": (340, 220),
@@ -118,8 +119,8 @@ class Lane:
 class Workflow:
     """Built from left to right: `group`, then `column` and `add` in turn; `row` begins anew at the left."""
 
-    def __init__(self, name, description, note, tall=560):
-        self.name, self.description, self.note, self.tall = name, description, note, tall
+    def __init__(self, name, description, note):
+        self.name, self.description, self.note = name, description, note
         self.nodes, self.groups, self.rows = [], [], 1
 
     def row(self):
@@ -223,7 +224,7 @@ class Workflow:
             "id": len(self.nodes) + 1,
             "type": inner["id"],
             "pos": [0, 0],
-            "size": [340, 60 + 30 * (len(ports) + len(ends))],
+            "size": [340, 70 + 22 * max(len(ports) - len(widgets), len(ends)) + 38 * len(widgets)],
             "flags": {},
             "order": 0,
             "mode": 0,
@@ -322,7 +323,8 @@ class Workflow:
             if lane.above:
                 start = corner(corner(lane.above.leftmost, SHAFT + off, lane.above.y), SHAFT + off, lane.y)
             else:
-                start = corner(None, lane.start + off, lane.y)
+                source, slot = lane.link
+                start = corner(corner(None, lane.start + off, source.pos[1] + SLOT * slot + 14), lane.start + off, lane.y)
             lane.leftmost = start
             for side in (
                 sorted(x for x in wires if x > start["pos"][0]),
@@ -371,6 +373,7 @@ def _widgets(node, info):
             choices = given if isinstance(given, list) else options.get("options", [""])
             plain = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False, "COMBO": choices[0] if choices else ""}[type_]
             value = node.inputs.get(name, options.get("default", plain))
+            found.append((name, value, ["fixed"] if options.get("control_after_generate") else []))
     unknown = set(node.inputs) - {name for name, *_ in _inputs(node.kind, info)}
     assert not unknown, (node.kind, unknown)
     return found
@@ -456,11 +459,12 @@ def _uuid(name):
 
 
 def _note(flow):
+    lines = len(flow.note) // 50 + flow.note.count("\n\n") + flow.note.count("\n- ") + flow.note.count("\n1")
     return {
         "id": len(flow.nodes) + 1,
         "type": "MarkdownNote",
         "pos": [0, TITLE],
-        "size": [SHAFT - 20, flow.tall],
+        "size": [SHAFT - 20, 130 + 22 * lines],
         "flags": {},
         "order": 0,
         "mode": 0,

@@ -84,8 +84,8 @@ def rows(name, comfy):
     few = {"images_per_caption": 1, "max_captions": 1}
     training = {"steps": 160, "batch_size": 4, "sample_every": 0}
     options = {"score_every": 40, "score_images": 5, "checkpoint_every": 40}
-    if number in (5, 7):
-        options["score_every"] = 0
+    if number in (5, 7):  # several trainings
+        training["steps"], options["score_every"] = 80, 0
     prompt = on_toy_world(name, evaluate=few, options=options, **training)
     entry = comfy.run(prompt, timeout=3600)
     saved, previews = shown(comfy, entry, prompt, "SaveImage"), shown(comfy, entry, prompt, "PreviewImage")

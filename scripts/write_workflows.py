@@ -67,6 +67,7 @@ def training(flow, model, images, masks, name, title="Train", **inputs):
 
 def use(flow, model, token, prefix, pixels=512):
     """Apply a token and make an image with it."""
+    flow.row()
     flow.group("Use it")
     applied = flow.add("AttractorApplyToken", "Apply the token", model=model[0], clip=model[1], token=token)
     flow.column()
@@ -180,7 +181,7 @@ How good is it, and when was it best? Photos that training never sees will tell.
 captions. Use its training photos in *Load Subject Images*.
 """,
     )
-    flow.group("1  Model and photos, and photos held out")
+    flow.group("1  Model, photos, photos held out")
     model, images = checkpoint(flow), photos(flow)
     flow.column()
     dataset, encoders = held_out(flow)
@@ -222,6 +223,7 @@ No token yet? Run `1_train_textual_inversion` first.
     positive = flow.add("CLIPTextEncode", "Prompt", text=SCENE.format(TOKEN), clip=applied[1])
     negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=applied[1])
     size = flow.add("EmptyLatentImage", "Image size")
+    flow.row()
     flow.group("With a ControlNet: Ctrl+B")
     poses = flow.add("AttractorLoadSubjectImages", "Photos (off)", bypassed=True, folder=EXAMPLE)
     flow.column()
@@ -264,7 +266,7 @@ def several(flow, model, images, trainings, name):
 def compared(flow, model, tokens, labels, name, previews):
     """A row that evaluates tokens on the held-out photos and reports."""
     flow.row()
-    flow.group("3  Score on photos held out")
+    flow.group(f"{flow.rows}  Score on photos held out")
     many = flow.add("CreateList", "All tokens", inputs=tokens) if isinstance(tokens, list) else None
     dataset, encoders = held_out(flow)
     flow.column()
@@ -282,7 +284,7 @@ def compared(flow, model, tokens, labels, name, previews):
         max_captions=2,
         labels=labels,
     )
-    flow.group("4  Report")
+    flow.group(f"{flow.rows + 1}  Report")
     report = flow.add("AttractorPDSTReport", "Report", results=scored[0])
     flow.column()
     for title, slot in previews.items():
