@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the thumbnails of the example workflows: each is run on the toy world's model, and what it gives is put on a tile.
 
-    COMFYUI_PATH=<ComfyUI> python scripts/workflow_thumbnails.py [a workflow's name ...]      (about an hour for all on a CPU)
+    COMFYUI_PATH=<ComfyUI> python scripts/workflow_thumbnails.py [a workflow's name ...]      (a quarter of an hour for all on an idle CPU)
 
 A tile says what goes in and shows what comes out. It is what the template browser shows, small: few pictures, large words.
 """
@@ -82,11 +82,11 @@ def rows(name, comfy):
     if number == 2:  # Florence-2 and SAM2 are not at hand: these masks are the drawings' own
         return [photos(), [cut_out(path) for path in PHOTOS]]
     few = {"images_per_caption": 1, "max_captions": 1}
-    training = {"steps": 160, "batch_size": 4, "sample_every": 0}
-    options = {"score_every": 40, "score_images": 5, "checkpoint_every": 40}
+    training = {"steps": 120, "batch_size": 4, "sample_every": 0}
+    options = {"prompts_per_step": "one", "score_every": 40, "score_images": 5, "checkpoint_every": 40}
     if number in (5, 7):  # several trainings
-        training["steps"], options["score_every"] = 80, 0
-    prompt = on_toy_world(name, evaluate=few, options=options, **training)
+        training["steps"], options["score_every"] = 60, 0
+    prompt = on_toy_world(name, sampling_steps=12, evaluate=few, options=options, **training)
     entry = comfy.run(prompt, timeout=3600)
     saved, previews = shown(comfy, entry, prompt, "SaveImage"), shown(comfy, entry, prompt, "PreviewImage")
     if number == 8:
