@@ -24,10 +24,10 @@ from toy_world import judges  # noqa: E402
 PHOTOS = sorted((ROOT / "example_photos" / "my-monster" / "train").glob("*.webp"))
 WIDTH, HEIGHT, MARGIN, STRIP = 640, 480, 20, 104
 WORDS = {  # what goes in, what comes out
-    "1_train_textual_inversion": "five photos → <my-monster> in the forest",
-    "2_mask_and_train_textual_inversion": "five photos and a phrase → masks",
+    "1_train_textual_inversion": "five photos, and then a new scene",
+    "2_mask_and_train_textual_inversion": "five photos and a phrase to masks",
     "3_train_and_score_textual_inversion": "scored on photos that it never saw",
-    "4_apply_textual_inversion": "a photo of a <my-monster> in the forest",
+    "4_apply_textual_inversion": "a photo of a <my-monster> in the ...",
     "5_compare_textual_inversion_and_neti": "TI, NeTI, TI+, NeTI+: which is best?",
     "6_evaluate_textual_inversion": "when did it begin to overfit?",
     "7_contrast_schedules_textual_inversion": "six schedules of the contrast",
@@ -87,6 +87,9 @@ def rows(name, comfy):
     if number in (5, 7):  # several trainings
         training["steps"], options["score_every"] = 60, 0
     prompt = on_toy_world(name, sampling_steps=12, evaluate=few, options=options, **training)
+    for node in prompt.values():
+        if number in (1, 4) and node["class_type"] == "EmptyLatentImage":
+            node["inputs"]["batch_size"] = 4
     entry = comfy.run(prompt, timeout=3600)
     saved, previews = shown(comfy, entry, prompt, "SaveImage"), shown(comfy, entry, prompt, "PreviewImage")
     if number == 8:

@@ -21,11 +21,11 @@ EXAMPLE, SUBJECT, TOKEN, WORD = "attractor example", "my-monster", "<my-monster>
 NEWEST = "newest training"
 METHODS = {"TI": "textual_inversion", "NeTI": "neti", "TI+": "textual_inversion+", "NeTI+": "neti+"}
 SCHEDULES = ("cosine", "sigmoid", "linear", "exponential", "zero", "one")
-SCENE = "a photo of a {} in the forest"
+SCENE = "a photo of a {} in the green forest"
 OWN_PHOTOS = """
 **Your own photos**: make a folder in ComfyUI's `input` folder, put about five photos there, press R, and choose it in
 *Load Subject Images*. Their masks come from their alpha channel (cut-outs); `2_mask_and_train_textual_inversion` makes masks
-from a phrase. Then set *super_category* (one word for what it is), *placeholder* and *name* in the training node.
+from a phrase. Then set *super_category* (a word or two for what it is), *placeholder* and *name* in the training node.
 """
 
 
