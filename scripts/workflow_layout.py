@@ -464,7 +464,7 @@ def _note(flow):
         "id": len(flow.nodes) + 1,
         "type": "MarkdownNote",
         "pos": [0, TITLE],
-        "size": [SHAFT - 20, 130 + 22 * lines],
+        "size": [SHAFT - 20, 90 + 17 * lines],
         "flags": {},
         "order": 0,
         "mode": 0,

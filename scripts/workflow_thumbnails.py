@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make the thumbnails of the example workflows: each is run on the toy world's model, and what it gives is put on a tile.
 
-    COMFYUI_PATH=<ComfyUI> python scripts/workflow_thumbnails.py [a workflow's name ...]      (a quarter of an hour for all on an idle CPU)
+    COMFYUI_PATH=<ComfyUI> python scripts/workflow_thumbnails.py [a workflow's name ...]
 
-A tile says what goes in and shows what comes out. It is what the template browser shows, small: few pictures, large words.
+It takes about a quarter of an hour for all on an idle CPU. A tile says what goes in and shows what comes out. It is what the template browser shows, small: few pictures, large words.
 """
 
 import os
@@ -22,14 +22,14 @@ from example_workflows import NAMES, UI, on_toy_world  # noqa: E402
 from toy_world import judges  # noqa: E402
 
 PHOTOS = sorted((ROOT / "example_photos" / "my-monster" / "train").glob("*.webp"))
-WIDTH, HEIGHT, MARGIN, STRIP = 640, 480, 20, 104
+WIDTH, HEIGHT, MARGIN, STRIP = 640, 640, 20, 112  # the browser shows squares
 WORDS = {  # what goes in, what comes out
     "1_train_textual_inversion": "five photos, and then a new scene",
     "2_mask_and_train_textual_inversion": "five photos and a phrase to masks",
     "3_train_and_score_textual_inversion": "scored on photos that it never saw",
-    "4_apply_textual_inversion": "a photo of a <my-monster> in the ...",
+    "4_apply_textual_inversion": "<my-monster> in any prompt",
     "5_compare_textual_inversion_and_neti": "TI, NeTI, TI+, NeTI+: which is best?",
-    "6_evaluate_textual_inversion": "when did it begin to overfit?",
+    "6_evaluate_textual_inversion": "every checkpoint, on photos held out",
     "7_contrast_schedules_textual_inversion": "six schedules of the contrast",
     "8_attractors_of_textual_inversion": "what the attractors hold",
 }
@@ -51,7 +51,8 @@ def tile(words, rows):
     top, inside = 62, WIDTH - 2 * MARGIN
     for i, row in enumerate(rows):
         room = HEIGHT - top - MARGIN
-        height = room if i == len(rows) - 1 else min(STRIP, room)
+        alike = min(map(len, rows)) > 1
+        height = room // (len(rows) - i) if alike else room if i == len(rows) - 1 else STRIP
         made = strip(row, inside, height) if len(row) > 1 or row[0].width == row[0].height else row[0].convert("RGB")
         made = ImageOps.contain(made, (inside, height), Image.Resampling.LANCZOS)
         page.paste(made, ((WIDTH - made.width) // 2, top))
@@ -90,15 +91,17 @@ def rows(name, comfy):
     for node in prompt.values():
         if number in (1, 4) and node["class_type"] == "EmptyLatentImage":
             node["inputs"]["batch_size"] = 4
+        if number == 4 and "green forest" in str(node["inputs"].get("text")):
+            node["inputs"]["text"] = node["inputs"]["text"].replace("green forest", "grey city")
     entry = comfy.run(prompt, timeout=3600)
     saved, previews = shown(comfy, entry, prompt, "SaveImage"), shown(comfy, entry, prompt, "PreviewImage")
     if number == 8:
         return [row[:4] for row in previews]
-    if number in (5, 6, 7):
-        return [previews[0], previews[1]] if number == 6 else [previews[0]]
+    if number in (5, 6, 7):  # a chart, or the contact sheet
+        return [previews[1 if number == 6 else 0]]
     if number == 3:
         return [photos(), previews[0]]
-    return [photos(), saved[0]]
+    return [photos(), saved[0][:2], saved[0][2:]]
 
 
 def main():
