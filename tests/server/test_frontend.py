@@ -223,6 +223,7 @@ FAULTS = """({
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_workflow_opens_as_it_should(page, comfy, pictures, name):
     """Nothing missing, nothing red, nothing on top of anything else; and the page makes the committed API format of it."""
+    page.complaints.clear()
     workflow = (UI / f"{name}.json").read_text(encoding="utf-8")
     page.run(f"app.loadGraphData({workflow}, true, true, {json.dumps(name)}, {{openSource: 'template'}})")
     count = len(json.loads(workflow)["nodes"])
@@ -252,6 +253,7 @@ def test_an_example_workflow_opens_as_it_should(page, comfy, pictures, name):
     ],
 )
 def test_a_blueprint_opens_as_one_node(page, pictures, name, inside):
+    page.complaints.clear()
     blueprint = (ROOT / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")
     page.run(f"app.loadGraphData({blueprint}, true, true, {json.dumps(name)})")
     wait(page, f"app.graph.nodes.length === 1 && app.graph.nodes[0].title === {json.dumps(name)}")

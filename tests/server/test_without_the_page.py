@@ -36,7 +36,7 @@ def test_the_lines_of_the_readme_upload_run_ask_and_fetch(comfy, tmp_path):
     images = graph.add("AttractorLoadSubjectImages", folder="readme-photos", alpha="ignored", unreadable_files="stop")
     graph.add("SaveImage", images=images[0], filename_prefix="readme/picture")
     (tmp_path / "workflows" / "api").mkdir(parents=True)
-    (tmp_path / "workflows" / "api" / "train_subject.json").write_text(json.dumps(graph.prompt))
+    (tmp_path / "workflows" / "api" / "1_train_textual_inversion.json").write_text(json.dumps(graph.prompt))
     prompt = json.loads(shell(line("/prompt"), comfy, tmp_path))["prompt_id"]
     ask, until = line("/history/").replace("PROMPT_ID", prompt), time.monotonic() + 60
     while not (history := json.loads(shell(ask, comfy, tmp_path))):
