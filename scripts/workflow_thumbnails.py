@@ -3,7 +3,8 @@
 
     COMFYUI_PATH=<ComfyUI> python scripts/workflow_thumbnails.py [a workflow's name ...]
 
-It takes about a quarter of an hour for all on an idle CPU. A tile says what goes in and shows what comes out. It is what the template browser shows, small: few pictures, large words.
+It takes about a quarter of an hour for all on an idle CPU. A tile says what goes in and shows what comes out. It is what the
+template browser shows, small: few pictures, large words.
 """
 
 import os
