@@ -42,10 +42,13 @@ SIZES = {
     "AttractorApplyToken": (340, 220),
     "AttractorPDSTEvaluate": (380, 620),
     "AttractorPDSTReport": (560, 760),
+    "SAM3_Detect": (340, 260),
     "CLIPTextEncode": (340, 150),
     "EmptyLatentImage": (340, 150),
     "KSampler": (340, 350),
     "VAEDecode": (220, 80),
+    "InvertMask": (260, 80),
+    "JoinImageWithAlpha": (260, 100),
     "SaveImage": (420, 480),
     "PreviewImage": (420, 420),
     "CreateList": (240, 180),
@@ -57,6 +60,10 @@ SIZES = {
 MODELS = {
     "v1-5-pruned-emaonly-fp16.safetensors": (
         "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
+        "checkpoints",
+    ),
+    "sam3.1_multiplex_fp16.safetensors": (
+        "https://huggingface.co/Comfy-Org/sam3.1/resolve/main/checkpoints/sam3.1_multiplex_fp16.safetensors",
         "checkpoints",
     ),
     "control_v11p_sd15_canny_fp16.safetensors": (

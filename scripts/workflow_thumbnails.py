@@ -34,6 +34,7 @@ WORDS = {  # what goes in, what comes out
     "6_evaluate_textual_inversion": "every checkpoint, on photos held out",
     "7_contrast_schedules_textual_inversion": "six schedules of the contrast",
     "8_attractors_of_textual_inversion": "what the attractors hold",
+    "9_masks_by_sam3_textual_inversion": "masks by ComfyUI's own SAM3",
 }
 
 
@@ -82,7 +83,7 @@ def shown(comfy, entry, prompt, *kinds):
 def rows(name, comfy):
     """Run a workflow; the rows of its tile."""
     number = int(name[0])
-    if number == 2:  # Florence-2 and SAM2 are not at hand: these masks are the drawings' own
+    if number in (2, 9):  # the models for masking are not at hand: these masks are the drawings' own
         return [photos(), [cut_out(path) for path in PHOTOS]]
     few = {"images_per_caption": 1, "max_captions": 1}
     training = {"steps": 120, "batch_size": 4, "sample_every": 0}

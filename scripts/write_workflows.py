@@ -419,6 +419,39 @@ It takes the **newest training** that was made with **+**. None yet? Run `1_trai
     return flow
 
 
+def mask_by_sam3():
+    flow = Workflow(
+        "9_masks_by_sam3_textual_inversion",
+        "Mask by ComfyUI's own SAM3, and train a textual inversion",
+        f"""
+The masks come from **SAM3 Detect**, a node of ComfyUI itself (0.30 has it): it finds and cuts out what the **phrase** says. Any
+node that gives a MASK can stand in its place.
+
+1. SAM3 is a checkpoint of its own; if it is missing, it is offered for download.
+2. Press **Run**, and look at *The subject, cut out*: is it the whole subject, and nothing else? If not, change the phrase or
+   the threshold, and run again.
+3. Squares around the subject go to the training. What is learnt is the word `{TOKEN}`.
+""",
+    )
+    flow.group("1  Photos")
+    images = photos(flow)
+    model = checkpoint(flow)
+    flow.group("2  Mask: look at what is cut out")
+    sam = flow.add("CheckpointLoaderSimple", "SAM3", ckpt_name="sam3.1_multiplex_fp16.safetensors")
+    phrase = flow.add("CLIPTextEncode", "Phrase", text=WORD, clip=sam[1])
+    flow.column()
+    found = flow.add("SAM3_Detect", "Find and mask", model=sam[0], image=images[0], conditioning=phrase[0])
+    squares = flow.add("AttractorCropToSubject", "Squares around it", images=images[0], masks=found[0])
+    flow.column()
+    around = flow.add("InvertMask", "What is around it", mask=squares[1])
+    cut = flow.add("JoinImageWithAlpha", "Cut out", image=squares[0], alpha=around[0])
+    flow.add("PreviewImage", "The subject, cut out", images=cut[0])
+    flow.group("3  Train")
+    trained = training(flow, model, squares[0], squares[1], f"{SUBJECT}-sam3")
+    use(flow, model, trained[0], f"{SUBJECT}-sam3")
+    return flow
+
+
 def toy_train():
     """The first workflow as it runs on the toy world's model, for `dev.py serve`: minutes on a CPU, and a result to see."""
     flow = Workflow(
@@ -474,7 +507,7 @@ def train_blueprint(info):
     return flow.blueprint(info, "attractor", inputs, outputs)
 
 
-FLOWS = (train, mask_and_train, train_and_score, apply, compare, evaluate, schedules, attractors)
+FLOWS = (train, mask_and_train, train_and_score, apply, compare, evaluate, schedules, attractors, mask_by_sam3)
 
 
 def files(info):

@@ -15,7 +15,7 @@ from graphs import add_photos, add_tiny, add_training
 from chromium import Chromium, find
 from comfy_client import ComfyClient, Graph
 from comfy_server import link
-from example_workflows import NAMES, ROOT, SD15, UI, read_api
+from example_workflows import NAMES, ROOT, SAM3, SD15, UI, read_api
 from pdst_results import write_demonstration
 
 pytestmark = [
@@ -36,7 +36,8 @@ TALLEST = 700  # pixels of a training node with its panel, at 100 %, in the lega
 @pytest.fixture(scope="module", params=["legacy", "vue"])
 def page(request, comfy_server, small_checkpoint, tmp_path_factory):
     """The frontend with one of its renderers. The server has the checkpoint that the example workflows name."""
-    link(small_checkpoint, comfy_server.base / "models" / "checkpoints" / SD15)
+    for name in (SD15, SAM3):
+        link(small_checkpoint, comfy_server.base / "models" / "checkpoints" / name)
     ComfyClient(comfy_server.url).request("/settings/Comfy.TutorialCompleted", True)  # no dialog that welcomes a newcomer
     with Chromium(find(), tmp_path_factory.mktemp("profile")) as browser:
         browser.renderer = request.param

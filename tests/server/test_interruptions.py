@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import time
+from contextlib import suppress
 
 import pytest
 from graphs import add_photos, add_tiny, add_training
@@ -66,7 +67,9 @@ def straight(comfy_server, folder):
 
 def half_written(folder):
     """Whether there is a file that has not taken its place yet; safetensors makes one of its own."""
-    return any(folder.rglob(".*.tmp")) or any(folder.rglob(".tmp??????"))
+    with suppress(FileNotFoundError):  # the run is about to make its folder
+        return any(folder.rglob(".*.tmp")) or any(folder.rglob(".tmp??????"))
+    return False
 
 
 class Moment:

@@ -32,7 +32,7 @@ def overlap(one, other):
 
 
 def test_every_workflow_has_both_formats_and_a_thumbnail():
-    assert len(NAMES) == 8
+    assert len(NAMES) == 9
     assert sorted(path.stem for path in API.glob("*.json")) == NAMES
     assert sorted(path.stem for path in UI.glob("*.jpg")) == NAMES
     for path in UI.glob("*.jpg"):

@@ -8,7 +8,7 @@ from graphs import EVALUATE_OPTIONS, wire_options
 ROOT = Path(__file__).resolve().parents[2]
 UI, API = ROOT / "example_workflows", ROOT / "workflows" / "api"
 NAMES = sorted(path.stem for path in UI.glob("*.json"))
-SD15 = "v1-5-pruned-emaonly-fp16.safetensors"  # the checkpoint that they name
+SD15, SAM3 = "v1-5-pruned-emaonly-fp16.safetensors", "sam3.1_multiplex_fp16.safetensors"  # the checkpoints that they name
 
 _AT_HAND = {
     "AttractorLoadEvaluationEncoders": {"clip": "evaluation/toy-clip", "dino": "evaluation/toy-dino"},
@@ -31,6 +31,8 @@ def on_toy_world(name, size=128, sampling_steps=20, evaluate=None, options=None,
         inputs |= _AT_HAND.get(kind, {})
         if kind == "CheckpointLoaderSimple":
             node.update(class_type="TestToyWorld", inputs={})
+        elif kind == "SAM3_Detect":  # which is not at hand: the photos' own masks
+            node.update(class_type="ThresholdMask", inputs={"mask": [inputs["image"][0], 1], "value": 0.5})
         elif kind == "EmptyLatentImage":
             inputs.update(width=size, height=size)
         elif kind == "KSampler":
