@@ -157,6 +157,12 @@ def photos():
     return Photos.of(randn(2, 3, 4, 8, 8), torch.rand(2, 3, 1, 8, 8))
 
 
+def test_no_version_of_the_pack_draws_other_numbers():
+    """Or a run would not go on as it began, and a seed would mean another token."""
+    assert step_generator(7, 12).initial_seed() == 482196398016225468
+    assert step_generator(7, "init -1").initial_seed() == 22339574907087170
+
+
 def test_a_batch_sees_every_photo_before_any_twice(photos):
     batch = draw_batch(photos, 7, step_generator(0, 0))
     assert sorted(batch.photos[:3]) == sorted(batch.photos[3:6]) == [0, 1, 2]

@@ -121,3 +121,17 @@ def test_a_phrase_starts_from_the_mean_of_its_words_at_a_words_length():
     found = word_embedding(ToyText(), "teddy alarms", "super_category")
     assert torch.cosine_similarity(found, one + other, dim=0).item() == pytest.approx(1, abs=1e-6)
     assert found.norm().item() == pytest.approx((one.norm() + other.norm()).item() / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["textual_inversion+", "neti+"])
+def test_attractors_start_at_their_word_with_noise_of_the_words_own_size(kind):
+    word = ToyText.table[ToyText().tokenize("background")[0]]
+    found = [trainer_of(kind, attractor_kind="embedding", attractor_noise=noise, seed=2) for noise in (0.1, 0.2)]
+    away, further = (torch.stack([t.concepts[f"attractor_{i}"].vectors[0] - word for i in range(3)]) for t in found)
+    torch.testing.assert_close(further, 2 * away)
+    assert away.std().item() == pytest.approx(0.1 * word.std().item(), rel=0.5)
+
+
+def test_nested_dropout_is_the_mappers_chance():
+    trainer = trainer_of("neti+", nested_dropout=0.3)
+    assert {concept.nested_dropout for concept in trainer.concepts.values()} == {0.3}
