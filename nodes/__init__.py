@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .evaluation import NODES as EVALUATION
+from .evaluation.evaluation_state import evaluation_state
 from .host import folders
 from .host.web import serve_page, serve_record
 from .masking import NODES as MASKING
@@ -18,6 +19,7 @@ class AttractorExtension(ComfyExtension):
         folders.register()
         serve_page("/attractor/report", folders.report_page)
         serve_record("/attractor/run", run_state)
+        serve_record("/attractor/evaluation", evaluation_state)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -35,7 +35,7 @@ class Setup:
     """What holds for every entry of an evaluation.
 
     settings: what the user set and the results depend on, as the header has it (`options.recorded`). models: hashes by name.
-    shard: 1 is the first of `shards`.
+    shard: 1 is the first of `shards`. made_with: versions and device, which the header tells.
     """
 
     settings: dict
@@ -44,6 +44,7 @@ class Setup:
     shards: int = 1
     save_images: bool = True
     start_over: bool = False
+    made_with: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,11 +72,11 @@ class Evaluation:
         self._references: dict[str, References] = {}
         self._subjects = {entry.subject.name: entry.subject for entry in entries}
         self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
-        self._parts = [self._part(entry) for entry in entries]
+        self._parts = [self._part(entry, [each.label for each in entries]) for entry in entries]
         self._carried = 0.0  # seconds spent on the last batch after its record was written
         self._first: dict[str, Image.Image] = {}
 
-    def _part(self, entry: Entry) -> _Part:
+    def _part(self, entry: Entry, together: list[str]) -> _Part:
         setup = self.setup
         shots = make_plan((entry.subject,), setup.settings["images_per_caption"], setup.settings["seed"])
         batches = shard_of(make_batches(shots, setup.settings["batch_size"]), setup.shard, setup.shards)
@@ -87,6 +88,8 @@ class Evaluation:
             self._encoders,
             (setup.shard, setup.shards),
             len(shots),
+            together,
+            setup.made_with,
         )
         path = self.folder / file_name(entry.label, setup.shard, setup.shards)
         return _Part(entry, ResultsFile(path, header, batches))

@@ -78,6 +78,8 @@ def make_header(
     encoders: EvaluationEncoders | None,
     shard: tuple[int, int],
     expected: int,
+    together: list[str],
+    made_with: dict[str, str],
 ) -> dict:
     """The header of an entry's results; its fields are described in `results`. identity: hashes of models and subject."""
     subject = entry.subject
@@ -95,6 +97,8 @@ def make_header(
         "encoders": encoders.describe() if encoders else {},
         "ceiling": {},
         "subjects": {subject.name: describe_subject(subject)},
+        "together": together,
+        "made_with": made_with,
     }
 
 

@@ -15,6 +15,7 @@ from ..host.identity import clip_identity, model_identity, vae_identity
 from ..host.links import Clip, Model, Vae
 from ..host.progress import Progress, said
 from ..host.sampling import evaluation_maker
+from ..host.versions import made_with
 from ..link_types import (
     EvaluateOptionsType,
     EvaluationEncodersType,
@@ -122,6 +123,7 @@ class PDSTEvaluate(io.ComfyNode):
         setup = Setup(
             settings=recorded(settings, more),
             models=_identities(*models),
+            made_with=made_with(),
             shard=more.shard,
             shards=more.shards,
             save_images=settings.save_images,

@@ -11,6 +11,8 @@
     ceiling     {subject: {...}} real photos against real photos
     subjects    {name: {super_category, kind, train: [file names], test: [file names], captions: [how many each], references:
                 [small copies of the test photos, relative to the evaluation's folder]}}; an entry has one
+    together    the entries that were evaluated in one go; told, never compared, and missing in older files, as is
+    made_with   {pack, comfyui, torch, device}: what made the images
 
 and each further line is an image, in the order in which they were made:
 
