@@ -255,6 +255,14 @@ def comfy_cli():
     return python.with_name("comfy" + python.suffix)
 
 
+def cluster_python():
+    """The python of an environment for scripts/cluster.py: Ray is in no ComfyUI, so it is not where the pack is tested."""
+    lines = (ROOT / "scripts" / "requirements-cluster.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [line for line in lines if line and not line.startswith("#")]
+    name = env_name(requirements).replace("env-", "cluster-")
+    return make_env(DEV / name, lambda python: install_packages(python, requirements))
+
+
 def call(python, arguments, host, **variables):
     """Run a program in the environment, with further environment variables; its exit code."""
     environment = {
@@ -305,6 +313,7 @@ def test(python, host, rest, coverage):
     command += ["--durations", "10", *rest]
     variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(packages_apart(OLDER_TRANSFORMERS))}
     variables["ATTRACTOR_COMFY_CLI"] = str(comfy_cli())
+    variables["CLUSTER_PYTHON"] = str(cluster_python())
     if not coverage:
         return call(python, command, host, **variables) or faults
     if sys.version_info >= (3, 12):
@@ -319,7 +328,11 @@ def bench(python, host, rest):
     known = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tests" / "benchmarks").glob("bench_*.py"))
     if not rest or rest[0] not in known:
         raise Failed(f"say which benchmark: {', '.join(known)}")
-    variables = {"DIFFUSERS_PATH": str(packages_apart(DIFFUSERS))} if rest[0] == "train" else {}
+    apart = {
+        "train": lambda: {"DIFFUSERS_PATH": str(packages_apart(DIFFUSERS))},
+        "cluster": lambda: {"CLUSTER_PYTHON": str(cluster_python())},
+    }
+    variables = apart.get(rest[0], dict)()
     return call(python, [f"tests/benchmarks/bench_{rest[0]}.py", *rest[1:]], host, **variables)
 
 
