@@ -127,13 +127,14 @@ def work(plan: Plan, seats: list) -> int:
             stopped = True
             view.say("Stopping.")
             driver.stop()
-    summary(view.console, {seat.name: seat.tally for seat in seats}, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    summary(view.console, {seat.name: seat.tally for seat in seats}, seconds)
     problems = [*driver.failed, *plan.results.problems()]
     if stopped or problems:
         missing = "\n".join(f"- {problem}" for problem in problems)
         view.say(f"Incomplete. What is whole is kept; start it again, and it goes on.\n{missing}".rstrip())
         return 1
-    view.say(f"Whole: {plan.results.path}. Open it with PDST Report.")
+    view.say(f"Whole, in {seconds:.1f} s: {plan.results.path}. Open it with PDST Report.")
     return 0
 
 

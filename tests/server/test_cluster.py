@@ -1,22 +1,23 @@
 """scripts/cluster.py on real servers: the results of a single run, whatever dies on the way.
 
-CI runs the short form: two servers, one of whose actors is killed. ATTRACTOR_CLUSTER=1 in the environment is the long one, of some
-minutes: a server, the driver and a machine are killed, weights differ, servers hang or answer 500, and a grid is trained.
+CI runs the short form: two servers, one of whose actors is killed. ATTRACTOR_CLUSTER=1 in the environment is the long one, of
+some minutes: a server, the driver and a machine are killed, weights differ, servers hang or answer 500, and a grid is trained.
 """
 
 import http.server
 import json
 import os
+import subprocess
 import threading
 import time
 
 import pytest
 import torch
-from graphs import add_evaluation, add_tiny
+from graphs import add_evaluation, add_tiny, add_training
 
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.token_file import save_token
-from cluster_runs import PYTHON, ClusterRun, rows, servers_below
+from cluster_runs import PYTHON, ROOT, ClusterRun, rows, servers_below
 from comfy_client import ComfyClient, Graph
 from comfy_server import ComfyServer
 from pdst_set import write_subject
@@ -202,3 +203,66 @@ def test_a_server_that_is_of_no_use_costs_a_time_out_and_no_more(start, single, 
     server.shutdown()
     assert rows(run.results) == single
     assert f"{url} was lost" in run.said and ("no answer" if hangs else "it answers 500") in run.said
+
+
+@pytest.fixture
+def nodes():
+    """Two machines of a Ray cluster in this one; a line removes the second."""
+    script = ROOT / "tests" / "support" / "ray_nodes.py"
+    process = subprocess.Popen([PYTHON, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield process
+    process.stdin.close()
+    process.wait(60)
+
+
+@long_form
+def test_a_machine_that_is_taken_out_of_the_cluster_is_done_without(start, single, nodes):
+    address = nodes.stdout.readline().strip()
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # as ray_nodes.py has it
+    run = start(evaluation("cluster-nodes"), "--address", address, env=loopback)
+    run.wait_for(lambda: run.images_on(1) >= 2 and run.images_on(2) >= 2)
+    before = run.servers()
+    print("remove", file=nodes.stdin, flush=True)
+    assert nodes.stdout.readline().strip() == "removed"
+    run.wait_for(lambda: not all(server.is_running() for server in before.values()))
+    assert run.wait() == 0, run.said
+    assert rows(run.results) == single
+    assert "was lost with" in run.said
+
+
+@long_form
+def test_a_grid_is_trained_and_evaluated_and_a_second_start_makes_nothing_again(start, files, tmp_path):
+    graph = Graph()
+    loader = add_tiny(graph)
+    photos = graph.add("AttractorLoadPDST", folder="pdst/cluster-pets", subjects="cat", captions_per_photo=CAPTIONS)[1]
+    add_training(graph, loader, photos, None, name="{subject}", sample_prompt="a {super_category} {}", steps=1)
+    (tmp_path / "train.json").write_text(json.dumps(graph.prompt))
+    (tmp_path / "evaluate.json").write_text(json.dumps(evaluation("overwritten", each=2)))
+    plan = {
+        "name": "cluster-grid",
+        "train": "train.json",
+        "evaluate": "evaluate.json",
+        "subjects": ["cat"],
+        "methods": {"textual_inversion": {"steps": 2}, "neti": {"steps": 3}},
+        "seeds": [0, 1],
+    }
+    run = start(plan, command="train-and-evaluate")
+    assert run.wait(600) == 0, run.said
+    found, _ = rows(run.results)
+    labels = {f"cat-{method}-seed-{seed}" for method in plan["methods"] for seed in (0, 1)} | {"floor-cat"}
+    images = PHOTOS * CAPTIONS * 2
+    assert {entry for entry, _ in found} == labels and len(found) == len(labels) * images
+    tokens = {path: path.stat().st_mtime_ns for path in run.results.rglob("*") if path.is_file()}
+    assert len([path for path in tokens if path.suffix == ".safetensors"]) == 4
+    again = start(plan, command="train-and-evaluate")
+    assert again.wait() == 0, again.said
+    assert {path: path.stat().st_mtime_ns for path in run.results.rglob("*") if path.is_file()} == tokens
+
+
+@long_form
+def test_a_nodes_error_is_told_and_not_tried_again(start, comfy_server):
+    run = start(evaluation("cluster-error", labels="one\ntwo"), "--servers", comfy_server.url, own=False)
+    assert run.wait() == 1
+    assert run.said.count("AttractorPDSTEvaluate: labels: there are 1 tokens and 2 labels") == 2, (
+        run.said
+    )  # then, and at the end
