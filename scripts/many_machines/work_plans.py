@@ -55,8 +55,8 @@ class Sharding:
     def count(self, images: int, batches: int) -> int:
         if self.asked:
             return self.asked
-        wanted = max(SHARDS_A_WORKER * self.workers, math.ceil(images / IMAGES_A_SHARD))
-        return max(1, min(wanted, batches, MOST_SHARDS))
+        each = max(SHARDS_A_WORKER, math.ceil(images / IMAGES_A_SHARD / self.workers))  # as many for each: they end together
+        return max(1, min(each * self.workers, batches, MOST_SHARDS))
 
 
 @dataclass(frozen=True)

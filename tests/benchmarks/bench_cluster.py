@@ -102,21 +102,28 @@ def main() -> int:
 
 def compare(servers: list, base: Path, arguments: argparse.Namespace) -> int:
     """Both sides in turn; prints images per second and the ratio; 1 where it is below the goal."""
-    images, hand, work, whole = arguments.photos * 20, [], [], []
+    images, hand, work, whole, alone = arguments.photos * 20, [], [], [], []
+
+    def engine(used: list) -> tuple[float, float]:
+        prompt = graph("bench", arguments.photos, arguments.steps)
+        evaluate = next(node for node in prompt.values() if node["class_type"] == "AttractorPDSTEvaluate")
+        evaluate["inputs"]["seed"] = time.time_ns() % 2**40  # nothing of an earlier turn is continued
+        return by_engine(used, prompt, arguments.shards, base)
+
     for turn in range(arguments.repeats + 1):
-        name = f"{time.time_ns()}"  # nothing of an earlier turn is continued
-        seconds = by_hand(servers, graph(name, arguments.photos, arguments.steps), arguments.shards)
-        own = graph(name, arguments.photos, arguments.steps)
-        evaluate = next(node for node in own.values() if node["class_type"] == "AttractorPDSTEvaluate")
-        evaluate["inputs"]["seed"] = time.time_ns() % 2**40
-        engine, everything = by_engine(servers, own, arguments.shards, base)
-        print(f"turn {turn}: by hand {seconds:.1f} s, engine {engine:.1f} s ({everything:.1f} s with its start)", flush=True)
+        seconds = by_hand(servers, graph(f"{time.time_ns()}", arguments.photos, arguments.steps), arguments.shards)
+        own, everything = engine(servers)
+        one, _ = engine(servers[:1])
+        print(
+            f"turn {turn}: by hand {seconds:.1f} s, engine {own:.1f} s ({everything:.1f} s with its start), one server {one:.1f} s"
+        )
         if turn:
-            hand.append(seconds), work.append(engine), whole.append(everything)
+            hand.append(seconds), work.append(own), whole.append(everything), alone.append(one)
     ratio = statistics.median(by / own for by, own in zip(hand, work, strict=True))
     by, own = images / statistics.median(hand), images / statistics.median(work)
     start = statistics.median(b - a for a, b in zip(work, whole, strict=True))
     print(f"{images} images in {arguments.shards} shards: by hand {by:.2f} images/s, engine {own:.2f} images/s")
+    print(f"two servers against one: {statistics.median(a / b for a, b in zip(alone, work, strict=True)):.2f} times as fast")
     print(f"ratio {ratio:.3f} (goal {GOAL}); the engine's start and end take {start:.1f} s")
     return int(ratio < GOAL)
 
