@@ -36,6 +36,7 @@ class Seat:
     stream: object = None
     began: float = 0.0
     made: int = 0  # images of the running job
+    running: bool = False  # whether the server has begun with it
     sent: list[tuple[str, bytes]] = field(default_factory=list)  # results files, until the job has ended well
     rest_until: float = 0.0
     losses: int = 0  # in a row
@@ -114,7 +115,8 @@ class Driver:
             return
         job = min(suited, key=lambda job: self._rank(job, seat))
         self._todo.remove(job)
-        seat.job, seat.began, seat.made, seat.sent, job.begun_by = job, time.monotonic(), 0, [], seat.name
+        seat.job, seat.began, seat.made, seat.running, seat.sent = job, time.monotonic(), 0, False, []
+        job.begun_by = seat.name
         for bundle in job.bundles:
             if bundle.folder not in self._contents:
                 self._contents[bundle.folder] = ray.put(bundle.contents())
@@ -157,7 +159,7 @@ class Driver:
             self._end(seat, item["how"], item["why"])
 
     def _progressed(self, seat: Seat, item: dict) -> None:
-        seat.made = item["images"]
+        seat.made, seat.running = item["images"], True
         self._view.worker(seat.name, seat.job.title, seat.made, seat.job.images, seat.tally.pace)
         for header in item["headers"]:
             if unlike := self._reference.unlike(header, seat.name):
@@ -174,8 +176,8 @@ class Driver:
             self._refuse(seat, str(error))
 
     def _end(self, seat: Seat, how: str, why: str) -> None:
-        if how == "lost":
-            self._lost(seat, why)
+        if how in ("lost", "hung"):
+            self._lost(seat, why, hung=how == "hung")
         elif how == "unfit":
             self._refuse(seat, why)
         elif how == "error":
@@ -216,15 +218,15 @@ class Driver:
         seat.job, seat.stream, seat.sent, seat.made = None, None, [], 0
         return job
 
-    def _lost(self, seat: Seat, why: str) -> None:
-        """A job comes back undone. A worker that made nothing of it rests, and leaves it to others."""
+    def _lost(self, seat: Seat, why: str, hung: bool = False) -> None:
+        """A job comes back undone, and its worker rests. One that has not begun with it, or hung, leaves it to others."""
         seat.losses += 1
         seat.tally.lost += 1
         seat.tally.last = why
         seat.rest_until = time.monotonic() + REST * 4 ** (seat.losses - 1)
         title = ""
         if seat.job:
-            useless = not seat.made
+            useless = hung or not seat.running
             job = self._leave(seat)
             job.tries += 1
             title = f" with {job.title}"

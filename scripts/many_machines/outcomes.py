@@ -9,6 +9,10 @@ class Lost(Exception):
     """Server, process or connection is gone, hangs, or answers 500: another worker may do the job."""
 
 
+class Hung(Lost):
+    """It is there, and makes nothing: it had better not get the same job again."""
+
+
 class Unfit(Exception):
     """This server cannot do any such job: the pack, a checkpoint or a node is missing there."""
 

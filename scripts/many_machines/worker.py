@@ -4,7 +4,7 @@ Every item of the stream is a dictionary with `kind`:
     doing    text: what it is at
     made     images (or steps) so far, headers of the results files so far
     file     name below the job's folder, data; the results files come last
-    end      how: done, or `lost`, `unfit`, `error`; why
+    end      how: done, or `lost`, `hung`, `unfit`, `error`; why
 No exception of ours leaves the actor: one that does is Ray's, and means that actor or machine are gone.
 """
 
@@ -20,11 +20,11 @@ from .comfy_http import ComfyServer, Silent
 from .comfy_process import OwnServer
 from .graph_files import TOKEN_LOADER
 from .jobs import Job
-from .outcomes import Lost, NodeError, Unfit
+from .outcomes import Hung, Lost, NodeError, Unfit
 
 POLL = 0.25  # seconds between looks at a running job; the first of them: short jobs end soon
 TELL = 1.0  # seconds between two reports
-HOWS = {Lost: "lost", Unfit: "unfit", NodeError: "error"}
+HOWS = {Lost: "lost", Hung: "hung", Unfit: "unfit", NodeError: "error"}
 
 
 class Worker:
@@ -117,7 +117,7 @@ class Worker:
                 raise
             if time.monotonic() - life > self._limit:
                 self._cancel(server, prompt)
-                raise Lost(f"nothing new from it for {self._limit:.0f} s")
+                raise Hung(f"nothing new from it for {self._limit:.0f} s")
 
     def _cancel(self, server: ComfyServer, prompt: str) -> None:
         try:
