@@ -141,7 +141,7 @@ class Driver:
         """Take in the next thing that a worker says."""
         try:
             if seat.hello is not None:
-                ray.get(seat.hello)
+                seat.tally.host = ray.get(seat.hello)["host"]
                 seat.hello = None
                 return
             item = self._next(seat)

@@ -10,8 +10,9 @@ from rich.table import Table
 
 @dataclass
 class Tally:
-    """What a worker has done. images: finished or on the way. busy: seconds with a job."""
+    """What a worker has done. host: where it is. images: of all its jobs, the lost ones too. busy: seconds with a job."""
 
+    host: str = ""
     jobs: int = 0
     images: int = 0
     busy: float = 0.0
@@ -73,8 +74,10 @@ class LiveView:
 
 def summary(console: Console, tallies: dict[str, Tally], seconds: float) -> None:
     """The table of what each worker did."""
-    table = Table("worker", "jobs", "images", "images/s", "busy", "lost", "last trouble")
+    table = Table("worker", "on", "jobs", "images", "images/s", "busy", "lost", "last trouble")
     for name, tally in tallies.items():
         busy = f"{tally.busy / max(seconds, 1e-9):.0%}"
-        table.add_row(name, str(tally.jobs), str(tally.images), f"{tally.pace:.2f}", busy, str(tally.lost), tally.last)
+        table.add_row(
+            name, tally.host, str(tally.jobs), str(tally.images), f"{tally.pace:.2f}", busy, str(tally.lost), tally.last
+        )
     console.print(table)

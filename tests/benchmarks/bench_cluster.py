@@ -114,9 +114,8 @@ def compare(servers: list, base: Path, arguments: argparse.Namespace) -> int:
         seconds = by_hand(servers, graph(f"{time.time_ns()}", arguments.photos, arguments.steps), arguments.shards)
         own, everything = engine(servers)
         one, _ = engine(servers[:1])
-        print(
-            f"turn {turn}: by hand {seconds:.1f} s, engine {own:.1f} s ({everything:.1f} s with its start), one server {one:.1f} s"
-        )
+        words = f"by hand {seconds:.1f} s, engine {own:.1f} s ({everything:.1f} s in all), one server {one:.1f} s"
+        print(f"turn {turn}: {words}", flush=True)
         if turn:
             hand.append(seconds), work.append(own), whole.append(everything), alone.append(one)
     ratio = statistics.median(by / own for by, own in zip(hand, work, strict=True))
