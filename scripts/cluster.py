@@ -85,12 +85,13 @@ def describe(plan: Plan, workers: list[str]) -> str:
     """What is to do, in words."""
     bundles = {bundle.folder: bundle for job in plan.jobs for bundle in job.bundles}
     megabytes = sum(bundle.size for bundle in bundles.values()) / 1e6
-    parts = [f"{plan.trainings} trainings and then "] if plan.trainings else []
+    first = f"{plan.trainings} trainings; " if plan.trainings else ""
+    more = " and those of what is trained" if plan.trainings else ""
     there = len(plan.results.headers())
     return "\n".join(
         [
-            f"{''.join(parts)}{plan.images} images in {len(plan.jobs) - plan.trainings} shards, on {len(workers)} workers: "
-            f"{', '.join(workers)}" + ("; and the shards of what is to be trained" if plan.trainings else ""),
+            f"{first}{plan.images} images in {len(plan.jobs) - plan.trainings} shards{more}",
+            f"workers: {', '.join(workers)}",
             f"to send to each server, at most: {sum(len(b.files) for b in bundles.values())} files, {megabytes:.1f} MB",
             f"results: {plan.results.path}" + (f" ({there} results files are there already)" if there else ""),
         ]
@@ -99,7 +100,6 @@ def describe(plan: Plan, workers: list[str]) -> str:
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.dry_run and arguments.servers:
         plan = make_plan(arguments, len(arguments.servers))
         print(describe(plan, arguments.servers))
@@ -118,6 +118,7 @@ def work(plan: Plan, seats: list) -> int:
     from many_machines.driver import Driver
     from many_machines.live_view import LiveView, summary
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray has set another
     began, stopped = time.monotonic(), False
     with LiveView(plan.images, len(plan.jobs), [seat.name for seat in seats]) as view:
         driver = Driver(plan, seats, view)

@@ -32,6 +32,7 @@ class OwnServer:
         self._main, self._folder, self._options = Path(comfyui).expanduser() / "main.py", folder, options
         self._python = python or _python_of(self._main.parent)
         self._process: subprocess.Popen | None = None
+        self._trouble = ""  # why there is no process
         self.url = ""
 
     @property
@@ -59,7 +60,7 @@ class OwnServer:
         server, deadline = ComfyServer(self.url, 5), time.monotonic() + START
         while time.monotonic() < deadline and not stopped.is_set():
             if not self.alive():
-                raise Lost(f"its server ended at once: {self._log_end()}")
+                raise Lost(self._trouble or f"its server ended at once: {self._log_end()}")
             try:
                 server.check()
                 return
@@ -79,12 +80,15 @@ class OwnServer:
         if sys.platform == "linux":
             command = [self._python, "-c", _TIED.format(parent=os.getpid()), *command]
         environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONIOENCODING": "utf-8", **os.environ}
-        with open(self._folder / "server.log", "ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder, env=environment
-            )
+        pipes = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+        try:
+            with open(self._folder / "server.log", "ab") as log:
+                self._process = subprocess.Popen(command, stdout=log, cwd=self._folder, env=environment, **pipes)
+        except OSError as error:
+            self._trouble = f"its server cannot be started: {error}"
         started.set()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
 
     def kill(self) -> None:
         if self.alive():

@@ -10,7 +10,7 @@ import ray
 
 from .jobs import Job
 from .live_view import LiveView, Tally
-from .outcomes import Lost
+from .outcomes import Lost, WrongUse
 from .same_models import Reference
 from .work_plans import Plan
 
@@ -146,6 +146,7 @@ class Driver:
                 return
             item = self._next(seat)
         except (ray.exceptions.RayError, StopIteration) as error:
+            ray.kill(seat.actor)
             seat.actor = seat.hello = None  # made anew after its rest
             self._lost(seat, f"its process or machine is gone ({type(error).__name__})")
             return
@@ -170,10 +171,16 @@ class Driver:
         if name.endswith(".jsonl") or seat.job.kind == "train":
             seat.sent.append((name, data))
             return
+        self._put(seat, name, data)
+
+    def _put(self, seat: Seat, name: str, data: bytes) -> bool:
+        """Write a file of the running job; False where it was none that could be written, and its worker is refused."""
         try:
-            self._plan.results.put(name, data)
-        except Lost as error:
+            self._plan.results.put(seat.job.place + name, data)
+        except (Lost, WrongUse) as error:
             self._refuse(seat, str(error))
+            return False
+        return True
 
     def _end(self, seat: Seat, how: str, why: str) -> None:
         if how in ("lost", "hung"):
@@ -194,11 +201,11 @@ class Driver:
             if unlike := self._reference.unlike_file(data, seat.name):
                 self._refuse(seat, unlike)
                 return
-        for name, data in seat.sent:
-            self._plan.results.put(seat.job.place + name, data)
         job = seat.job
         if not seat.sent or (job.kind == "train" and seat.sent[-1][0] != job.wanted[-1]):
-            self._lost(seat, "it sent no results")
+            self._lost(seat, "it sent no results", hung=True)
+            return
+        if not all(self._put(seat, name, data) for name, data in seat.sent):
             return
         seat.tally.jobs += 1
         seat.losses = 0

@@ -69,7 +69,8 @@ class LiveView:
     def ended(self, name: str, title: str, tally: Tally) -> None:
         self._done += 1
         if not self.console.is_terminal:
-            self.say(f"{self._done} of {self._jobs}: {title} by {name} ({tally.pace:.2f} images/s)")
+            pace = f" ({tally.pace:.2f} images/s)" if tally.images else ""
+            self.say(f"{self._done} of {self._jobs}: {title} by {name}{pace}")
 
 
 def summary(console: Console, tallies: dict[str, Tally], seconds: float) -> None:

@@ -60,6 +60,8 @@ class Worker:
             yield {"kind": "end", "how": "done", "why": ""}
         except (Lost, Unfit, NodeError) as error:
             yield {"kind": "end", "how": HOWS.get(type(error), "lost"), "why": str(error)}
+        except Exception as error:  # whatever a server answers that nobody thought of is that server's trouble alone
+            yield {"kind": "end", "how": "hung", "why": f"{type(error).__name__}: {error}"}
 
     def _server(self) -> Iterator[dict]:
         """The server, started if it is ours and not running."""

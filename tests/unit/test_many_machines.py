@@ -213,7 +213,7 @@ def test_a_dry_run_tells_images_and_files_and_makes_nothing(tmp_path, comfyui):
     servers = ["--servers", "http://127.0.0.1:1", "http://127.0.0.1:2"]
     done = cluster("evaluate", tmp_path / "graph.json", *servers, "--files", comfyui, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "48 images in 8 shards, on 2 workers: http://127.0.0.1:1, http://127.0.0.1:2" in done.stdout
+    assert "48 images in 8 shards\nworkers: http://127.0.0.1:1, http://127.0.0.1:2" in done.stdout
     assert "8 files" in done.stdout and not (comfyui / "output" / "pdst").exists()
 
 
