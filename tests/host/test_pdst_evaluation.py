@@ -12,12 +12,14 @@ from attractor.nodes.evaluation import nodes_evaluate as evaluate
 from attractor.nodes.evaluation.encoders import EvaluationEncoders, load_clip, load_dino
 from attractor.nodes.evaluation.entries import make_entries
 from attractor.nodes.evaluation.evaluation import Evaluation, Setup
+from attractor.nodes.evaluation.evaluation_state import evaluation_state
 from attractor.nodes.evaluation.metrics import SCORES, references, score
 from attractor.nodes.evaluation.nodes_evaluate import PDSTEvaluate
 from attractor.nodes.evaluation.pdst import read_dataset
 from attractor.nodes.evaluation.quick import quick_scores
 from attractor.nodes.evaluation.results import read_results, result_stamps
 from attractor.nodes.host import folders
+from attractor.nodes.host.versions import made_with
 from attractor.nodes.pictures import read_picture
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from pdst_set import write_subject
@@ -239,3 +241,33 @@ def test_photos_are_kept_beside_the_results(evaluation, tmp_path):
     assert sizes == [(96, 72)] * 2
     assert not (tmp_path / "out" / "images").exists()
     assert str(tmp_path) not in (tmp_path / "out" / "cat-neti.jsonl").read_text(), "results are to be shared, without paths"
+
+
+def test_results_tell_what_made_them_and_are_continued_by_another_version(evaluation, tmp_path):
+    first = made_with()
+    assert set(first) == {"pack", "comfyui", "torch", "device"} and all(first.values())
+    run(evaluation(which=("cat",), made_with=first))
+    with open(tmp_path / "out" / "cat-neti.jsonl", "r+b") as file:
+        whole = file.read()
+        file.truncate(len(whole) - 5)
+    run(evaluation(which=("cat",), made_with={**first, "pack": "9.9.9 (00000000)"}))
+    entries = read_results(tmp_path / "out")
+    assert [len(entry.records) for entry in entries] == [12, 12]
+    assert all(entry.header["made_with"] == first for entry in entries)
+    assert all(entry.header["together"] == ["cat-neti", "floor-cat"] for entry in entries)
+
+
+def test_a_script_can_ask_how_far_an_evaluation_is(evaluation, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "evaluations_folder", lambda: tmp_path)
+    assert evaluation_state("none-yet")["results"] == []
+    run(evaluation(which=("cat",), shard=2, shards=3))
+    (tmp_path / "out" / "foreign.jsonl").write_text("of something else\n")
+    state = evaluation_state("out")
+    assert state["folder"] == "pdst/out"
+    assert [(one["file"], one["images"]) for one in state["results"]] == [
+        ("cat-neti-shard-2-of-3.jsonl", 4),
+        ("floor-cat-shard-2-of-3.jsonl", 4),
+    ]
+    assert state["results"][0]["header"]["entry"] == "cat-neti"
+    with pytest.raises(UserError, match="cannot be a file name"):
+        evaluation_state("../out")
