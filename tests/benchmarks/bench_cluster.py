@@ -13,8 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,16 +22,18 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 GOAL = 0.9
 
 
-def graph(name: str, photos: int, steps: int):
+def graph(arguments: argparse.Namespace) -> dict:
+    """A graph of its own for each call, so that no side continues what another has made."""
     from graphs import add_toy_evaluation
 
     from comfy_client import Graph
 
     found = Graph()
-    sizes = {"width": 64, "height": 64, "steps": steps, "batch_size": 5}
-    limits = {"max_photos": photos, "max_captions": 4, "images_per_caption": 5}
+    sizes = {"width": 64, "height": 64, "steps": arguments.steps, "batch_size": 5, "shard": 1, "shards": 1}
+    limits = {"max_photos": arguments.photos, "max_captions": 4, "images_per_caption": 5}
+    own = {"name": f"bench-{time.time_ns()}", "seed": time.time_ns() % 2**40, "include_floor": True}
     loader = found.add("TestToyWorld")
-    add_toy_evaluation(found, loader, "monster-1", name=name, include_floor=True, shard=1, shards=1, **sizes, **limits)
+    add_toy_evaluation(found, loader, "monster-1", **own, **sizes, **limits)
     return found.prompt
 
 
@@ -39,22 +41,17 @@ def by_hand(servers: list, prompt: dict, shards: int) -> float:
     """Seconds of two threads that give each server its shards."""
     from comfy_client import ComfyClient
 
-    def feed(server, own):
-        client = ComfyClient(server.url)
-        for shard in own:
+    def feed(first: int) -> None:
+        client = ComfyClient(servers[first].url)
+        for shard in range(1 + first, shards + 1, len(servers)):
             mine = json.loads(json.dumps(prompt))
             options = next(node for node in mine.values() if node["class_type"] == "AttractorPDSTEvaluateOptions")
             options["inputs"].update(shard=shard, shards=shards)
             client.run(mine, timeout=3600)
 
-    threads = [
-        threading.Thread(target=feed, args=(server, range(1 + i, shards + 1, len(servers)))) for i, server in enumerate(servers)
-    ]
     began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(servers)) as threads:
+        list(threads.map(feed, range(len(servers))))
     return time.monotonic() - began
 
 
@@ -92,7 +89,7 @@ def main() -> int:
     try:
         for number in (1, 2):
             own = base / f"server-{number}"
-            places = [word for part in ("input", "output", "temp", "user") for word in (f"--{part}-directory", str(own / part))]
+            places = [word for part in ("input", "output", "temp") for word in (f"--{part}-directory", str(own / part))]
             servers.append(ComfyServer(host, base, packs, options=["--cpu", *places], env={"OMP_NUM_THREADS": "1"}).start())
         return compare(servers, base, arguments)
     finally:
@@ -103,17 +100,10 @@ def main() -> int:
 def compare(servers: list, base: Path, arguments: argparse.Namespace) -> int:
     """Both sides in turn; prints images per second and the ratio; 1 where it is below the goal."""
     images, hand, work, whole, alone = arguments.photos * 20, [], [], [], []
-
-    def engine(used: list) -> tuple[float, float]:
-        prompt = graph("bench", arguments.photos, arguments.steps)
-        evaluate = next(node for node in prompt.values() if node["class_type"] == "AttractorPDSTEvaluate")
-        evaluate["inputs"]["seed"] = time.time_ns() % 2**40  # nothing of an earlier turn is continued
-        return by_engine(used, prompt, arguments.shards, base)
-
     for turn in range(arguments.repeats + 1):
-        seconds = by_hand(servers, graph(f"{time.time_ns()}", arguments.photos, arguments.steps), arguments.shards)
-        own, everything = engine(servers)
-        one, _ = engine(servers[:1])
+        seconds = by_hand(servers, graph(arguments), arguments.shards)
+        own, everything = by_engine(servers, graph(arguments), arguments.shards, base)
+        one, _ = by_engine(servers[:1], graph(arguments), arguments.shards, base)
         words = f"by hand {seconds:.1f} s, engine {own:.1f} s ({everything:.1f} s in all), one server {one:.1f} s"
         print(f"turn {turn}: {words}", flush=True)
         if turn:

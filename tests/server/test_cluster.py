@@ -7,6 +7,7 @@ some minutes: a server, the driver and a machine are killed, weights differ, ser
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -234,7 +235,7 @@ def test_a_machine_that_is_taken_out_of_the_cluster_is_done_without(start, singl
 
 
 @long_form
-def test_a_grid_is_trained_and_evaluated_and_a_second_start_makes_nothing_again(start, files, tmp_path):
+def test_a_grid_is_trained_and_evaluated_and_a_second_start_makes_nothing_again(start, comfy_server, tmp_path):
     graph = Graph()
     loader = tiny(graph)
     photos = graph.add("AttractorLoadPDST", folder="pdst/cluster-pets", subjects="cat", captions_per_photo=CAPTIONS)[1]
@@ -260,6 +261,12 @@ def test_a_grid_is_trained_and_evaluated_and_a_second_start_makes_nothing_again(
     again = start(plan, command="train-and-evaluate")
     assert again.wait() == 0, again.said
     assert {path: path.stat().st_mtime_ns for path in run.results.rglob("*") if path.is_file()} == tokens
+    shutil.copytree(run.results, comfy_server.output / "pdst" / "cluster-grid")
+    report = Graph()
+    report.add("AttractorPDSTReport", evaluations="cluster-grid", name="", y_axis="dino", contact_sheet="best, median, worst")
+    ComfyClient(comfy_server.url).run(report)
+    page = (comfy_server.output / "pdst" / "cluster-grid" / "report" / "report.md").read_text()
+    assert "neti" in page and "textual_inversion" in page
 
 
 @long_form
