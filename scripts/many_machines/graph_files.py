@@ -14,6 +14,9 @@ TRAIN, TRAIN_OPTIONS = "AttractorTrain", "AttractorTrainingOptions"
 DATASET, TOKEN_LOADER, CHECKPOINTS = "AttractorLoadPDST", "AttractorLoadNeTIMapper", "AttractorLoadTokenCheckpoints"
 PHOTO_FOLDER, PHOTOS = "AttractorLoadSubjectImages", ("LoadImage", "LoadImageMask")
 
+EXAMPLE, NEWEST = "attractor example", "newest training"  # choices that are no files of the user's
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_photos"
+
 
 def read_json(path: Path) -> dict:
     try:
@@ -128,11 +131,15 @@ class LocalFiles:
 
     def dataset(self, name: str) -> Path:
         """The folder of a data set, named as Load PDST Dataset names it."""
+        if name == EXAMPLE:
+            return EXAMPLES
         label, _, rest = name.partition("/")
         return self._find(rest, f"the data set {name!r}", {"pdst": ["models/pdst"], "input": ["input"]}.get(label, []))
 
     def _find(self, name: str, what: str, folders: list[str]) -> Path:
         """A file or folder of that name in one of these folders of the root."""
+        if name == NEWEST:
+            raise WrongUse(f"the graph takes the {NEWEST}, which is another one on every server: choose it by its name.")
         parts = name.replace("\\", "/").split("/")
         places = [] if {"", ".", ".."} & set(parts) else [self._root.joinpath(*folder.split("/"), *parts) for folder in folders]
         found = next((path for path in places if path.exists()), None)
@@ -161,7 +168,8 @@ class LocalFiles:
         return {path.name: path for path in sorted(folder.glob("*-step-*.safetensors"))}
 
     def _photos(self, name: str) -> dict[str, Path]:
-        folder = self._find(name, f"the folder of photos {name!r}", ["input"])
+        example = EXAMPLES / "my-monster" / "train"
+        folder = example if name == EXAMPLE else self._find(name, f"the folder of photos {name!r}", ["input"])
         return {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
 
     def _photo(self, name: str) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from .graph_files import (
     TRAIN,
     TRAIN_OPTIONS,
     LocalFiles,
+    is_wire,
     needed_by,
     nodes_of,
     only_node,
@@ -65,8 +66,20 @@ class Grid:
         self._train, self._evaluate = (read_graph(path.parent / self._plan[name]) for name in ("train", "evaluate"))
         self._trainer = only_node(self._train, TRAIN, "Train Attractor Embedding", path.parent / self._plan["train"])
         self._evaluator = only_node(self._evaluate, EVALUATE, "PDST Evaluate", path.parent / self._plan["evaluate"])
+        self._check_photos()
         self.results = results_of(self._plan["name"])
         self._cells = [*self._floors(), *self._tokens()]
+
+    def _check_photos(self) -> None:
+        """Make sure that each subject is trained on its own photos."""
+        wire = self._train[self._trainer]["inputs"].get("images")
+        before = needed_by(self._train, wire[0]).values() if is_wire(wire) else ()
+        texts = [value for node in before for value in node["inputs"].values() if isinstance(value, str)]
+        if not any(node["class_type"] == DATASET for node in before) and not any("{subject}" in value for value in texts):
+            raise WrongUse(
+                "the training's photos are the same for every subject: take them from train_images of Load PDST Dataset, or "
+                "write {subject} into the folder's name."
+            )
 
     def plan(self) -> Plan:
         """What is still to do.

@@ -13,6 +13,7 @@ from .graph_files import (
     EVALUATE,
     OPTIONS,
     TOKEN_LOADER,
+    TRAIN,
     LocalFiles,
     is_wire,
     needed_by,
@@ -75,6 +76,11 @@ class EvaluationWork:
         """Of a graph with one PDST Evaluate. title: what its name begins with; a hash of all that it depends on follows."""
         node = nodes_of(graph, EVALUATE)[0]
         graph = needed_by(graph, node)
+        if nodes_of(graph, TRAIN):
+            raise WrongUse(
+                "PDST Evaluate's tokens come from a training in the same graph, which every server would repeat. Load the "
+                "token by Load NeTI Mapper, or use train-and-evaluate."
+            )
         inputs, options = graph[node]["inputs"], _options(graph, node)
         images = images_of(graph, node, files)
         each, batch = number(inputs, "images_per_caption", 5), number(options, "batch_size", 5)

@@ -80,6 +80,13 @@ def test_images_are_counted_with_floors_checkpoints_and_limits(tmp_path, comfyui
     assert images(prompt) == 2 * PHOTOS * CAPTIONS * EACH
 
 
+def test_the_packs_own_example_is_sent_like_any_data_set(tmp_path, comfyui):
+    prompt = graph(subjects="my-monster")
+    prompt["2"]["inputs"]["folder"] = "attractor example"
+    work = EvaluationWork.of(prompt, "x", LocalFiles(comfyui))
+    assert "my-monster/meta.json" in work.bundles[0].files and work.images > 0
+
+
 def test_there_are_shards_for_all_workers_none_of_them_large_or_empty():
     assert Sharding(2).count(images=400, batches=80) == 8
     assert Sharding(2).count(images=4000, batches=800) == 20
@@ -203,6 +210,25 @@ def test_a_grid_trains_each_cell_for_its_subject_and_evaluates_floors_at_once(tm
     assert grid().trainings == 7, "a token that is there is not trained again"
 
 
+def test_a_grid_whose_subjects_would_share_their_photos_is_refused(tmp_path, comfyui):
+    train = {
+        "1": {"class_type": "AttractorTrain", "inputs": {"images": ["2", 0], "method": "neti", "super_category": "x"}},
+        "2": {"class_type": "AttractorLoadSubjectImages", "inputs": {"folder": "attractor example"}},
+    }
+    plan = {
+        "name": "grid",
+        "train": "train.json",
+        "evaluate": "evaluate.json",
+        "subjects": ["cat"],
+        "methods": ["neti"],
+        "seeds": [0],
+    }
+    for name, content in (("train", train), ("evaluate", graph()), ("plan", plan)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(WrongUse, match="the same for every subject"):
+        Grid(tmp_path / "plan.json", LocalFiles(comfyui), lambda name: ResultFolder(tmp_path / "results"), Sharding(1))
+
+
 def cluster(*words):
     command = [sys.executable, str(ROOT / "scripts" / "cluster.py"), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True)
@@ -226,6 +252,8 @@ def test_a_dry_run_tells_images_and_files_and_makes_nothing(tmp_path, comfyui):
             "the token '../../secret' is not in models/neti or output/neti",
         ),
         (lambda g: g["3"]["inputs"].update(file="/etc/passwd"), "the token '/etc/passwd' is not in"),
+        (lambda g: g["3"]["inputs"].update(file="newest training"), "another one on every server: choose it by its name"),
+        (lambda g: g["3"].update(class_type="AttractorTrain"), "a training in the same graph, which every server would repeat"),
         (lambda g: g.update({"9": g["1"]}), "has 2 nodes PDST Evaluate"),
         (lambda g: g["1"]["inputs"].update(images_per_caption=["2", 3]), "images_per_caption is wired"),
         (lambda g: g.update(nodes=[], links=[]), "a workflow of the page"),
