@@ -42,7 +42,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     add("--comfyui", metavar="FOLDER", help="ComfyUI to start servers from; on a cluster, where it is on each machine")
     add("--python", help="what runs it (default: the Python of its venv, or else this one)")
     add("--workers", default="auto", metavar="N", help="servers to start (default: one for each GPU, or else for each machine)")
-    add("--address", help="of a Ray cluster: auto on its head, or ray://head:10001")
+    add("--address", help="of a Ray cluster that this machine is part of: auto, or HEAD:6379")
     add("--files", type=Path, metavar="FOLDER", help=FILES)
     add("--results", type=Path, metavar="FOLDER", help="where results go (default: output/pdst/<name> of --files)")
     add("--shards", type=int, default=0, metavar="N", help="(default: four for each worker, and at most 200 images in each)")
