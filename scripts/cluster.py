@@ -128,6 +128,8 @@ def work(plan: Plan, seats: list) -> int:
             stopped = True
             view.say("Stopping.")
             driver.stop()
+        finally:
+            driver.close()
     seconds = time.monotonic() - began
     summary(view.console, {seat.name: seat.tally for seat in seats}, seconds)
     problems = [*driver.failed, *plan.results.problems()]

@@ -1,7 +1,6 @@
 """ComfyUI's HTTP interface, as far as a worker needs it."""
 
 from pathlib import PurePosixPath
-from urllib.parse import urlparse
 
 import requests
 
@@ -122,7 +121,3 @@ def _refusal(answer: requests.Response) -> str:
         return "; ".join(errors) or str(body["error"]["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"status {answer.status_code}"
-
-
-def is_loopback(url: str) -> bool:
-    return (urlparse(url).hostname or "") in ("127.0.0.1", "localhost", "::1")

@@ -35,10 +35,6 @@ class OwnServer:
         self._trouble = ""  # why there is no process
         self.url = ""
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

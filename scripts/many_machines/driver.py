@@ -98,6 +98,12 @@ class Driver:
                         continue
                 del running[stream]
 
+    def close(self) -> None:
+        """End the servers that were started."""
+        closing = [seat.actor.close.remote() for seat in self._seats if seat.actor is not None]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=10)
+
     # -- giving ----------------------------------------------------------------------------------------
 
     def _give(self, seat: Seat) -> None:

@@ -49,6 +49,11 @@ class Worker:
         """End the running job: its server cancels it."""
         self._stopped.set()
 
+    def close(self) -> None:
+        """End its server, if it is its own: not every system does that when the actor ends."""
+        if self._own is not None:
+            self._own.kill()
+
     def work(self, job: Job, contents: dict) -> Iterator[dict]:
         """Do a job. contents: folder of each bundle -> reference to its files in Ray's object store."""
         self._stopped.clear()
