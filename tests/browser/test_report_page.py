@@ -8,7 +8,10 @@ from chromium import Chromium, find
 from pdst_results import CORGI, write_checkpoints, write_demonstration, write_entry
 from report_parts import MEANS, page_of
 
-pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium here: install one, or name it in ATTRACTOR_CHROMIUM")
+pytestmark = [
+    pytest.mark.one_host,
+    pytest.mark.skipif(find() is None, reason="no Chromium here: install one, or name it in ATTRACTOR_CHROMIUM"),
+]
 
 OVERFLOWING = """[...document.querySelectorAll("body *")].filter(e => !e.closest("svg") && !e.closest(".scroll") &&
     e.getClientRects().length && (e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from comfy_client import ComfyClient, ExecutionFailed, Graph
 from pdst_set import write_subject
 
+pytestmark = pytest.mark.one_host
 SCORES = {"clip_t", "clip_i", "dino", "clip_i_train", "dino_train"}
 
 

@@ -17,6 +17,7 @@ from comfy_client import ExecutionFailed, Graph, GraphRejected
 from pdst_results import CORGI, write_entry
 from pdst_set import picture, write_subject
 
+pytestmark = pytest.mark.one_host
 SECONDS = 5
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other disks have other limits, and names that are no bytes")
 

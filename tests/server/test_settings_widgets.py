@@ -9,6 +9,7 @@ from safetensors import safe_open
 from attractor.trainer.settings import ROWS, TrainingSettings
 from comfy_client import Graph
 
+pytestmark = pytest.mark.one_host
 # Workflows save widget values by position: add new names at the end, and never move or remove one.
 WIDGETS = {
     "AttractorTrain": (

@@ -11,6 +11,9 @@ from comfy_client import ExecutionFailed, Graph, GraphRejected
 LEFT, RIGHT = (200, 30, 20), (20, 60, 210)
 
 
+pytestmark = pytest.mark.one_host
+
+
 def two_halves(width=96, height=64):
     """A picture whose left and right can be told apart."""
     pixels = np.empty((height, width, 3), dtype=np.uint8)
