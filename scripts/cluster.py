@@ -115,7 +115,7 @@ def main() -> int:
 
 def work(plan: Plan, seats: list) -> int:
     """Work the plan off, and say how it went."""
-    from many_machines.driver import Driver
+    from many_machines.job_loop import Driver
     from many_machines.live_view import LiveView, summary
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray has set another

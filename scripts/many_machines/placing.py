@@ -45,7 +45,7 @@ def seats(arguments: argparse.Namespace) -> list:
     """
     import ray
 
-    from .driver import Seat
+    from .job_loop import Seat
 
     if arguments.servers:
         return [Seat(url, i, _maker(i, url, None, arguments, {"num_cpus": 0})) for i, url in enumerate(arguments.servers)]

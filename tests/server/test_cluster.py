@@ -266,7 +266,7 @@ def test_a_grid_is_trained_and_evaluated_and_a_second_start_makes_nothing_again(
     report.add("AttractorPDSTReport", evaluations="cluster-grid", name="", y_axis="dino", contact_sheet="best, median, worst")
     ComfyClient(comfy_server.url).run(report)
     page = (comfy_server.output / "pdst" / "cluster-grid" / "report" / "report.md").read_text()
-    assert "neti" in page and "textual_inversion" in page
+    assert "cat-neti-seed-1" in page and "floor" in page
 
 
 @long_form
