@@ -49,7 +49,7 @@ def test_the_lines_of_the_readme_upload_run_ask_and_fetch(comfy, tmp_path):
     fetch = line("/view?").replace("NAME", picture["filename"]).replace("FOLDER", picture["subfolder"])
     shell(fetch, comfy, tmp_path)
     assert (tmp_path / "image.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads(shell(line("/attractor/run"), comfy, tmp_path))["name"] == "my-subject"
+    assert json.loads(shell(line("/attractor/run"), comfy, tmp_path))["name"] == "my-monster"
 
 
 def test_the_host_serves_every_language(comfy):
