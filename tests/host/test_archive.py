@@ -28,7 +28,8 @@ pytestmark = [
 ]
 LARGEST = 1_500_000  # bytes
 TOP = {
-    *("__init__.py", "nodes", "trainer", "web", "locales", "workflows", "example_workflows", "subgraphs", "docs"),
+    *("__init__.py", "nodes", "trainer", "web", "locales", "workflows", "example_workflows", "example_photos"),
+    *("subgraphs", "docs"),
     *("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "pyproject.toml", "requirements.txt"),
 }
 

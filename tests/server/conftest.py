@@ -33,7 +33,9 @@ def server_encoders(comfy_server, small_encoders):
 
 @pytest.fixture
 def comfy(comfy_server):
-    """A client of the session's server."""
+    """A client of the session's server, which is started again if a test has left it dead: the next ones are not to blame."""
+    if not comfy_server.is_running:
+        comfy_server.restart()
     return ComfyClient(comfy_server.url)
 
 

@@ -5,6 +5,7 @@ import json
 import struct
 import threading
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -107,5 +108,6 @@ class Listener:
 
     def close(self):
         if self._thread.is_alive() and self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            with suppress(RuntimeError):  # the server went away, and the loop has ended in between
+                self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(10)

@@ -160,6 +160,10 @@ class ComfyServer:
             if packs in line and any(text in line for text in IMPORT_FAILURES):
                 raise ServerFailed(f"a pack was not loaded: {line}\n{log[-6000:]}")
 
+    @property
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
     def stop(self, timeout=20):
         """End the server, politely first."""
         if self.process is None:
