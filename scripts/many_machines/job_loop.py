@@ -242,6 +242,8 @@ class Driver:
             useless = hung or not seat.running
             job = self._leave(seat)
             job.tries += 1
+            for bundle in job.bundles:  # the only copy may have been on a machine that is gone
+                self._contents.pop(bundle.folder, None)
             title = f" with {job.title}"
             if useless:
                 job.failed_on.add(seat.name)

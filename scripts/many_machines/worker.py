@@ -24,6 +24,7 @@ from .outcomes import Hung, Lost, NodeError, Unfit
 
 POLL = 0.25  # seconds between looks at a running job; the first of them: short jobs end soon
 TELL = 1.0  # seconds between two reports
+FETCH = 120.0  # seconds for a data set to come from another machine
 HOWS = {Lost: "lost", Hung: "hung", Unfit: "unfit", NodeError: "error"}
 
 
@@ -83,7 +84,11 @@ class Worker:
 
         for bundle in job.bundles:
             yield {"kind": "doing", "text": "sending files"}
-            for name, data in ray.get(contents[bundle.folder]).items():
+            try:
+                files = ray.get(contents[bundle.folder], timeout=FETCH)
+            except ray.exceptions.RayError as error:  # the machine that had them is gone; the driver sends them anew
+                raise Lost(f"the files to send did not come ({type(error).__name__})") from error
+            for name, data in files.items():
                 server.upload(bundle.place, f"{bundle.folder}/{name}", data)
         if self._separator == "/":
             return job.graph
