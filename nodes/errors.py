@@ -1,5 +1,7 @@
 """The error a user can act on."""
 
+from collections.abc import Callable
+
 _MOST_LINES, _LONGEST_LINE = 60, 600
 
 
@@ -19,3 +21,17 @@ class UserError(ValueError):
     def of(cls, problems: list[str]) -> "UserError":
         """One error for all problems found at once."""
         return cls(problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems))
+
+
+def validated(value: str | None, check: Callable[[str], object]) -> bool | str:
+    """For a node's `validate_inputs`: True, or the sentence of the `UserError` that check(value) raises.
+
+    The list in the browser may be out of date, and the host would only say that the value is not in it. value: None if it is
+    wired, and then the run will tell.
+    """
+    try:
+        if value is not None:
+            check(value)
+    except UserError as error:
+        return str(error)
+    return True

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..trainer.concept import Embedding, PersonalizedToken, placeholder_problem
 from ..trainer.initial import word_embedding
 from ..trainer.token_file import load_token, save_embedding, save_token
-from .errors import UserError
+from .errors import UserError, validated
 from .host import folders
 from .host.checks import clip_problems, model_problems
 from .host.links import Clip, Model
@@ -69,11 +69,7 @@ class LoadNeTIMapper(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None) -> bool | str:
-        """The list in the browser may be out of date, and the host would only say that the value is not in it."""
-        try:
-            return file is None or bool(folders.token_path(file))  # None: it is wired
-        except UserError as error:
-            return str(error)
+        return validated(file, folders.token_path)
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_: object) -> str:

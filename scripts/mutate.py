@@ -110,6 +110,7 @@ class Mutation:
         self.options = options
         self.seconds: dict[str, float] = {}
         self.failed = False
+        self._functions: tuple[Path | None, list[FunctionType]] = None, []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.failed |= report.failed
@@ -173,11 +174,10 @@ class Mutation:
 
     def functions(self, path: Path) -> list[FunctionType]:
         """Those of a module that are alive."""
-        if getattr(self, "_path", None) != path:
-            self._path = path
+        if self._functions[0] != path:
             alive = [thing for thing in gc.get_objects() if type(thing) is FunctionType]
-            self._functions = [function for function in alive if function.__code__.co_filename == str(path)]
-        return self._functions
+            self._functions = path, [function for function in alive if function.__code__.co_filename == str(path)]
+        return self._functions[1]
 
     def is_noticed(self, changes: list[tuple[FunctionType, CodeType]], items: list[pytest.Item]) -> bool:
         """Whether a test fails in a child with the changes, or all take far longer than before."""

@@ -71,13 +71,20 @@ def use(flow, model, token, prefix, pixels=512):
     flow.group("Use it")
     applied = flow.add("AttractorApplyToken", "Apply the token", model=model[0], clip=model[1], token=token)
     flow.column()
-    positive = flow.add("CLIPTextEncode", "Prompt", text=SCENE.format(TOKEN), clip=applied[1])
-    negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=applied[1])
+    positive, negative = prompts(flow, applied[1], SCENE.format(TOKEN))
     size = flow.add("EmptyLatentImage", "Image size", width=pixels, height=pixels)
-    picture(flow, applied[0], positive[0], negative[0], size[0], model[2], prefix)
+    picture(flow, applied[0], positive, negative, size[0], model[2], prefix)
 
 
-def picture(flow, model, positive, negative, latent, vae, prefix):
+def prompts(flow, clip, text):
+    """Positive and negative conditioning."""
+    positive = flow.add("CLIPTextEncode", "Prompt", text=text, clip=clip)
+    negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=clip)
+    return positive[0], negative[0]
+
+
+def sample(flow, model, positive, negative, latent, vae):
+    """Images, from the next column on."""
     flow.column()
     sampled = flow.add(
         "KSampler",
@@ -95,7 +102,19 @@ def picture(flow, model, positive, negative, latent, vae, prefix):
     flow.column()
     decoded = flow.add("VAEDecode", "Decode", samples=sampled[0], vae=vae)
     flow.column()
-    flow.add("SaveImage", "The subject in a new scene", images=decoded[0], filename_prefix=prefix)
+    return decoded[0]
+
+
+def picture(flow, model, positive, negative, latent, vae, prefix):
+    images = sample(flow, model, positive, negative, latent, vae)
+    flow.add("SaveImage", "The subject in a new scene", images=images, filename_prefix=prefix)
+
+
+def train_and_use(flow, title, model, photos, name):
+    """photos: a node whose first outputs are images and masks."""
+    flow.group(title)
+    trained = training(flow, model, photos[0], photos[1], name)
+    use(flow, model, trained[0], name)
 
 
 def train():
@@ -116,9 +135,7 @@ Press **Run**. The five photos come with the pack, and the checkpoint is offered
     )
     flow.group("1  Model and photos")
     model, images = checkpoint(flow), photos(flow)
-    flow.group("2  Train")
-    trained = training(flow, model, images[0], images[1], SUBJECT)
-    use(flow, model, trained[0], SUBJECT)
+    train_and_use(flow, "2  Train", model, images, SUBJECT)
     return flow
 
 
@@ -157,9 +174,7 @@ Any other node that gives a MASK will do as well: ComfyUI's own *SAM3 Detect*, o
     flow.column()
     squares = flow.add("AttractorCropToSubject", "Squares around it", images=images[0], masks=masked[0])
     model = checkpoint(flow)
-    flow.group("3  Train")
-    trained = training(flow, model, squares[0], squares[1], f"{SUBJECT}-masked")
-    use(flow, model, trained[0], f"{SUBJECT}-masked")
+    train_and_use(flow, "3  Train", model, squares, f"{SUBJECT}-masked")
     return flow
 
 
@@ -220,8 +235,7 @@ No token yet? Run `1_train_textual_inversion` first.
     flow.group("2  Apply, and write prompts")
     applied = flow.add("AttractorApplyToken", "Apply the token", model=lora[0], clip=lora[1], token=token[0])
     flow.column()
-    positive = flow.add("CLIPTextEncode", "Prompt", text=SCENE.format(TOKEN), clip=applied[1])
-    negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=applied[1])
+    positive, negative = prompts(flow, applied[1], SCENE.format(TOKEN))
     size = flow.add("EmptyLatentImage", "Image size")
     flow.row()
     flow.group("With a ControlNet: Ctrl+B")
@@ -236,8 +250,8 @@ No token yet? Run `1_train_textual_inversion` first.
         "ControlNetApplyAdvanced",
         "Apply ControlNet (off)",
         bypassed=True,
-        positive=positive[0],
-        negative=negative[0],
+        positive=positive,
+        negative=negative,
         control_net=control[0],
         image=edges[0],
         strength=0.8,
@@ -396,26 +410,9 @@ It takes the **newest training** that was made with **+**. None yet? Run `1_trai
             attractor=number,
         )
         flow.column()
-        positive = flow.add("CLIPTextEncode", "Prompt", text=f"a photo of {TOKEN}", clip=applied[1])
-        negative = flow.add("CLIPTextEncode", "Negative prompt", text="", clip=applied[1])
-        flow.column()
-        sampled = flow.add(
-            "KSampler",
-            "Sample",
-            model=applied[0],
-            positive=positive[0],
-            negative=negative[0],
-            latent_image=size[0],
-            seed=1,
-            steps=30,
-            cfg=7.0,
-            sampler_name="dpmpp_2m",
-            scheduler="karras",
-        )
-        flow.column()
-        decoded = flow.add("VAEDecode", "Decode", samples=sampled[0], vae=model[2])
-        flow.column()
-        flow.add("PreviewImage", f"Attractor {number}" if number else "Subject", size=(560, 420), images=decoded[0])
+        conditioning = prompts(flow, applied[1], f"a photo of {TOKEN}")
+        images = sample(flow, applied[0], *conditioning, size[0], model[2])
+        flow.add("PreviewImage", f"Attractor {number}" if number else "Subject", size=(560, 420), images=images)
     return flow
 
 
@@ -446,9 +443,7 @@ node that gives a MASK can stand in its place.
     around = flow.add("InvertMask", "What is around it", mask=squares[1])
     cut = flow.add("JoinImageWithAlpha", "Cut out", image=squares[0], alpha=around[0])
     flow.add("PreviewImage", "The subject, cut out", images=cut[0])
-    flow.group("3  Train")
-    trained = training(flow, model, squares[0], squares[1], f"{SUBJECT}-sam3")
-    use(flow, model, trained[0], f"{SUBJECT}-sam3")
+    train_and_use(flow, "3  Train", model, squares, f"{SUBJECT}-sam3")
     return flow
 
 

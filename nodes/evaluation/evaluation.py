@@ -72,7 +72,8 @@ class Evaluation:
         self._references: dict[str, References] = {}
         self._subjects = {entry.subject.name: entry.subject for entry in entries}
         self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
-        self._parts = [self._part(entry, [each.label for each in entries]) for entry in entries]
+        together = [entry.label for entry in entries]
+        self._parts = [self._part(entry, together) for entry in entries]
         self._carried = 0.0  # seconds spent on the last batch after its record was written
         self._first: dict[str, Image.Image] = {}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, validated
 from ..host import folders
 from ..host.progress import said
 from ..link_types import PdstDatasetType
@@ -31,17 +31,8 @@ def folder_input(to_write: bool = False) -> io.Combo.Input:
 
 
 def known_folder(folder: str | None, to_write: bool = False) -> bool | str:
-    """For `validate_inputs`: True, or why there is no such folder. The list in the browser may be out of date.
-
-    folder: empty if it is wired, and then the run will tell.
-    """
-    if not folder:
-        return True
-    try:
-        folders.dataset_path(folder, to_write)
-    except UserError as error:
-        return str(error)
-    return True
+    """For `validate_inputs`: True, or why there is no such folder. folder: empty if it is wired."""
+    return validated(folder or None, lambda name: folders.dataset_path(name, to_write))
 
 
 class LoadPDST(io.ComfyNode):

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, validated
 from ..host import folders
 from ..host.progress import Progress, said
 from ..pictures import BadPicture, as_images, as_masks, natural_order, printable, read_picture
@@ -75,11 +75,7 @@ class LoadSubjectImages(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None) -> bool | str:
-        """The list in the browser may be out of date, and the host would only say that the value is not in it."""
-        try:
-            return folder is None or folders.pictures_in(folder) is not None  # None: it is wired
-        except UserError as error:
-            return str(error)
+        return validated(folder, folders.pictures_in)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, **_: object) -> str:

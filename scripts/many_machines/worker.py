@@ -93,9 +93,8 @@ class Worker:
         if self._separator == "/":
             return job.graph
         graph = json.loads(json.dumps(job.graph))
-        for (
-            node
-        ) in graph.values():  # a token's name is compared with the server's list, in which folders are parted its own way
+        # A token's name is compared with the server's list, in which folders are parted its own way.
+        for node in graph.values():
             file = node["inputs"].get("file")
             if node["class_type"] == TOKEN_LOADER and isinstance(file, str):
                 node["inputs"]["file"] = file.replace("/", self._separator)

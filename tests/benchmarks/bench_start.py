@@ -6,29 +6,11 @@ batch. The graph's own models stay loaded beside the copies, as in ComfyUI. Peak
 included (CPU), or the GPU's. Further rows: the parts of a training's start, and the pack's share of ComfyUI's own start.
 """
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from sides import ROOT, Clock, measure, options, start_host, write
-
-IMPORT = """
-import asyncio, importlib.util, json, os, sys, time
-root, host, base = sys.argv[1:]
-sys.path.insert(0, host)
-from comfy.cli_args import args
-args.cpu, args.base_directory = True, base
-import utils.extra_config
-import nodes, server, comfy_api.latest, comfy.sd, comfy.sample
-host_seconds = time.process_time()
-spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
-module = sys.modules["pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())
-print(json.dumps([host_seconds, time.process_time() - host_seconds]))
-"""
 
 
 def main() -> int:
@@ -38,6 +20,8 @@ def main() -> int:
     start_host(arguments.cpu)
     import comfy.model_management as mm
     import torch
+
+    from start_cost import start
 
     base = ROOT / ".dev" / "bench" / "start"
     base.mkdir(parents=True, exist_ok=True)
@@ -54,7 +38,8 @@ def main() -> int:
         {"what": "of the training's start", "side": part, f"median {Clock().unit}": round(sorted(found)[len(found) // 2], 3)}
         for part, found in parts.items()
     ]
-    alone, pack = min(json.loads(start_of_comfyui(base)) for _ in range(1 + arguments.repeats))
+    best = min((start(os.environ["COMFYUI_PATH"], base) for _ in range(1 + arguments.repeats)), key=lambda run: run["host"])
+    alone, pack = best["host"], best["seconds"]
     row = {"what": "ComfyUI's start", "side": "ComfyUI alone", "median CPU s": round(alone, 3)}
     rows += [row, {**row, "side": "the pack", "median CPU s": round(pack, 3), "ratio": round(pack / alone, 3)}]
     facts = {"device": mm.get_torch_device_name(mm.get_torch_device()), "file GB": round(file.stat().st_size / 1e9, 2)}
@@ -140,14 +125,6 @@ def start_training(file: Path, count: int, pixels: int, parts: dict[str, list[fl
         now = timed("trainer, and plan of the memory", now)
         trainer.step()
         timed("first step, with the fixed batch", now)
-
-
-def start_of_comfyui(base: Path) -> str:
-    """[ComfyUI's, the pack's] CPU seconds as JSON; compiled once, as users have it."""
-    env = {**os.environ, "HOME": str(base), "PYTHONPYCACHEPREFIX": str(base / "pycache")}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-c", IMPORT, str(ROOT), os.environ["COMFYUI_PATH"], str(base)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout.splitlines()[-1]
 
 
 if __name__ == "__main__":
