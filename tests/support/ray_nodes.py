@@ -1,4 +1,7 @@
-"""A Ray cluster of two machines in one, for a process of its own with Ray: prints its address, removes the second at a line."""
+"""A Ray cluster of two machines in one, for a process of its own with Ray: prints its address, removes the second at a line.
+
+Each has an address of its own, so that a driver here attaches itself to the head: the machine that goes is never the driver's.
+"""
 
 import os
 import sys
@@ -8,8 +11,9 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-second = cluster.add_node(num_cpus=1)
+head = {"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+second = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2")
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 sys.stdin.readline()
