@@ -20,6 +20,7 @@ from .host.personalized_model import personalize_model
 from .host.placeholders import bracket_warning
 from .host.progress import said
 from .host.text_encoder import HostTextEncoder
+from .host.weights import with_weights
 from .link_types import PersonalizedTokenType
 
 CATEGORY = "attractor"
@@ -204,7 +205,7 @@ class ApplyPersonalizedToken(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="1: as trained. Below 1: closer to the plain word of the super-category, which is 0. Above 1: "
-                    "exaggerated.",
+                    "exaggerated. Where weights were learnt (DreamBooth, Custom Diffusion) it scales those.",
                 ),
                 io.Int.Input(
                     "truncation",
@@ -265,21 +266,24 @@ class ApplyPersonalizedToken(io.ComfyNode):
         if attractor > len(token.attractors):
             has = f"{len(token.attractors)} attractors" if token.attractors else "no attractors"
             problems.append(f"attractor is {attractor}, but {token.placeholder} has {has}. Use 0 for the subject.")
-        if strength != 1.0 and not (token.super_category and text.tokenize(token.super_category)):
+        if strength != 1.0 and not token.weights and not (token.super_category and text.tokenize(token.super_category)):
             problems.append(
                 f"strength is {strength}, but the file of {token.placeholder} has no super-category, which this needs. Use 1."
             )
         if problems:
             raise UserError.of(problems)
         anchor = None
-        if strength != 1.0:
+        if strength != 1.0 and not token.weights:
             clip.load_model()
             anchor = word_embedding(text, token.super_category, "super_category")
         concept = token.attractors[attractor - 1] if attractor else token.subject
-        applied = AppliedToken(name, concept.train(False), strength, truncation or None, anchor)
+        phrase = "{}" if attractor else token.phrase
+        scale = 1.0 if token.weights else strength
+        applied = AppliedToken(name, concept.train(False), scale, truncation or None, anchor, phrase)
         personalized = PersonalizedCLIP.with_token(clip, applied)
         warning = bracket_warning(name)
-        return io.NodeOutput(personalize_model(model), personalized, ui=said(warning) if warning else None)
+        personal = with_weights(personalize_model(model), token.weights, strength)
+        return io.NodeOutput(personal, personalized, ui=said(warning) if warning else None)
 
 
 class SavePersonalizedToken(io.ComfyNode):

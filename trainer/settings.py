@@ -8,7 +8,7 @@ setting is a new field here and nothing else. Widgets stand in the order of the 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .methods import BACKGROUND, JOINT, LEARNING_RATE_PRESETS, METHODS, SUBJECT, Method, resolve_learning_rate
+from .methods import BACKGROUND, JOINT, LEARNING_RATE_PRESETS, METHODS, PRIOR, SUBJECT, Method, resolve_learning_rate
 from .rows import Row, setting
 from .schedules import SCHEDULES
 
@@ -26,7 +26,8 @@ class TrainingSettings:
     method: str = setting(
         "neti+",
         "textual_inversion learns one embedding, neti a small network that gives another embedding at every denoising time and "
-        "U-Net layer. With + the backgrounds are learnt apart, in attractors (the paper's method).",
+        "U-Net layer. With + the backgrounds are learnt apart, in attractors (the paper's method). The paper's baselines learn "
+        "weights of the U-Net: dreambooth all of them (3.4 GB), dreambooth_lora a LoRA, custom_diffusion keys and values (77 MB).",
         choices=tuple(METHODS),
     )
     steps: int = setting(
@@ -45,8 +46,8 @@ class TrainingSettings:
     )
     learning_rate_preset: str = setting(
         "auto",
-        "auto: by the method. paper: 1e-5. neti: 1e-3 x batch. textual_inversion: 5e-4 x batch. custom: learning_rate in "
-        "Training Options.",
+        "auto: by the method. paper: 1e-5. neti: 1e-3 x batch. textual_inversion: 5e-4 x batch. custom_diffusion: 2e-5 x batch. "
+        "dreambooth: 5e-6. dreambooth_lora: 1e-4. custom: learning_rate in Training Options.",
         choices=LEARNING_RATE_PRESETS,
         free=True,  # what counts is the rate
     )
@@ -263,6 +264,45 @@ class TrainingSettings:
         free=True,  # the size in training tells, where it makes a difference
     )
 
+    rare_token: str = setting(
+        "sks",
+        "With dreambooth: a rare word whose meaning is lost on nobody; the placeholder stands for it and the class. With "
+        "custom_diffusion: the word that the token starts from.",
+        "weights",
+        before="sks",
+    )
+    prior: str = setting(
+        "generated",
+        "What keeps the class as it was. generated: pictures of it that the model itself makes first. prediction: what the "
+        "model predicted before the training, on the same photos; no pictures are needed. none: nothing.",
+        "weights",
+        choices=("generated", "prediction", "none"),
+        before="generated",
+    )
+    class_weight: float = setting(
+        1.0, "Weight of the prior loss.", "weights", minimum=0, maximum=100, step=0.1, before=1.0
+    )
+    class_images: int = setting(
+        200,
+        "Pictures of the class. They are kept in the run's folder, in class/; your own pictures there count too.",
+        "weights",
+        minimum=1,
+        maximum=10_000,
+        before=200,
+    )
+    class_prompt: str = setting(
+        "a photo of a {}", "What the class is called in them; {} is the super-category.", "weights", before="a photo of a {}"
+    )
+    rank: int = setting(8, "Of the LoRA's matrices.", "weights", minimum=1, maximum=320, before=8)
+    optimizer: str = setting(
+        "adamw",
+        "adafactor keeps next to no state, which saves 6.9 GB with dreambooth; its learning_rate is relative to the weights' "
+        "size: choose custom, 1e-3 or so.",
+        "weights",
+        choices=("adamw", "adafactor"),
+        before="adamw",
+    )
+
     @classmethod
     def of(cls, **values: Any) -> "TrainingSettings":
         """Settings from what a person chose, where `learning_rate` counts with the preset `custom` only.
@@ -288,6 +328,41 @@ class TrainingSettings:
         return self._method.kind
 
     @property
+    def learns(self) -> str:
+        """What is learnt: a row of `methods.METHODS` says what there is."""
+        return self._method.learns
+
+    @property
+    def tunes(self) -> bool:
+        """Whether weights of the U-Net are learnt."""
+        return self._method.tunes
+
+    @property
+    def learns_token(self) -> bool:
+        """Whether the placeholder's own vectors are learnt."""
+        return self._method.learns_token
+
+    @property
+    def views(self) -> str:
+        """How photos are varied: mirrored (`flipped`), not at all (`plain`), or scaled and placed (`placed`)."""
+        return "plain" if self._method.views == "flipped" and not self.flip else self._method.views
+
+    @property
+    def prompt(self) -> str:
+        """The one prompt that is trained on, with slots for token and class; empty: the paper's templates."""
+        return self._method.prompt
+
+    @property
+    def phrase(self) -> str:
+        """What the placeholder becomes in a prompt."""
+        return f"{{}} {self.super_category}" if self.tunes else "{}"
+
+    @property
+    def class_words(self) -> str:
+        """The prompt of the class."""
+        return self.class_prompt.replace("{}", self.super_category)
+
+    @property
     def loss_weights(self) -> dict[str, float]:
         """Weight of each denoising loss, by prompt pool. Without attractor: the plain subject loss alone."""
         if not self.uses_attractor:
@@ -302,6 +377,11 @@ class TrainingSettings:
     @property
     def uses_prior(self) -> bool:
         return self.uses_attractor and self.prior_weight > 0
+
+    @property
+    def class_prior(self) -> str:
+        """What keeps the class as it was: `generated`, `prediction` or `none`."""
+        return self.prior if PRIOR in self._method.pools and self.class_weight > 0 else "none"
 
     def problems(self) -> list[str]:
         """Every setting that cannot work, each named with its remedy; empty if all is well."""

@@ -23,13 +23,16 @@ from .token_check import (
     build_mapper,
     check_shapes,
     check_token,
+    check_weights,
     embedding_shape,
     mapper_shapes,
+    numbers,
 )
+from .tuned import PREFIX
 from .torch_file import read_pickle
 
 FORMAT = "attractor-token"
-VERSION = 1
+VERSION = 2  # 1: without phrase and weights
 EXTENSIONS = (".safetensors", ".sft", ".pt", ".bin")
 _SAFETENSORS = (".safetensors", ".sft")
 
@@ -37,26 +40,35 @@ _SAFETENSORS = (".safetensors", ".sft")
 def save_token(token: PersonalizedToken, path: str | os.PathLike) -> None:
     """Write a token with its attractors.
 
-    Tensors `subject.*` and `attractor_<i>.*` (float32); metadata key `attractor` holds the JSON header: format,
-    version, kind, placeholder, super_category, width, the representations' configurations, training record.
+    Tensors `subject.*` and `attractor_<i>.*` (float32), and those of `weights` under their own names, so that the file is a
+    LoRA file too; metadata key `attractor` holds the JSON header: format, version, kind, placeholder, super_category, width,
+    the representations' configurations, training record, and the phrase where there is one.
     """
-    tensors, configs = {}, {}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in token.weights.items()}
+    configs = {}
     for name, concept in _parts(token).items():
         for key, value in concept.state_dict().items():
             tensors[f"{name}.{key}"] = value.detach().cpu().contiguous().clone()
         configs[name] = concept.config if isinstance(concept, NeTIMapper) else {"vectors": concept.count}
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if token.weights or token.phrase != "{}" else 1,
         "kind": token.kind,
         "placeholder": token.placeholder,
         "super_category": token.super_category,
         "width": token.width,
         "representations": configs,
         "record": token.record,
+        **({"phrase": token.phrase} if token.phrase != "{}" else {}),
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"attractor": json.dumps(header)})
+
+
+def save_lora(weights: dict[str, Tensor], path: str | os.PathLike) -> None:
+    """Write a token's `weights` as a file for the stock Load LoRA."""
+    with replacing(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
 
 
 def save_embedding(vectors: Tensor, path: str | os.PathLike) -> None:
@@ -109,11 +121,21 @@ def _load_safetensors(path: Path) -> PersonalizedToken:
         config = configs[name] = _config(path, header.representations[name])
         own = mapper_shapes(config) if isinstance(config, MapperConfig) else {"vectors": (config.vectors, header.width)}
         wanted |= {f"{name}.{key}": shape for key, shape in own.items()}
-    check_shapes(path.name, wanted, shapes)
+    weights = {key: shape for key, shape in shapes.items() if header.version > 1 and key.startswith(PREFIX)}
+    check_weights(path.name, weights)
+    check_shapes(path.name, wanted, {key: shape for key, shape in shapes.items() if key not in weights})
     tensors = read_safetensors(path)
     subject, *attractors = (_rebuild(path, name, config, tensors) for name, config in configs.items())
     token = PersonalizedToken(
-        header.placeholder, header.super_category, header.kind, header.width, subject, tuple(attractors), header.record
+        header.placeholder,
+        header.super_category,
+        header.kind,
+        header.width,
+        subject,
+        tuple(attractors),
+        header.record,
+        header.phrase,
+        {key: numbers(path.name, key, tensors.pop(key)) for key in weights},
     )
     return check_token(token, path.name)
 

@@ -10,11 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from ...trainer.concept import PersonalizedToken
-from ...trainer.dataset import Photos, cache_photos, mask_problems
+from ...trainer.dataset import Photos, mask_problems
 from ...trainer.disk import smaller_offer
-from ...trainer.loop import build_trainer
+from ...trainer.build import build_trainer
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
+from ...trainer.views import cache_photos
 from ..errors import UserError
 from ..host import folders
 from ..host.memory import load_for_training, plan_memory, shrink

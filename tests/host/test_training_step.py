@@ -18,7 +18,7 @@ from attractor.nodes.host.unet import HostUNet
 from attractor.trainer.concept import LAYERS, Embedding
 from attractor.trainer.conditioning import draw_truncations
 from attractor.trainer.dataset import Photos, draw_batch, step_generator
-from attractor.trainer.loop import build_trainer
+from attractor.trainer.build import build_trainer
 from attractor.trainer.methods import METHODS, SUBJECT
 from attractor.trainer.pools import attractor_name, draw_prompt_rows
 from attractor.trainer.schedules import contrast_weight

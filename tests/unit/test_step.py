@@ -7,7 +7,7 @@ from toy_method import ToyText, ToyUNet
 from attractor.trainer.dataset import Photos
 from attractor.trainer.denoising import pool_mask
 from attractor.trainer.initial import word_embedding
-from attractor.trainer.loop import build_trainer
+from attractor.trainer.build import build_trainer
 from attractor.trainer.methods import METHODS
 from attractor.trainer.settings import TrainingSettings
 
