@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .settings import TrainingSettings
-
 TIMESTEPS = 1000  # t ~ U{0..999}
 
 

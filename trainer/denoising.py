@@ -44,8 +44,8 @@ def pool_mask(settings: TrainingSettings, pool: str, subject_mask: Tensor) -> Te
 
     Placed photos count where they are.
     """
-    if pool in (JOINT, PRIOR) or not (settings.uses_attractor or settings.views == PLACED):
-        return torch.ones_like(subject_mask)
+    if pool in (JOINT, PRIOR) or not settings.uses_attractor:
+        return subject_mask if pool == SUBJECT and settings.views == PLACED else torch.ones_like(subject_mask)
     return subject_mask if pool == SUBJECT else 1 - subject_mask
 
 

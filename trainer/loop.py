@@ -77,9 +77,7 @@ class Trainer:
         self.settings, self.photos, self.text, self.unet = settings, photos, text, unet
         self.held_out, self._tokens, self.concepts = held_out, concepts, nn.ModuleDict(concepts)
         optimizer = torch.optim.Adafactor if settings.optimizer == "adafactor" else torch.optim.AdamW
-        self.optimizer = optimizer(
-            self.learnables().values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.optimizer = optimizer(self.learnables().values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.layers = LAYERS if settings.kind == "neti" else 1
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
         self.scales_loss = unet.loss_scale > 1

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .concept import PersonalizedToken, Representation
+from .custom_diffusion import is_custom_diffusion, load_custom_diffusion
 from .embeddings import choose_vectors, embedding_token, stem_placeholder, tensors_of
 from .mapper import NeTIMapper
 from .official import CLASSES, is_mapper, mapper_of
@@ -28,8 +29,8 @@ from .token_check import (
     mapper_shapes,
     numbers,
 )
-from .tuned import PREFIX
 from .torch_file import read_pickle
+from .tuned import PREFIX
 
 FORMAT = "attractor-token"
 VERSION = 2  # 1: without phrase and weights
@@ -95,6 +96,8 @@ def load_token(path: str | os.PathLike) -> PersonalizedToken:
         content = read_pickle(path, CLASSES)
         if is_mapper(content):
             return _from_official(path, content)
+        if is_custom_diffusion(content):
+            return load_custom_diffusion(path)
         mapper = path.with_name(path.name.replace("learned_embeds", "mapper")).with_suffix(".pt")
         if "learned_embeds" in path.name and mapper.is_file():  # its vector is the super-category's, never trained
             raise BadFile(f"{path.name} only names the NeTI token that lies beside it. Choose {mapper.name}.")
@@ -109,6 +112,8 @@ def _parts(token: PersonalizedToken) -> dict[str, Representation]:
 
 def _load_safetensors(path: Path) -> PersonalizedToken:
     metadata, shapes = safetensors_header(path)
+    if "attractor" not in metadata and is_custom_diffusion(shapes):
+        return load_custom_diffusion(path)
     if "attractor" not in metadata:
         key = choose_vectors(path.name, shapes)
         embedding_shape(path.name, shapes[key])  # before it is read: it may be a whole model's

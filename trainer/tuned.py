@@ -75,6 +75,13 @@ def build_tuned(settings: TrainingSettings, base: Mapping[str, Tensor]) -> Tuned
     return LowRank(base, settings.rank, settings.seed) if settings.learns == LOW_RANK else WholeTensors(base)
 
 
+def learnt_numbers(settings: TrainingSettings, base: Mapping[str, Tensor]) -> int:
+    """How many numbers are learnt of the U-Net's tensors `base`."""
+    if settings.learns == LOW_RANK:
+        return sum(settings.rank * sum(weight.shape) for weight in base.values())
+    return sum(tensor.numel() for tensor in base.values())
+
+
 def _patch_name(name: str) -> str:
     """`x.weight` -> `diffusion_model.x.diff`, `x.bias` -> `diffusion_model.x.diff_b`."""
     module, _, kind = name.rpartition(".")

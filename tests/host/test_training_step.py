@@ -15,10 +15,10 @@ from attractor.nodes.host import memory
 from attractor.nodes.host.injection import BLOCKS
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.host.unet import HostUNet
+from attractor.trainer.build import build_trainer
 from attractor.trainer.concept import LAYERS, Embedding
 from attractor.trainer.conditioning import draw_truncations
 from attractor.trainer.dataset import Photos, draw_batch, step_generator
-from attractor.trainer.build import build_trainer
 from attractor.trainer.methods import METHODS, SUBJECT
 from attractor.trainer.pools import attractor_name, draw_prompt_rows
 from attractor.trainer.schedules import contrast_weight

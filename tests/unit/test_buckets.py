@@ -6,9 +6,9 @@ import pytest
 import torch
 from toy_method import ToyText, ToyUNet
 
+from attractor.trainer.build import build_trainer
 from attractor.trainer.checkpoint import load_state, save_state
 from attractor.trainer.dataset import Bucket, Photos, draw_batch, fixed_batch, step_generator
-from attractor.trainer.build import build_trainer
 from attractor.trainer.settings import TrainingSettings
 from attractor.trainer.views import cache_photos
 

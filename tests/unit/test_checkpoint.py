@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from toy_method import ToyText, ToyUNet
 
 from attractor.trainer import checkpoint
+from attractor.trainer.build import build_trainer
 from attractor.trainer.checkpoint import CannotResume, load_state, save_state
 from attractor.trainer.dataset import Photos
-from attractor.trainer.build import build_trainer
 from attractor.trainer.settings import TrainingSettings
 from mutations import damaged, odd_tensor, odd_value, rounds
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from toy_method import ToyText, ToyUNet
 
+from attractor.trainer.build import build_trainer
 from attractor.trainer.checkpoint import save_state
 from attractor.trainer.dataset import Photos
 from attractor.trainer.disk import MANY_PHOTOS, megabytes, run_files, smaller_offer
-from attractor.trainer.build import build_trainer
 from attractor.trainer.settings import TrainingSettings
 from attractor.trainer.token_file import save_token
 
