@@ -66,6 +66,19 @@ class Configuration:
         return self.inputs()["method"].endswith("+")
 
 
+def _tuned(method: str, rate: float) -> dict:
+    """A baseline that learns weights. Published rates are for SD1.5, and the toy's U-Net is a hundredth of its size: these are
+    the rates at which each learns in as many steps as the others."""
+    return {
+        "method": method,
+        "learning_rate_preset": "custom",
+        "learning_rate": rate,
+        "class_images": 40,
+        "sample_steps": 12,
+        "sample_cfg": 4.0,
+    }
+
+
 def _rate(method: str, rate: float) -> Configuration:
     changes = {"method": method, "learning_rate_preset": "custom", "learning_rate": rate}
     return Configuration(f"{method} lr {rate:g}", changes, curve=True)
@@ -79,6 +92,9 @@ CONFIGURATIONS = {
         Configuration("neti", {"method": "neti"}, curve=True, long=True),
         Configuration("textual_inversion+", {"method": "textual_inversion+"}, curve=True, attractors=True),
         Configuration("textual_inversion", {"method": "textual_inversion"}),
+        Configuration("custom_diffusion", _tuned("custom_diffusion", 1e-3)),
+        Configuration("dreambooth", _tuned("dreambooth", 5e-4)),
+        Configuration("dreambooth_lora", _tuned("dreambooth_lora", 2e-3)),
         *(
             Configuration(f"schedule {name}", {"contrast_schedule": name})
             for name in ("sigmoid", "linear", "exponential", "zero", "one")
@@ -94,6 +110,10 @@ CONFIGURATIONS = {
 # The groups as they are shown: a configuration may stand in several, and is run once.
 GROUPS = {
     "methods": ("floor", "textual_inversion", "textual_inversion+", "neti", "neti+"),
+    "systems": (  # Fig. 5
+        *("floor", "textual_inversion", "textual_inversion+", "neti", "neti+"),
+        *("custom_diffusion", "dreambooth", "dreambooth_lora"),
+    ),
     "schedules": ("schedule zero", "neti+", "schedule sigmoid", "schedule linear", "schedule exponential", "schedule one"),
     "ladder": ("neti", "mask only", "mask + prior", "schedule zero", "neti+"),
     "words": ("neti+", "word wrong", "word neutral"),
