@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,12 +24,12 @@ _OF_DIFFUSERS = re.compile(r"(.+\.attn2)\.(?:processor\.)?(to_[kv])(?:_custom_di
 _UP = [f"up_blocks.{i}.attentions.{j}" for i in (1, 2, 3) for j in range(3)]
 _DOWN = [f"down_blocks.{i}.attentions.{j}" for i in range(3) for j in range(2)]
 # diffusers' names of the blocks -> the original's, which the host has
-_BLOCKS = {
+BLOCKS = {
     **{name: f"input_blocks.{i}.1" for name, i in zip(_DOWN, (1, 2, 4, 5, 7, 8), strict=True)},
     "mid_block.attentions.0": "middle_block.1",
     **{name: f"output_blocks.{i}.1" for name, i in zip(_UP, range(3, 12), strict=True)},
 }
-_ATTENTIONS = {f"{theirs}.transformer_blocks.0.attn2": f"{ours}.transformer_blocks.0.attn2" for theirs, ours in _BLOCKS.items()}
+_ATTENTIONS = {f"{theirs}.transformer_blocks.0.attn2": f"{ours}.transformer_blocks.0.attn2" for theirs, ours in BLOCKS.items()}
 
 
 def is_custom_diffusion(keys: object) -> bool:
@@ -92,7 +93,8 @@ def save_for_diffusers(tensors: Mapping[str, nn.Parameter], token: PersonalizedT
     tensors: the learnt keys and values by the host's names.
     """
     theirs = {ours: name for name, ours in _ATTENTIONS.items()}
-    named = {}
+    # diffusers wants every attention named; those without weights by something of length 0, which its own .bin files have.
+    named = {f"{name.replace('attn2', 'attn1')}.processor": torch.zeros(0) for name in _ATTENTIONS}
     for name, tensor in tensors.items():
         attention, part = name.removesuffix(".weight").rsplit(".", 1)
         named[f"{theirs[attention]}.processor.{part}_custom_diffusion.weight"] = tensor.detach().cpu().contiguous()

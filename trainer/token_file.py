@@ -11,6 +11,7 @@ from torch import Tensor
 from .concept import PersonalizedToken, Representation
 from .custom_diffusion import is_custom_diffusion, load_custom_diffusion
 from .embeddings import choose_vectors, embedding_token, stem_placeholder, tensors_of
+from .lora_names import in_kohyas_names
 from .mapper import NeTIMapper
 from .official import CLASSES, is_mapper, mapper_of
 from .reading import BadFile, conform, read_safetensors, reading, safetensors_header, shown
@@ -67,9 +68,10 @@ def save_token(token: PersonalizedToken, path: str | os.PathLike) -> None:
 
 
 def save_lora(weights: dict[str, Tensor], path: str | os.PathLike) -> None:
-    """Write a token's `weights` as a file for the stock Load LoRA."""
+    """Write a token's `weights` as a file for the stock Load LoRA; low-rank ones for other programs too."""
+    named = in_kohyas_names(weights)
     with replacing(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+        save_file({name: value.detach().cpu().contiguous() for name, value in named.items()}, temporary)
 
 
 def save_embedding(vectors: Tensor, path: str | os.PathLike) -> None:
