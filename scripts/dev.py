@@ -63,8 +63,8 @@ TOOLS = [
 ]
 # The oldest transformers that masking and evaluation work with, beside the newest that the host brings: for a test of both.
 OLDER_TRANSFORMERS = ["transformers==4.56.2", "tokenizers==0.22.0", "huggingface_hub==0.34.4"]
-# What `bench train` compares with, and what reads the files that are written for it. Apart, as a pack that finds it would not be
-# tested as users have it.
+# What `bench train` compares with, and what reads the files that are written for it. Apart, as a pack that finds it would not
+# be tested as users have it.
 DIFFUSERS = ["diffusers==0.42.1", "importlib_metadata", "zipp", "peft==0.21.2", "accelerate==1.15.0"]
 # The registry's own program, for the test of what would be published.
 COMFY_CLI = "comfy-cli==1.23.0"

@@ -29,9 +29,7 @@ def main(folder: Path) -> None:
 
     found = {"plain": predict(fresh())}
     custom = fresh()
-    pipeline = SimpleNamespace(
-        components={}, hf_device_map=None
-    )  # diffusers 0.42 loads without effect where it is told of none
+    pipeline = SimpleNamespace(components={}, hf_device_map=None)  # without one diffusers 0.42 loads to no effect
     weights = {"weight_name": "pytorch_custom_diffusion_weights.safetensors", "_pipeline": pipeline}
     custom.load_attn_procs(folder / "custom", **weights)
     found["custom"] = predict(custom)
