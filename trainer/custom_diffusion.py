@@ -29,7 +29,7 @@ BLOCKS = {
     "mid_block.attentions.0": "middle_block.1",
     **{name: f"output_blocks.{i}.1" for name, i in zip(_UP, range(3, 12), strict=True)},
 }
-_ATTENTIONS = {f"{theirs}.transformer_blocks.0.attn2": f"{ours}.transformer_blocks.0.attn2" for theirs, ours in BLOCKS.items()}
+ATTENTIONS = {f"{theirs}.transformer_blocks.0.attn2": f"{ours}.transformer_blocks.0.attn2" for theirs, ours in BLOCKS.items()}
 
 
 def is_custom_diffusion(keys: object) -> bool:
@@ -54,11 +54,11 @@ def load_custom_diffusion(path: Path) -> PersonalizedToken:
     found = {}
     for name, tensor in weights.items() if isinstance(weights, dict) else ():
         match = _OF_DIFFUSERS.fullmatch(name) if isinstance(name, str) else None
-        if match and match[1] in _ATTENTIONS:
-            found[f"{PREFIX}{_ATTENTIONS[match[1]]}.{match[2]}.set_weight"] = numbers(path.name, name, tensor)
-    if len(found) != 2 * len(_ATTENTIONS):
+        if match and match[1] in ATTENTIONS:
+            found[f"{PREFIX}{ATTENTIONS[match[1]]}.{match[2]}.set_weight"] = numbers(path.name, name, tensor)
+    if len(found) != 2 * len(ATTENTIONS):
         raise BadFile(
-            f"{path.name} has {len(found)} of the {2 * len(_ATTENTIONS)} keys and values of Custom Diffusion for Stable "
+            f"{path.name} has {len(found)} of the {2 * len(ATTENTIONS)} keys and values of Custom Diffusion for Stable "
             "Diffusion 1.x. Get it again."
         )
     if not isinstance(tokens, dict) or len(tokens) != 1:
@@ -92,9 +92,9 @@ def save_for_diffusers(tensors: Mapping[str, nn.Parameter], token: PersonalizedT
 
     tensors: the learnt keys and values by the host's names.
     """
-    theirs = {ours: name for name, ours in _ATTENTIONS.items()}
+    theirs = {ours: name for name, ours in ATTENTIONS.items()}
     # diffusers wants every attention named; those without weights by something of length 0, which its own .bin files have.
-    named = {f"{name.replace('attn2', 'attn1')}.processor": torch.zeros(0) for name in _ATTENTIONS}
+    named = {f"{name.replace('attn2', 'attn1')}.processor": torch.zeros(0) for name in ATTENTIONS}
     for name, tensor in tensors.items():
         attention, part = name.removesuffix(".weight").rsplit(".", 1)
         named[f"{theirs[attention]}.processor.{part}_custom_diffusion.weight"] = tensor.detach().cpu().contiguous()

@@ -20,7 +20,7 @@ tests/host/test_training_step.py; gradients agree to 1e-5.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -161,16 +161,16 @@ class Trainer:
         grads: tuple[list[Tensor], list[Tensor]] = ([], [])
         for start in range(0, len(seen), self.micro_batch):
             part = seen[start : start + self.micro_batch]
-            leaves = [context.detach()[:, part].to(self.unet.device).requires_grad_() for context in contexts]
+            k, v = (context.detach()[:, part].to(self.unet.device).requires_grad_() for context in contexts)
             own = [rows[n] for n in part]
-            target = self._target(batch, own, *leaves)
+            target = self._target(batch, own, k, v)
             with self._as_learnt():
-                total, losses, prior = self._micro_batch(batch, own, *leaves, target)
-                torch.autograd.backward(total.mul(scale))
+                total, losses, prior = self._micro_batch(batch, own, k, v, target)
+                found_grads = self._gradients(total.mul(scale), (k, v))
             values.append(losses.detach())
             priors += [prior.detach()] if prior is not None else []
-            for gathered, leaf in zip(grads, leaves, strict=True):
-                gathered.append(leaf.grad / scale)
+            for gathered, grad in zip(grads, found_grads, strict=True):
+                gathered.append(grad / scale)
         found = _mean_by_pool(torch.cat(values).tolist(), [rows[n].pool for n in seen])
         if priors:
             found["prior"] = torch.cat(priors).mean().item()
@@ -199,6 +199,10 @@ class Trainer:
     def _as_learnt(self) -> AbstractContextManager[None]:
         """The U-Net with what is learnt of it, if anything is."""
         return nullcontext()
+
+    def _gradients(self, loss: Tensor, contexts: Contexts) -> Sequence[Tensor]:
+        """Of a loss for the contexts that the U-Net got."""
+        return torch.autograd.grad(loss, contexts)
 
     def _target(self, _batch: Batch, _rows: list[PromptRow], _k: Tensor, _v: Tensor) -> Tensor | None:
         """What rows should predict (rows, 4, h, w), where that is not the noise."""

@@ -119,8 +119,13 @@ def check_weights(name: str, shapes: Shapes) -> None:
     """
     if len(shapes) > MOST_TENSORS:
         raise BadFile(f"{name} is damaged: it has {len(shapes):,} tensors of weights, and {MOST_TENSORS:,} is the most.")
-    for key in shapes:
-        if not key.endswith(WEIGHT_KINDS):
+    for key, shape in shapes.items():
+        fits = key.endswith(WEIGHT_KINDS) and bool(shape) != key.endswith(".alpha")
+        if key.endswith((".lora_up.weight", ".lora_down.weight")):
+            module = key.rsplit(".", 2)[0]
+            up, down = (shapes.get(f"{module}.lora_{part}.weight", ()) for part in ("up", "down"))
+            fits = len(up) == len(down) == 2 and up[1] == down[0]
+        if not fits:
             raise BadFile(f"{name} is damaged: {shown_text(key)} is no part of a LoRA file. Get it again.")
 
 

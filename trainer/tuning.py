@@ -5,6 +5,7 @@ class, so that it stays what it was, with "a photo of a <class>" on pictures of 
 model's own prediction before the training (Ruiz et al. 2023, Eq. 2; Kumari et al. 2023, section 3.2; ai-toolkit for the last).
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from .concept import PersonalizedToken, Representation
 from .dataset import Batch, Photos, draw_batch
 from .denoising import predict
 from .interfaces import TextEncoder, UNet
-from .loop import GradientOverflow, Trainer
+from .loop import Contexts, GradientOverflow, Trainer
 from .methods import KEYS_VALUES, PRIOR
 from .pools import PromptRow, tuning_rows
 from .settings import TrainingSettings
@@ -54,8 +55,10 @@ class TuningTrainer(Trainer):
         losses: dict[str, float] = {}
         for own, members in parts:  # one after another: pictures of the class may have another shape
             losses |= self._backward_of(own, members)
-        for parameter in self.tuned.parameters.values():
-            parameter.grad.div_(self.unet.loss_scale)
+        if self.unet.loss_scale > 1:
+            for parameter in self.tuned.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.div_(self.unet.loss_scale)
         if not torch.isfinite(nn.utils.clip_grad_norm_(list(self.learnables().values()), CLIPPED_TO)):
             raise GradientOverflow(f"step {self.step_count + 1}: the gradient is not finite")
         return losses, 0.0
@@ -71,6 +74,11 @@ class TuningTrainer(Trainer):
     def _as_learnt(self) -> AbstractContextManager[None]:
         base = self.unet.tunable(self.settings.learns)
         return self.unet.tuned(self.tuned.tensors(base), detach_start=self.settings.learns == KEYS_VALUES)
+
+    def _gradients(self, loss: Tensor, contexts: Contexts) -> Sequence[Tensor]:
+        """Those of the learnt weights add up in their `.grad`."""
+        torch.autograd.backward(loss, inputs=[*contexts, *self.tuned.parameters.values()])
+        return [context.grad for context in contexts if context.grad is not None]
 
     @torch.no_grad()
     def _target(self, batch: Batch, rows: list[PromptRow], context_k: Tensor, context_v: Tensor) -> Tensor | None:

@@ -61,7 +61,7 @@ class HostUNet:
         unet = self.model.diffusion_model
         if learns not in (KEYS_VALUES, LOW_RANK):
             return dict(unet.named_parameters())
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, block in unet.named_modules():
             if isinstance(block, BasicTransformerBlock):
                 of_keys = [(f"{name}.attn2", block.attn2, ("to_k", "to_v"))]

@@ -2,6 +2,7 @@
 
 import comfy.lora
 from comfy.model_patcher import ModelPatcher
+from comfy.weight_adapter.lora import LoRAAdapter
 from torch import Tensor
 
 from ..errors import UserError
@@ -34,5 +35,6 @@ def _fits(patch: object, weight: Tensor) -> bool:
     """Whether a patch, as the host has it, is of the shape of a weight."""
     if isinstance(patch, tuple):  # ("diff", (tensor,)) or ("set", (tensor,))
         return patch[1][0].shape == weight.shape
+    assert isinstance(patch, LoRAAdapter), "no other kind is in a token's file"
     up, down = patch.weights[:2]
-    return (up.shape[0], down.shape[1:].numel()) == (weight.shape[0], weight.shape[1:].numel()) and up.shape[1] == down.shape[0]
+    return (up.shape[0], down.shape[1]) == (weight.shape[0], weight.shape[1:].numel())

@@ -45,19 +45,20 @@ NEUTRAL = "thing"  # a word that says nothing; the toy model has never read it, 
 @dataclass(frozen=True)
 class Configuration:
     """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone.
-    long: LONG times the steps. attractors: images of the attractors too. trained: False for the plain word."""
+    long: LONG times the steps. slow: the same, and compared at the end, as it learns little in fewer. attractors: images of the attractors too. trained: False for the plain word."""
 
     name: str
     changes: dict = field(default_factory=dict)
     super_category: str = "right"
     curve: bool = False
     long: bool = False
+    slow: bool = False
     attractors: bool = False
     trained: bool = True
 
     def inputs(self, steps: int = STEPS) -> dict:
         """Of Train Attractor Embedding, but for what subject and seed decide."""
-        total = steps * (LONG if self.long else 1)
+        total = steps * (LONG if self.long or self.slow else 1)
         return {**BASE, **self.changes, "steps": total, "checkpoint_every": total // CHECKPOINTS}
 
     @property
@@ -68,7 +69,7 @@ class Configuration:
 
 def _tuned(method: str, rate: float) -> dict:
     """A baseline that learns weights. Published rates are for SD1.5, and the toy's U-Net is a hundredth of its size: these are
-    the rates at which each learns in as many steps as the others."""
+    the rates that learn something here, and DreamBooth needs more steps than the others."""
     return {
         "method": method,
         "learning_rate_preset": "custom",
@@ -93,8 +94,8 @@ CONFIGURATIONS = {
         Configuration("textual_inversion+", {"method": "textual_inversion+"}, curve=True, attractors=True),
         Configuration("textual_inversion", {"method": "textual_inversion"}),
         Configuration("custom_diffusion", _tuned("custom_diffusion", 1e-3)),
-        Configuration("dreambooth", _tuned("dreambooth", 5e-4)),
-        Configuration("dreambooth_lora", _tuned("dreambooth_lora", 2e-3)),
+        Configuration("dreambooth", _tuned("dreambooth", 1e-3), slow=True),
+        Configuration("dreambooth_lora", _tuned("dreambooth_lora", 1e-2), slow=True),
         *(
             Configuration(f"schedule {name}", {"contrast_schedule": name})
             for name in ("sigmoid", "linear", "exponential", "zero", "one")
