@@ -45,7 +45,8 @@ NEUTRAL = "thing"  # a word that says nothing; the toy model has never read it, 
 @dataclass(frozen=True)
 class Configuration:
     """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone.
-    long: LONG times the steps. slow: the same, and compared at the end, as it learns little in fewer. attractors: images of the attractors too. trained: False for the plain word."""
+    long: LONG times the steps. slow: the same, and compared at the end, as it learns little in fewer. attractors: images of the
+    attractors too. trained: False for the plain word."""
 
     name: str
     changes: dict = field(default_factory=dict)
