@@ -63,6 +63,11 @@ class Configuration:
         return {**BASE, **self.changes, "steps": total, "checkpoint_every": total // CHECKPOINTS}
 
     @property
+    def tuned(self) -> bool:
+        """Whether weights of the U-Net are learnt."""
+        return "class_images" in self.changes
+
+    @property
     def masked(self) -> bool:
         """Whether it gets cut-outs; else the plain photos."""
         return self.inputs()["method"].endswith("+")
@@ -96,6 +101,7 @@ CONFIGURATIONS = {
         Configuration("textual_inversion", {"method": "textual_inversion"}),
         Configuration("custom_diffusion", _tuned("custom_diffusion", 1e-3)),
         Configuration("dreambooth", _tuned("dreambooth", 1e-3), slow=True),
+        Configuration("dreambooth, no prior", {**_tuned("dreambooth", 1e-3), "prior": "none"}, slow=True),
         Configuration("dreambooth_lora", _tuned("dreambooth_lora", 1e-2), slow=True),
         *(
             Configuration(f"schedule {name}", {"contrast_schedule": name})
@@ -116,6 +122,7 @@ GROUPS = {
         *("floor", "textual_inversion", "textual_inversion+", "neti", "neti+"),
         *("custom_diffusion", "dreambooth", "dreambooth_lora"),
     ),
+    "prior": ("floor", "dreambooth, no prior", "dreambooth", "dreambooth_lora", "custom_diffusion"),
     "schedules": ("schedule zero", "neti+", "schedule sigmoid", "schedule linear", "schedule exponential", "schedule one"),
     "ladder": ("neti", "mask only", "mask + prior", "schedule zero", "neti+"),
     "words": ("neti+", "word wrong", "word neutral"),
