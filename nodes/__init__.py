@@ -7,7 +7,8 @@ from .evaluation.evaluation_state import evaluation_state
 from .host import folders
 from .host.web import serve_page, serve_record
 from .masking import NODES as MASKING
-from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, LoadTokenCheckpoints, SavePersonalizedToken
+from .nodes_checkpoints import LoadTokenCheckpoints
+from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
 from .training import NODES as TRAINING
 from .training.run_state import run_state
 

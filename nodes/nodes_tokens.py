@@ -1,7 +1,6 @@
 """Nodes that load, apply and save personalised tokens."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from comfy_api.latest import io
 
 from ..trainer.concept import Embedding, PersonalizedToken, placeholder_problem
 from ..trainer.initial import word_embedding
-from ..trainer.token_file import load_token, save_embedding, save_token
+from ..trainer.token_file import load_token, save_embedding, save_lora, save_token
 from .errors import UserError, validated
 from .host import folders
 from .host.checks import clip_problems, model_problems
@@ -20,10 +19,10 @@ from .host.personalized_model import personalize_model
 from .host.placeholders import bracket_warning
 from .host.progress import said
 from .host.text_encoder import HostTextEncoder
+from .host.weights import with_weights
 from .link_types import PersonalizedTokenType
 
 CATEGORY = "attractor"
-_CHECKPOINT = re.compile(r".*-step-(\d+)\.safetensors")
 
 
 class LoadNeTIMapper(io.ComfyNode):
@@ -92,94 +91,6 @@ class LoadNeTIMapper(io.ComfyNode):
         return io.NodeOutput(token, token.placeholder, ui=said(note) if note else None)
 
 
-class LoadTokenCheckpoints(io.ComfyNode):
-    """Every checkpoint of a training run, for curves over its steps."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AttractorLoadTokenCheckpoints",
-            display_name="Load Token Checkpoints",
-            category="attractor/evaluation",
-            description="Loads all tokens that a training run saved along the way. Wire them to PDST Evaluate to see at which "
-            "step it was best and when it began to overfit.",
-            search_aliases=["training checkpoints", "embedding checkpoints", "overfitting curve", "best step"],
-            inputs=[
-                io.Combo.Input(
-                    "run",
-                    options=folders.runs(),
-                    default=folders.NEWEST,
-                    tooltip="The newest run, or another one under output/neti that has saved checkpoints (checkpoint_every). "
-                    "Press R to refresh the list.",
-                ),
-                io.String.Input("steps", default="", tooltip="Which steps, such as 100, 200, 400. Empty: all."),
-                io.Int.Input(
-                    "every",
-                    default=1,
-                    min=1,
-                    max=1000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Use only every n-th of them, and always the last one. 1: all.",
-                ),
-            ],
-            outputs=[
-                PersonalizedTokenType.Output(
-                    "tokens", is_output_list=True, tooltip="In order of steps. Wire to PDST Evaluate."
-                ),
-                io.Int.Output("steps_out", display_name="steps", is_output_list=True, tooltip="Their steps."),
-            ],
-        )
-
-    @classmethod
-    def validate_inputs(cls, run: str | None) -> bool | str:
-        if run is None:
-            return True  # it is wired
-        try:
-            return bool(checkpoints(run)) or f"run: {run!r} has saved no checkpoints: train with checkpoint_every above 0."
-        except UserError as error:
-            return str(error)
-
-    @classmethod
-    def fingerprint_inputs(cls, run: str, **_: object) -> str:
-        return folders.stamps(lambda: checkpoints(run).values())
-
-    @classmethod
-    def execute(cls, run: str, steps: str, every: int = 1) -> io.NodeOutput:
-        found = checkpoints(run)
-        chosen = list(found)
-        if steps.strip():
-            try:
-                chosen = sorted({int(part) for part in re.split(r"[\s,;]+", steps.strip()) if part})
-            except ValueError as error:
-                raise UserError(f"steps: {steps!r} is not a list of numbers. Type 100, 200, or nothing for all.") from error
-            missing = [str(step) for step in chosen if step not in found]
-            if missing:
-                raise UserError(
-                    f"steps: {run} has no checkpoint of step {', '.join(missing)}. It has: {', '.join(map(str, found))}."
-                )
-        chosen = [step for i, step in enumerate(chosen, 1) if i % every == 0 or i == len(chosen)]
-        tokens = []
-        with torch.inference_mode(False):
-            for step in chosen:
-                try:
-                    tokens.append(load_token(found[step]))
-                except ValueError as error:
-                    raise UserError(f"run: {error}") from error
-                tokens[-1].subject.requires_grad_(False)
-        return io.NodeOutput(tokens, chosen, ui=said(", ".join(f"step {step}" for step in chosen)))
-
-
-def checkpoints(run: str) -> dict[int, Path]:
-    """Files of a run's checkpoints by step, in order.
-
-    Raises:
-        UserError: no such run.
-    """
-    found = {int(match[1]): path for path in folders.checkpoint_files(run) if (match := _CHECKPOINT.fullmatch(path.name))}
-    return dict(sorted(found.items()))
-
-
 class ApplyPersonalizedToken(io.ComfyNode):
     """Teaches MODEL and CLIP a token; from there on the placeholder works in any stock text-encode node."""
 
@@ -204,7 +115,7 @@ class ApplyPersonalizedToken(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="1: as trained. Below 1: closer to the plain word of the super-category, which is 0. Above 1: "
-                    "exaggerated.",
+                    "exaggerated. Where weights were learnt (DreamBooth, Custom Diffusion) it scales those.",
                 ),
                 io.Int.Input(
                     "truncation",
@@ -265,21 +176,24 @@ class ApplyPersonalizedToken(io.ComfyNode):
         if attractor > len(token.attractors):
             has = f"{len(token.attractors)} attractors" if token.attractors else "no attractors"
             problems.append(f"attractor is {attractor}, but {token.placeholder} has {has}. Use 0 for the subject.")
-        if strength != 1.0 and not (token.super_category and text.tokenize(token.super_category)):
+        if strength != 1.0 and not token.weights and not (token.super_category and text.tokenize(token.super_category)):
             problems.append(
                 f"strength is {strength}, but the file of {token.placeholder} has no super-category, which this needs. Use 1."
             )
         if problems:
             raise UserError.of(problems)
         anchor = None
-        if strength != 1.0:
+        if strength != 1.0 and not token.weights:
             clip.load_model()
             anchor = word_embedding(text, token.super_category, "super_category")
         concept = token.attractors[attractor - 1] if attractor else token.subject
-        applied = AppliedToken(name, concept.train(False), strength, truncation or None, anchor)
+        phrase = "{}" if attractor else token.phrase
+        scale = 1.0 if token.weights else strength
+        applied = AppliedToken(name, concept.train(False), scale, truncation or None, anchor, phrase)
         personalized = PersonalizedCLIP.with_token(clip, applied)
         warning = bracket_warning(name)
-        return io.NodeOutput(personalize_model(model), personalized, ui=said(warning) if warning else None)
+        personal = with_weights(personalize_model(model), token.weights, strength)
+        return io.NodeOutput(personal, personalized, ui=said(warning) if warning else None)
 
 
 class SavePersonalizedToken(io.ComfyNode):
@@ -313,7 +227,8 @@ class SavePersonalizedToken(io.ComfyNode):
                     default=True,
                     optional=True,
                     tooltip="A Textual Inversion token is also written to models/embeddings, so that embedding:name works "
-                    "without this pack. A NeTI token cannot be: it is a network, not one vector.",
+                    "without this pack (a NeTI token cannot be: it is a network, not one vector). Learnt weights are also "
+                    "written to models/loras, for Load LoRA.",
                 ),
             ],
             outputs=[io.String.Output("path", tooltip="The file written, under the output folder.")],
@@ -325,7 +240,8 @@ class SavePersonalizedToken(io.ComfyNode):
     ) -> io.NodeOutput:
         name = name.strip()
         embedding = export_embedding and isinstance(token.subject, Embedding)
-        roots = [folders.output_folder(), *([folders.embeddings_folder()] if embedding else [])]
+        lora = folders.loras_folder() if export_embedding and token.weights else None
+        roots = [folders.output_folder(), *([folders.embeddings_folder()] if embedding else []), *([lora] if lora else [])]
         for root in roots:
             if problems := folders.name_problems(name, "name", root, [f"{name}.safetensors"]):
                 raise UserError.of(problems)
@@ -338,6 +254,9 @@ class SavePersonalizedToken(io.ComfyNode):
             if embedding and isinstance(token.subject, Embedding):
                 save_embedding(token.subject.vectors, folders.embeddings_folder() / f"{name}.safetensors")
                 lines.append(f"embedding:{name}")
+            if lora:
+                save_lora(token.weights, lora / f"{name}.safetensors")
+                lines.append(f"{name}.safetensors for Load LoRA")
         except Exception as error:  # safetensors raises an error class of its own
             raise UserError(f"name: {name} could not be written ({error}). Free some space, or use another name.") from error
         return io.NodeOutput(str(path), ui=said("\n".join(lines)))

@@ -63,8 +63,9 @@ TOOLS = [
 ]
 # The oldest transformers that masking and evaluation work with, beside the newest that the host brings: for a test of both.
 OLDER_TRANSFORMERS = ["transformers==4.56.2", "tokenizers==0.22.0", "huggingface_hub==0.34.4"]
-# What `bench train` compares with. Apart, as a pack that finds it would not be tested as users have it.
-DIFFUSERS = ["diffusers==0.42.1", "importlib_metadata", "zipp"]
+# What `bench train` compares with, and what reads the files that are written for it. Apart, as a pack that finds it would not
+# be tested as users have it.
+DIFFUSERS = ["diffusers==0.42.1", "importlib_metadata", "zipp", "peft==0.21.2", "accelerate==1.15.0"]
 # The registry's own program, for the test of what would be published.
 COMFY_CLI = "comfy-cli==1.23.0"
 # Building this one takes torch: the environment's own, or the build would fetch gigabytes of another.
@@ -313,6 +314,7 @@ def test(python, host, rest, coverage):
     command += ["--durations", "10", *rest]
     variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(packages_apart(OLDER_TRANSFORMERS))}
     variables["ATTRACTOR_COMFY_CLI"] = str(comfy_cli())
+    variables["ATTRACTOR_DIFFUSERS"] = str(packages_apart(DIFFUSERS))
     variables["CLUSTER_PYTHON"] = str(cluster_python())
     if not coverage:
         return call(python, command, host, **variables) or faults

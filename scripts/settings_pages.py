@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of settings in the help pages from the rows of trainer/settings.py.
+"""Write the tables of settings in the help pages from the rows of trainer/setting_rows.py.
 
 python scripts/settings_pages.py            write them
 python scripts/settings_pages.py --check    say whether they are as they would be written; exit code 1 if not

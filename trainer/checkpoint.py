@@ -19,6 +19,7 @@ from .reading import BadFile, Checked, conform, read_safetensors, reading, safet
 from .settings import TrainingSettings
 from .storage import replacing
 from .token_check import check_shapes, numbers
+from .tuning import TuningTrainer
 
 FORMAT = "attractor-training-state"
 VERSION = 1
@@ -44,9 +45,10 @@ def save_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
     each thing with spaces between, or words.
     """
     tensors = {f"concept/{k}": v.detach().cpu().clone() for k, v in trainer.concepts.state_dict().items()}
-    for name, parameter in trainer.concepts.named_parameters():
+    tensors |= {f"weights/{k}": v.detach().to("cpu", copy=True) for k, v in _weights(trainer).items()}
+    for name, parameter in trainer.learnables().items():
         for key, value in trainer.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = value.detach().cpu().clone()
+            tensors[f"optimizer/{name}/{key}"] = value.detach().to("cpu", copy=True)
     for name, curve in trainer.curves.items():
         tensors[f"curve/{name}"] = torch.tensor(curve, dtype=torch.float64)
     header = {
@@ -75,10 +77,12 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
             header = json.loads(metadata["attractor"])
             check_resume(header, trainer.settings, identity, name)
             own = {f"concept/{key}": tuple(value.shape) for key, value in trainer.concepts.state_dict().items()}
-            check_shapes(name, own, {key: shape for key, shape in shapes.items() if key.startswith("concept/")})
+            own |= {f"weights/{key}": tuple(value.shape) for key, value in _weights(trainer).items()}
+            check_shapes(name, own, {key: shape for key, shape in shapes.items() if key.startswith(("concept/", "weights/"))})
             tensors = read_safetensors(path)
             concept = {key: numbers(name, key, value) for key, value in _under(tensors, "concept/").items()}
-            optimizer = {key: _moments(name, key, value, tensors) for key, value in trainer.concepts.named_parameters()}
+            weights = {key: numbers(name, key, value) for key, value in _under(tensors, "weights/").items()}
+            optimizer = {key: _moments(trainer, name, key, value, tensors) for key, value in trainer.learnables().items()}
             if any(curve.shape != (header["step"],) for curve in _under(tensors, "curve/").values()):
                 raise ValueError("a curve is not as long as the run")
     except CannotResume:
@@ -87,9 +91,12 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
         raise CannotResume(str(error).removesuffix(" Get it again.")) from error
 
     trainer.concepts.load_state_dict(concept)
-    for key, parameter in trainer.concepts.named_parameters():
+    with torch.no_grad():
+        for key, parameter in _weights(trainer).items():
+            parameter.copy_(weights[key])
+    for key, parameter in trainer.learnables().items():
         if state := optimizer[key]:
-            # AdamW counts its steps in a CPU tensor; its moments live with the parameter.
+            # The optimiser counts its steps in a CPU tensor; its moments live with the parameter.
             trainer.optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
             }
@@ -103,20 +110,35 @@ def load_state(trainer: Trainer, path: str | os.PathLike, identity: dict[str, st
     trainer.step_count = header["step"]
 
 
-def _moments(name: str, key: str, parameter: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """AdamW's state of a parameter; empty where it has none yet.
+def _weights(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
+    """What is learnt of the U-Net, if anything is."""
+    return trainer.tuned.parameters if isinstance(trainer, TuningTrainer) else {}
+
+
+def _moments(
+    trainer: Trainer, name: str, key: str, parameter: torch.Tensor, tensors: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The optimiser's state of a parameter; empty where it has none yet.
 
     Raises:
         BadFile: it does not fit. name: of the file.
     """
     state = {part: numbers(name, f"optimizer/{key}", value) for part, value in _under(tensors, f"optimizer/{key}/").items()}
     if state:
-        shape = tuple(parameter.shape)
-        wanted = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        wanted = _state_shapes(trainer.settings.optimizer, tuple(parameter.shape))
         check_shapes(name, wanted, {part: tuple(value.shape) for part, value in state.items()})
-        if bool((state["exp_avg_sq"] < 0).any()):
+        if any(bool((state[part] < 0).any()) for part in wanted if part != "exp_avg"):
             raise ValueError(f"the optimiser's state of {key} is impossible")
     return state
+
+
+def _state_shapes(optimizer: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """What the optimiser keeps of a parameter: two moments, or under Adafactor the variances of rows and columns."""
+    if optimizer == "adamw":
+        return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+    if len(shape) < 2:
+        return {"step": (), "variance": shape}
+    return {"step": (), "row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, shape[-1])}
 
 
 def check_resume(header: dict, settings: TrainingSettings, identity: dict[str, str], name: str = "its state") -> None:

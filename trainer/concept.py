@@ -56,6 +56,8 @@ class PersonalizedToken:
     kind: `neti` or `textual_inversion`.
     width: of the text encoder, 768 for SD1.x.
     record: JSON-able facts about the training (settings, step, base model, losses).
+    phrase: what the placeholder becomes in a prompt, such as `{} dog`; `{}` is the subject's vectors.
+    weights: what is added to the U-Net, as a LoRA file has it (`diffusion_model.*`); empty if nothing is.
     """
 
     placeholder: str
@@ -65,6 +67,8 @@ class PersonalizedToken:
     subject: Representation
     attractors: tuple[Representation, ...] = ()
     record: dict = field(default_factory=dict)
+    phrase: str = "{}"
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 def is_text(text: object) -> bool:

@@ -2,30 +2,30 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .settings import TrainingSettings
-
 TIMESTEPS = 1000  # t ~ U{0..999}
 
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Photos of one shape, each once per view (as it is, and mirrored if flipping is on).
+    """Photos of one shape, each once per view (see `views.py`).
 
     numbers: which k of the run's photos these are.
     latents: (views, k, 4, h, w) float32, scaled as the U-Net takes them.
-    masks: (views, k, 1, h, w) float32 in 0..1, 1 on the subject (M_s of Eq. 4; M_b = 1 - M_s).
+    masks: (views, k, 1, h, w) float32 in 0..1, 1 on the subject (M_s of Eq. 4; M_b = 1 - M_s), or on what counts.
+    wordings: of each view, what its prompts become, `{}` is the prompt; empty: they stay as they are.
     """
 
     numbers: tuple[int, ...]
     latents: Tensor
     masks: Tensor
+    wordings: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,38 +87,6 @@ def latent_masks(masks: Tensor, size: tuple[int, int], resize: str = "area", dil
     return F.interpolate(masks, size=size, mode="nearest-exact" if resize == "nearest" else resize)
 
 
-def cache_photos(
-    images: Sequence[Tensor], masks: Sequence[Tensor] | None, encode: Callable[[Tensor], Tensor], settings: TrainingSettings
-) -> Photos:
-    """Encode every photo, and its mirror image if `settings.flip`; those of one shape together.
-
-    Args:
-        images: n of (H, W, 3) in 0..1.
-        masks: n of (H, W) in 0..1, or None where the method uses none.
-        encode: (k, H, W, 3) -> (k, 4, h, w) latents, scaled.
-    """
-    buckets = []
-    for numbers in same_shapes(tuple(image.shape) for image in images):
-        own_masks = None if masks is None else torch.stack([masks[n] for n in numbers])
-        latents, small = _encode(torch.stack([images[n] for n in numbers]), own_masks, encode, settings)
-        buckets.append(Bucket(tuple(numbers), latents, small))
-    return Photos(tuple(buckets))
-
-
-def _encode(
-    images: Tensor, masks: Tensor | None, encode: Callable[[Tensor], Tensor], settings: TrainingSettings
-) -> tuple[Tensor, Tensor]:
-    """Latents (views, k, 4, h, w) and masks (views, k, 1, h, w) of photos (k, H, W, 3) of one shape."""
-    views = [images, images.flip(2)] if settings.flip else [images]
-    latents = torch.stack([encode(view).float() for view in views])
-    if masks is None:
-        masks = torch.ones(images.shape[:3])
-    mask_views = [masks, masks.flip(2)] if settings.flip else [masks]
-    height, width = latents.shape[-2:]
-    small = [latent_masks(view, (height, width), settings.mask_resize, settings.mask_dilation) for view in mask_views]
-    return latents, torch.stack(small).to(latents)
-
-
 def mask_problems(masks: list[Tensor]) -> list[str]:
     """Masks (H, W) that would leave a loss without pixels, each by the number of its image (from 1)."""
     found = []
@@ -145,13 +113,15 @@ def step_generator(seed: int, step: int | str) -> torch.Generator:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B draws: photo index (B,), latents and noise (B, 4, h, w), masks (B, 1, h, w), timesteps (B,) int64."""
+    """B draws: photo index (B,), latents and noise (B, 4, h, w), masks (B, 1, h, w), timesteps (B,) int64; and what a prompt
+    of each becomes, `{}` is the prompt."""
 
     photos: list[int]
     latents: Tensor
     masks: Tensor
     noise: Tensor
     timesteps: Tensor
+    wordings: list[str]
 
 
 def draw_batch(photos: Photos, batch_size: int, generator: torch.Generator) -> Batch:
@@ -189,4 +159,5 @@ def _gather(bucket: Bucket, places: Tensor, views: Tensor, timesteps: Tensor, ge
     latents = bucket.latents[views, places]
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     photos = [bucket.numbers[place] for place in places.tolist()]
-    return Batch(photos, latents, bucket.masks[views, places], noise, timesteps)
+    wordings = [bucket.wordings[view] for view in views.tolist()] if bucket.wordings else ["{}"] * len(photos)
+    return Batch(photos, latents, bucket.masks[views, places], noise, timesteps, wordings)

@@ -9,7 +9,7 @@ from .conditioning import encode_layers
 from .dataset import Batch
 from .interfaces import TextEncoder, UNet
 from .losses import masked_loss
-from .methods import JOINT, SUBJECT
+from .methods import JOINT, PLACED, PRIOR, SUBJECT
 from .pools import ONE_SLOT, PromptRow, build_prompt
 from .settings import TrainingSettings
 
@@ -22,18 +22,30 @@ def predict(unet: UNet, batch: Batch, samples: list[int], context_k: Tensor, con
 
 
 def denoising_losses(
-    settings: TrainingSettings, batch: Batch, pools: Sequence[str], samples: list[int], predicted: Tensor
+    settings: TrainingSettings,
+    batch: Batch,
+    pools: Sequence[str],
+    samples: list[int],
+    predicted: Tensor,
+    target: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 4: (rows,) masked losses of predictions (rows, 4, h, w), one row for each of `pools` and `samples`."""
+    """Eq. 4: (rows,) masked losses of predictions (rows, 4, h, w), one row for each of `pools` and `samples`.
+
+    target: (rows, 4, h, w) instead of the noise.
+    """
     subject_masks = batch.masks[samples].to(predicted.device)
     masks = torch.stack([pool_mask(settings, pool, mask) for pool, mask in zip(pools, subject_masks, strict=True)])
-    return masked_loss(predicted, batch.noise[samples].to(predicted.device), masks, settings.loss_mean)
+    target = batch.noise[samples].to(predicted.device) if target is None else target
+    return masked_loss(predicted, target, masks, settings.loss_mean)
 
 
 def pool_mask(settings: TrainingSettings, pool: str, subject_mask: Tensor) -> Tensor:
-    """M_s on subject prompts, M_b = 1 - M_s on background prompts; joint prompts, and methods without attractor, unmasked."""
-    if not settings.uses_attractor or pool == JOINT:
-        return torch.ones_like(subject_mask)
+    """M_s on subject prompts, M_b = 1 - M_s on background prompts; joint prompts, and methods without attractor, unmasked.
+
+    Placed photos count where they are.
+    """
+    if pool in (JOINT, PRIOR) or not settings.uses_attractor:
+        return subject_mask if pool == SUBJECT and settings.views == PLACED else torch.ones_like(subject_mask)
     return subject_mask if pool == SUBJECT else 1 - subject_mask
 
 

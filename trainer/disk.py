@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+from .methods import WEIGHTS
 from .settings import TrainingSettings
 from .token_check import MapperConfig, mapper_shapes
 
@@ -21,7 +22,7 @@ class RunFiles:
     step_file: int
     state: int
     sample: int
-    other: int  # charts and curves
+    other: int  # charts, curves and pictures of the class
     step_files: int
     samples: int
 
@@ -39,23 +40,29 @@ class RunFiles:
         return f"{', '.join(parts)}: {megabytes(self.total)} in all"
 
 
-def run_files(settings: TrainingSettings, photos: int, width: int) -> RunFiles:
-    """The files of a run on so many photos. width: of the text encoder."""
-    subject = _values(width, settings.kind == "neti")
+def run_files(settings: TrainingSettings, photos: int, width: int, weights: int = 0) -> RunFiles:
+    """The files of a run on so many photos. width: of the text encoder. weights: numbers that are learnt of the U-Net."""
+    subject = _values(width, settings.kind == "neti") + weights
     attractor = _values(width, has_mappers(settings)) if settings.uses_attractor else 0
     attractors = photos if settings.uses_attractor else 0
     values, header = subject + attractors * attractor, _HEADER + attractors * _ATTRACTOR_HEADER
     token = _VALUE * values + header
     curves = _CURVE_VALUE * (len(settings.loss_weights) + 4) * settings.steps
+    of_class = settings.class_images if settings.class_prior == "generated" else 0
     return RunFiles(
         token=token,
         step_file=token if photos <= MANY_PHOTOS else _VALUE * subject + _HEADER,
-        state=3 * _VALUE * values + 3 * header + curves,  # the values and AdamW's two moments
+        state=(3 if settings.optimizer == "adamw" else 1) * _VALUE * values + 3 * header + curves,  # and two moments
         sample=2 * settings.resolution**2,
-        other=curves + _CHARTS,
-        step_files=_times(settings.steps, settings.checkpoint_every),
+        other=curves + _CHARTS + of_class * 2 * settings.resolution**2,
+        step_files=_times(settings.steps, settings.checkpoint_every) if keeps_steps(settings) else 0,
         samples=_times(settings.steps, settings.sample_every),
     )
+
+
+def keeps_steps(settings: TrainingSettings) -> bool:
+    """Whether each checkpoint gets a file of its own; of methods that write gigabytes the last and the best are kept only."""
+    return settings.learns != WEIGHTS
 
 
 def has_mappers(settings: TrainingSettings) -> bool:

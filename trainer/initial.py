@@ -19,6 +19,8 @@ def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder)
     Raises:
         ValueError: a setting that should name a word is empty.
     """
+    if settings.tunes:
+        return {SUBJECT: _rare_word(settings, text)}
     neti = settings.kind == "neti"
     word = word_embedding(text, settings.subject_init or settings.super_category, "super_category")
     concepts: dict[str, Representation] = {SUBJECT: _mapper(settings, word, -1) if neti else Embedding(word[None])}
@@ -28,6 +30,17 @@ def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder)
             as_mapper = neti and settings.attractor_kind == "mapper"
             concepts[attractor_name(photo)] = (_mapper if as_mapper else _noisy_embedding)(settings, word, photo)
     return concepts
+
+
+def _rare_word(settings: TrainingSettings, text: TextEncoder) -> Embedding:
+    """DreamBooth's word, as it is: all of its tokens' embeddings. Custom Diffusion's token starts from it, as one vector."""
+    if settings.learns_token:
+        return Embedding(word_embedding(text, settings.rare_token, "rare_token")[None])
+    ids = text.tokenize(settings.rare_token)
+    if not ids:
+        raise ValueError("rare_token is empty: give a word.")
+    with no_grad():
+        return Embedding(text.embed(tensor([ids], device=text.device))[0].float().cpu()).requires_grad_(False)
 
 
 def word_embedding(text: TextEncoder, words: str, name: str) -> Tensor:

@@ -1,6 +1,7 @@
 """What a host must offer so that a token can be trained on it: a frozen text encoder and a frozen U-Net, both opened up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -47,6 +48,17 @@ class UNet(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
+
+    def tunable(self, learns: str) -> dict[str, Tensor]:
+        """The tensors that a method may learn, by their names in the U-Net: `keys_values` of the cross-attentions, all
+        `weights`, or those of attention that get `low_rank` additions."""
+
+    def tuned(self, tensors: Mapping[str, Tensor], detach_start: bool = False) -> AbstractContextManager[None]:
+        """For as long as this lasts, predictions are made with these tensors instead of the U-Net's own, with gradients into
+        them. A backward pass that recomputes parts must end in it.
+
+        detach_start: no gradient from keys and values of the start token (Custom Diffusion).
+        """
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """z_t of (B, 4, h, w) latents at (B,) timesteps."""

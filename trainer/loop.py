@@ -11,13 +11,17 @@
     6  backward    dL/dC and w_c L_InfoNCE through text encoder and mappers, once
     7  AdamW
 
+Methods that learn weights of the U-Net (DreamBooth, Custom Diffusion) have two pools, their subject's and the class's, whose
+prior loss is on pictures of the class or on what the model predicted before; stage 4 gathers dL/dweights too (tuning.py).
+
 Micro-batches are exact: the U-Net is frozen, so its gradients end at C and add up there. The reference, the same equations
 written out plainly (a text pass for each prompt and layer, a U-Net call for each row, one graph), is `slow_total_loss` in
 tests/host/test_training_step.py; gradients agree to 1e-5.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +31,10 @@ from .concept import LAYERS, PersonalizedToken, Representation
 from .conditioning import draw_truncations, encode_layers, place_tokens
 from .dataset import Batch, Photos, draw_batch, fixed_batch, step_generator
 from .denoising import denoising_losses, predict, prior_losses
-from .initial import initial_concepts
 from .interfaces import TextEncoder, UNet
 from .losses import info_nce
 from .methods import SUBJECT
-from .pools import Prompt, PromptRow, attractor_name, draw_prompt_rows, pool_prompt
+from .pools import Prompt, PromptRow, attractor_name, draw_prompt_rows, subject_prompt
 from .schedules import contrast_weight
 from .settings import TrainingSettings
 from .storage import fingerprint
@@ -58,7 +61,7 @@ class StepResult:
 
 
 class Trainer:
-    """A run's learnable state and its step. Build with `build_trainer`."""
+    """A run's learnable state and its step. Build with `build_trainer` (build.py)."""
 
     def __init__(
         self,
@@ -73,9 +76,8 @@ class Trainer:
         them it is the training photos'."""
         self.settings, self.photos, self.text, self.unet = settings, photos, text, unet
         self.held_out, self._tokens, self.concepts = held_out, concepts, nn.ModuleDict(concepts)
-        self.optimizer = torch.optim.AdamW(
-            self.concepts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        optimizer = torch.optim.Adafactor if settings.optimizer == "adafactor" else torch.optim.AdamW
+        self.optimizer = optimizer(self.learnables().values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.layers = LAYERS if settings.kind == "neti" else 1
         self.micro_batch = settings.micro_batch or settings.batch_size * len(settings.loss_weights)
         self.scales_loss = unet.loss_scale > 1
@@ -95,8 +97,8 @@ class Trainer:
         Raises:
             NonFiniteLoss: names step and loss; parameters and optimiser are untouched by the bad step.
         """
-        self.optimizer.zero_grad(set_to_none=True)
         while True:
+            self.optimizer.zero_grad(set_to_none=True)
             generator = step_generator(self.settings.seed, self.step_count)
             batch = draw_batch(self.photos, self.settings.batch_size, generator)
             try:
@@ -126,9 +128,13 @@ class Trainer:
         contrast, w_c = self._contrast(contexts[0], rows, batch.photos)
         if contrast is not None:
             losses["contrast"] = contrast.item()
-        _check_finite(losses, context_grads, self.step_count + 1)
+        self._check_finite(losses, context_grads)
         self._backward_through_text(rows, contexts, context_grads, contrast, w_c)
         return losses, w_c
+
+    def learnables(self) -> dict[str, nn.Parameter]:
+        """Everything that is learnt, by its name in a saved state."""
+        return dict(self.concepts.named_parameters()) if self.settings.learns_token else {}
 
     def _contexts(self, prompts: list[Prompt], times: Tensor, generator: torch.Generator | None) -> Contexts:
         """Stage 3: contexts of prompts at their denoising times (N,), with a graph back to the tokens.
@@ -155,11 +161,15 @@ class Trainer:
         grads: tuple[list[Tensor], list[Tensor]] = ([], [])
         for start in range(0, len(seen), self.micro_batch):
             part = seen[start : start + self.micro_batch]
-            leaves = [context.detach()[:, part].to(self.unet.device).requires_grad_() for context in contexts]
-            total, losses, prior = self._micro_batch(batch, [rows[n] for n in part], *leaves)
+            k, v = (context.detach()[:, part].to(self.unet.device).requires_grad_() for context in contexts)
+            own = [rows[n] for n in part]
+            target = self._target(batch, own, k, v)
+            with self._as_learnt():
+                total, losses, prior = self._micro_batch(batch, own, k, v, target)
+                found_grads = self._gradients(total.mul(scale), (k, v))
             values.append(losses.detach())
             priors += [prior.detach()] if prior is not None else []
-            for gathered, grad in zip(grads, torch.autograd.grad(total.mul(scale), leaves), strict=True):
+            for gathered, grad in zip(grads, found_grads, strict=True):
                 gathered.append(grad / scale)
         found = _mean_by_pool(torch.cat(values).tolist(), [rows[n].pool for n in seen])
         if priors:
@@ -168,12 +178,15 @@ class Trainer:
         return found, (grad_k, grad_v)
 
     def _micro_batch(
-        self, batch: Batch, rows: list[PromptRow], context_k: Tensor, context_v: Tensor
+        self, batch: Batch, rows: list[PromptRow], context_k: Tensor, context_v: Tensor, target: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of some rows: the weighted sum of their losses, each row's own, and the prior losses of those that have one."""
+        """Of some rows: the weighted sum of their losses, each row's own, and the prior losses of those that have one.
+
+        target: (rows, 4, h, w) instead of the noise.
+        """
         samples = [row.sample for row in rows]
         predicted = predict(self.unet, batch, samples, context_k, context_v)
-        losses = denoising_losses(self.settings, batch, [row.pool for row in rows], samples, predicted)
+        losses = denoising_losses(self.settings, batch, [row.pool for row in rows], samples, predicted, target)
         total = (losses * torch.tensor([row.weight for row in rows], device=losses.device)).sum()
         held = [n for n, row in enumerate(rows) if row.prior]
         if not held:
@@ -182,6 +195,18 @@ class Trainer:
         priors = prior_losses(self.settings, self.text, self.unet, batch, with_prior, predicted[held])
         weights = torch.tensor([row.prior for row in with_prior], device=losses.device)
         return total + (priors * weights).sum(), losses, priors
+
+    def _as_learnt(self) -> AbstractContextManager[None]:
+        """The U-Net with what is learnt of it, if anything is."""
+        return nullcontext()
+
+    def _gradients(self, loss: Tensor, contexts: Contexts) -> Sequence[Tensor]:
+        """Of a loss for the contexts that the U-Net got."""
+        return torch.autograd.grad(loss, contexts)
+
+    def _target(self, _batch: Batch, _rows: list[PromptRow], _k: Tensor, _v: Tensor) -> Tensor | None:
+        """What rows should predict (rows, 4, h, w), where that is not the noise."""
+        return None
 
     def _contrast(self, context_k: Tensor, rows: list[PromptRow], photos: list[int]) -> tuple[Tensor | None, float]:
         """Stage 5: L_InfoNCE on the contextual embeddings of the joint prompts, which come first, and w_c; or None and 0."""
@@ -218,13 +243,21 @@ class Trainer:
             grads.append(torch.full_like(contrast, w_c))
         torch.autograd.backward(roots, grads)
 
+    def _check_finite(self, losses: dict[str, float], grads: tuple[Tensor, Tensor]) -> None:
+        bad, step = [name for name, value in losses.items() if not math.isfinite(value)], self.step_count + 1
+        if bad:
+            raise NonFiniteLoss(f"step {step}: the {' and '.join(bad)} loss is not a finite number")
+        if not all(torch.isfinite(grad).all() for grad in grads):
+            raise GradientOverflow(f"step {step}: the gradient of the denoising losses is not finite")
+
     # -- what is watched -------------------------------------------------------------------------------
 
     @property
     def curve_names(self) -> list[str]:
         """Of the curves that a run has, in order."""
         settings = self.settings
-        more = {"contrast": settings.uses_contrast, "prior": settings.uses_prior, "contrast_weight": True, "fixed": True}
+        prior = settings.uses_prior or settings.class_prior != "none"
+        more = {"contrast": settings.uses_contrast, "prior": prior, "contrast_weight": True, "fixed": True}
         return [*settings.loss_weights, *(name for name, there in more.items() if there)]
 
     def _record(self, losses: dict[str, float], w_c: float) -> None:
@@ -248,13 +281,14 @@ class Trainer:
 
     def _fixed_losses(self, batch: Batch) -> Tensor:
         """(B,) losses of photos of one shape."""
-        prompts = [pool_prompt(self.text, SUBJECT, 0, photo, self.settings.super_category) for photo in batch.photos]
+        prompts = [subject_prompt(self.settings, self.text, photo) for photo in batch.photos]
         contexts = self._contexts(prompts, batch.timesteps, None)
         values = []
         for start in range(0, len(prompts), self.micro_batch):
             samples = list(range(start, min(start + self.micro_batch, len(prompts))))
             k, v = (context[:, samples].to(self.unet.device) for context in contexts)
-            predicted = predict(self.unet, batch, samples, k, v)
+            with self._as_learnt():
+                predicted = predict(self.unet, batch, samples, k, v)
             values.append(denoising_losses(self.settings, batch, [SUBJECT] * len(samples), samples, predicted))
         return torch.cat(values)
 
@@ -275,6 +309,7 @@ class Trainer:
             width=self.text.width,
             subject=self._tokens[SUBJECT],
             attractors=tuple(concept for name, concept in self._tokens.items() if name != SUBJECT),
+            phrase=settings.phrase,
             record={**(record or {}), "step": self.step_count, "settings": settings.to_dict()},
         )
 
@@ -282,21 +317,3 @@ class Trainer:
 def _mean_by_pool(values: list[float], pools: list[str]) -> dict[str, float]:
     by_pool = {pool: [v for v, p in zip(values, pools, strict=True) if p == pool] for pool in sorted(set(pools))}
     return {pool: sum(found) / len(found) for pool, found in by_pool.items()}
-
-
-def _check_finite(losses: dict[str, float], grads: tuple[Tensor, Tensor], step: int) -> None:
-    bad = [name for name, value in losses.items() if not math.isfinite(value)]
-    if bad:
-        raise NonFiniteLoss(f"step {step}: the {' and '.join(bad)} loss is not a finite number")
-    if not all(torch.isfinite(grad).all() for grad in grads):
-        raise GradientOverflow(f"step {step}: the gradient of the denoising losses is not finite")
-
-
-def build_trainer(
-    settings: TrainingSettings, photos: Photos, text: TextEncoder, unet: UNet, held_out: Photos | None = None
-) -> Trainer:
-    """A trainer at step 0, its tokens at their initial values (`initial.py`) on the text encoder's device."""
-    concepts = initial_concepts(settings, photos.count, text)
-    trainer = Trainer(settings, photos, text, unet, concepts, held_out)
-    trainer.concepts.to(text.device)
-    return trainer

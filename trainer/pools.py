@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from .dataset import Batch
 from .interfaces import TextEncoder
-from .methods import BACKGROUND, JOINT, SUBJECT
+from .methods import BACKGROUND, JOINT, PRIOR, SUBJECT
 from .settings import TrainingSettings
 
 # The paper's 30 training templates; `{}` is a slot.
@@ -118,6 +119,35 @@ def pool_prompt(text: TextEncoder, pool: str, template: int, photo: int, super_c
         return build_prompt(text, ONE_SLOT[template], Slot(SUBJECT))
     first = super_category if pool == BACKGROUND else Slot(SUBJECT)
     return build_prompt(text, TWO_SLOTS[template], first, Slot(attractor_name(photo)))
+
+
+def subject_prompt(settings: TrainingSettings, text: TextEncoder, photo: int, wording: str = "{}") -> Prompt:
+    """What the subject is called when nothing else is said: "a photo of a {v*}", or the one prompt of a method that has one.
+
+    wording: what the prompt becomes, `{}` is the prompt.
+    """
+    if not settings.prompt:
+        return pool_prompt(text, SUBJECT, 0, photo, settings.super_category)
+    word = Slot(SUBJECT) if settings.learns_token else settings.rare_token
+    return build_prompt(text, wording.replace("{}", settings.prompt), word, settings.super_category)
+
+
+def class_prompt(settings: TrainingSettings, text: TextEncoder) -> Prompt:
+    """The prompt of the class, of which a prior loss keeps what the model makes."""
+    return build_prompt(text, settings.class_prompt, *[settings.super_category] * settings.class_prompt.count("{}"))
+
+
+def tuning_rows(settings: TrainingSettings, text: TextEncoder, batch: Batch) -> list[PromptRow]:
+    """The prompts of a step that learns weights of the U-Net: the subject's, and with a prior as many of the class."""
+    size = len(batch.photos)
+    rows = [
+        PromptRow(SUBJECT, n, 0, subject_prompt(settings, text, photo, wording), weight=1 / size)
+        for n, (photo, wording) in enumerate(zip(batch.photos, batch.wordings, strict=True))
+    ]
+    if settings.class_prior != "none":
+        prompt = class_prompt(settings, text)
+        rows += [PromptRow(PRIOR, n, 0, prompt, weight=settings.class_weight / size) for n in range(size)]
+    return rows
 
 
 def draw_prompt_rows(

@@ -8,6 +8,7 @@ GROUPS = {
     "main": "On the training node",
     "losses": "Photos, losses and optimiser",
     "attractor": "Attractors and mapper",
+    "weights": "DreamBooth and Custom Diffusion",
     "memory": "Memory: the result does not depend on these beyond rounding",
     "scoring": "Scores, samples and checkpoints",
 }

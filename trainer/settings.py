@@ -1,267 +1,16 @@
-"""Every choice of a training run in one frozen record: a row a setting, validated once, before any work starts.
-
-A row says all that is known of a setting: default, documentation, limits, choices, the group it is shown in, and whether a
-resumed run may change it. Checks, resume, the nodes' widgets and the help page's table are loops over the rows, so a new
-setting is a new field here and nothing else. Widgets stand in the order of the fields: add at the end of the class.
-"""
+"""A training run's settings in one frozen record: what the rows of `setting_rows.py` say, what follows from it, and checks."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .methods import BACKGROUND, JOINT, LEARNING_RATE_PRESETS, METHODS, SUBJECT, Method, resolve_learning_rate
-from .rows import Row, setting
-from .schedules import SCHEDULES
+from .methods import BACKGROUND, JOINT, METHODS, PRIOR, SUBJECT, Method, resolve_learning_rate
+from .rows import Row
+from .setting_rows import SettingRows
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """A run's settings. Defaults follow the paper; where it is silent, they are this project's choice."""
-
-    super_category: str = setting(
-        "dog",
-        "What the subject is, in a word or two: dog, teddy bear. Learning starts from it (from the mean of several words), and "
-        "it stands for the subject in the background prompts: a wrong word costs a lot of quality.",
-    )
-    placeholder: str = setting("<my-subject>", "The word that will mean the subject in prompts, such as <my-dog>.")
-    method: str = setting(
-        "neti+",
-        "textual_inversion learns one embedding, neti a small network that gives another embedding at every denoising time and "
-        "U-Net layer. With + the backgrounds are learnt apart, in attractors (the paper's method).",
-        choices=tuple(METHODS),
-    )
-    steps: int = setting(
-        500,
-        "Optimiser steps. Held-out scores tell when it was enough. A finished run can be continued with more steps; that "
-        "stretches the rest of the contrast schedule.",
-        minimum=1,
-        maximum=100_000,
-        free=True,
-    )
-    batch_size: int = setting(
-        8,
-        "Samples per step (paper: 8). It affects the result; to save memory lower micro_batch instead (Training Options).",
-        minimum=1,
-        maximum=64,
-    )
-    learning_rate_preset: str = setting(
-        "auto",
-        "auto: by the method. paper: 1e-5. neti: 1e-3 x batch. textual_inversion: 5e-4 x batch. custom: learning_rate in "
-        "Training Options.",
-        choices=LEARNING_RATE_PRESETS,
-        free=True,  # what counts is the rate
-    )
-    learning_rate: float = setting(
-        8e-3, "Of AdamW, constant. Used with learning_rate_preset 'custom' only.", "losses", above=0, step=1e-6
-    )
-    resolution: int = setting(
-        512,
-        "The photos are scaled to about resolution x resolution pixels, in the shapes that aspect gives them.",
-        "losses",
-        minimum=64,
-        maximum=1024,
-        step=64,
-        free=True,  # the size in training tells
-    )
-    seed: int = setting(
-        0,
-        "The same seed and inputs give the same result on the same machine.",
-        minimum=0,
-        maximum=2**53 - 1,  # what a web page can hold
-    )
-    sample_prompt: str = setting(
-        "a photo of a {} on the beach",
-        "Prompt of the sample images. {} or the placeholder stands for the subject.",
-        free=True,
-    )
-    sample_every: int = setting(100, "Steps between sample images; 0: none.", minimum=0, maximum=100_000, free=True)
-
-    # Eq. 6: w_s L_sub + w_b L_bg + w_i L_joint + w_c(step) L_InfoNCE
-    subject_weight: float = setting(
-        1.0,
-        "w_s of Eq. 6: subject prompts, masked to the subject. The paper gives no number.",
-        "losses",
-        minimum=0,
-        maximum=100,
-        step=0.01,
-    )
-    background_weight: float = setting(
-        1.0,
-        "w_b of Eq. 6: background prompts, masked to the rest of the photo. The paper gives no number.",
-        "losses",
-        minimum=0,
-        maximum=100,
-        step=0.01,
-    )
-    joint_weight: float = setting(
-        1.0,
-        "w_i of Eq. 6: prompts with both tokens, not masked. The paper gives no number.",
-        "losses",
-        minimum=0,
-        maximum=100,
-        step=0.01,
-    )
-    contrast_weight: float = setting(
-        0.1,
-        "Peak of w_c of Eq. 6, the weight of the InfoNCE loss, which keeps the subject's token apart from the attractors; 0: "
-        "off. The paper gives no number.",
-        "losses",
-        minimum=0,
-        maximum=100,
-        step=0.01,
-    )
-    contrast_schedule: str = setting(
-        "cosine", "How w_c grows over the run (paper, Fig. 7: cosine and sigmoid are best).", "losses", choices=SCHEDULES
-    )
-    tau: float = setting(
-        0.07,
-        "Temperature of the InfoNCE loss (Eq. 5): the lower, the more it looks at the attractors most like the subject. "
-        "The paper gives no number.",
-        "losses",
-        above=0,
-        maximum=100,
-        step=0.001,
-    )
-    normalize_contrast: bool = setting(
-        True, "Compare directions only; raw products of 768 numbers overflow at a small tau.", "losses"
-    )
-    prompts_per_step: str = setting(
-        "all",
-        "all: each sample sees all three prompts on the same noise. one: a single prompt, drawn by weight; three times "
-        "cheaper, unbiased, noisier.",
-        "losses",
-        choices=("all", "one"),
-    )
-    loss_mean: str = setting(
-        "mask",
-        "mask: mean over the masked area, so that the subject's size does not matter. all: mean over everything, Eq. 4 to the "
-        "letter.",
-        "losses",
-        choices=("mask", "all"),
-    )
-    mask_resize: str = setting(
-        "area",
-        "How masks are scaled to the latents' size; area keeps soft edges.",
-        "losses",
-        choices=("area", "nearest"),
-    )
-    mask_dilation: int = setting(
-        0, "Pixels of the training image by which masks are grown first.", "losses", minimum=0, maximum=64
-    )
-    flip: bool = setting(
-        True, "Also train on mirrored photos. Turn it off for text and for subjects whose sides differ.", "losses"
-    )
-    prior_weight: float = setting(
-        0.0,
-        "Not from the paper; 0: off. With masks, keeps subject prompts outside the mask at what the model makes of the plain "
-        "super-category: for comparison with attractors.",
-        "losses",
-        minimum=0,
-        maximum=100,
-        step=0.01,
-        before=0.0,
-    )
-    weight_decay: float = setting(1e-2, "Of AdamW.", "losses", minimum=0, maximum=1, step=0.001)
-
-    attractor_kind: str = setting(
-        "mapper",
-        "With neti+: a NeTI mapper per photo, or a plain embedding per photo, which saves 2 MB of token and 6 MB of state for "
-        "each: for many photos.",
-        "attractor",
-        choices=("mapper", "embedding"),
-    )
-    subject_init: str = setting("", "Words whose embedding the subject starts from. Empty: the super-category.", "attractor")
-    attractor_init: str = setting(
-        "background", "Words whose embedding, with a little noise, the attractors start from.", "attractor"
-    )
-    attractor_noise: float = setting(
-        0.1,
-        "Standard deviation of that noise, relative to the word's own.",
-        "attractor",
-        minimum=0,
-        maximum=10,
-        step=0.01,
-    )
-    nested_dropout: float = setting(
-        0.5,
-        "NeTI's chance to train on a truncated mapper. At 0, truncation in Apply Personalized Token has no effect.",
-        "attractor",
-        minimum=0,
-        maximum=1,
-        step=0.05,
-    )
-
-    micro_batch: int = setting(
-        0, "Images in the U-Net at once; 0: as many as fit into memory.", "memory", minimum=0, maximum=256, free=True
-    )
-    gradient_checkpointing: str = setting(
-        "auto",
-        "Recompute parts of the U-Net in the backward pass: less memory, about a third more time.",
-        "memory",
-        choices=("auto", "on", "off"),
-        free=True,
-    )
-    text_chunk: int = setting(
-        0,
-        "Text-encoder sequences at once; 0: as many as suit the device. Fewer need less memory.",
-        "memory",
-        minimum=0,
-        maximum=1024,
-        free=True,
-    )
-
-    score_every: int = setting(
-        100,
-        "Steps between held-out scores, with dataset and encoders wired; 0: none.",
-        "scoring",
-        minimum=0,
-        maximum=100_000,
-        free=True,
-    )
-    score_images: int = setting(
-        10,
-        "Images sampled for a score, spread over the test photos: always the same prompts and seeds.",
-        "scoring",
-        minimum=1,
-        maximum=1000,
-        free=True,
-    )
-    checkpoint_every: int = setting(
-        100,
-        "Steps between saved checkpoints; 0: only at the end or on Cancel.",
-        "scoring",
-        minimum=0,
-        maximum=100_000,
-        free=True,
-    )
-    fixed_loss_every: int = setting(
-        10, "Steps between points of the chart's main curve.", "scoring", minimum=1, maximum=1000, free=True
-    )
-    sample_steps: int = setting(
-        20,
-        "Sampling steps of sample images and of images that are scored.",
-        "scoring",
-        minimum=1,
-        maximum=100,
-        free=True,
-    )
-    sample_cfg: float = setting(
-        7.0,
-        "CFG scale of sample images and of images that are scored.",
-        "scoring",
-        minimum=1,
-        maximum=30,
-        step=0.5,
-        free=True,
-    )
-
-    aspect: str = setting(
-        "buckets",
-        "buckets: photos keep their shapes, between 1:2 and 2:1, and each step is on photos of one shape. crop: all are cut to "
-        "their mean shape.",
-        "losses",
-        choices=("buckets", "crop"),
-        free=True,  # the size in training tells, where it makes a difference
-    )
+class TrainingSettings(SettingRows):
+    """A run's settings, validated once, before any work starts."""
 
     @classmethod
     def of(cls, **values: Any) -> "TrainingSettings":
@@ -288,6 +37,41 @@ class TrainingSettings:
         return self._method.kind
 
     @property
+    def learns(self) -> str:
+        """What is learnt: a row of `methods.METHODS` says what there is."""
+        return self._method.learns
+
+    @property
+    def tunes(self) -> bool:
+        """Whether weights of the U-Net are learnt."""
+        return self._method.tunes
+
+    @property
+    def learns_token(self) -> bool:
+        """Whether the placeholder's own vectors are learnt."""
+        return self._method.learns_token
+
+    @property
+    def views(self) -> str:
+        """How photos are varied: mirrored (`flipped`), not at all (`plain`), or scaled and placed (`placed`)."""
+        return "plain" if self._method.views == "flipped" and not self.flip else self._method.views
+
+    @property
+    def prompt(self) -> str:
+        """The one prompt that is trained on, with slots for token and class; empty: the paper's templates."""
+        return self._method.prompt
+
+    @property
+    def phrase(self) -> str:
+        """What the placeholder becomes in a prompt."""
+        return f"{{}} {self.super_category}" if self.tunes else "{}"
+
+    @property
+    def class_words(self) -> str:
+        """The prompt of the class."""
+        return self.class_prompt.replace("{}", self.super_category)
+
+    @property
     def loss_weights(self) -> dict[str, float]:
         """Weight of each denoising loss, by prompt pool. Without attractor: the plain subject loss alone."""
         if not self.uses_attractor:
@@ -303,6 +87,11 @@ class TrainingSettings:
     def uses_prior(self) -> bool:
         return self.uses_attractor and self.prior_weight > 0
 
+    @property
+    def class_prior(self) -> str:
+        """What keeps the class as it was: `generated`, `prediction` or `none`."""
+        return self.prior if PRIOR in self._method.pools and self.class_weight > 0 else "none"
+
     def problems(self) -> list[str]:
         """Every setting that cannot work, each named with its remedy; empty if all is well."""
         found = [text for name, row in ROWS.items() if (text := row.problem(name, getattr(self, name)))]
@@ -317,6 +106,8 @@ class TrainingSettings:
                 "batch_size is 1, and the InfoNCE loss compares the samples of a batch: use 2 or more "
                 "(micro_batch, not batch_size, saves memory), or set contrast_weight to 0."
             )
+        if self.class_prior != "none" and "{}" not in self.class_prompt:
+            found.append("class_prompt does not mention the class: write {} where it goes, or set prior to none.")
         return found
 
     def to_dict(self) -> dict[str, Any]:

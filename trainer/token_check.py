@@ -12,6 +12,8 @@ from .reading import BadFile, Checked, reading, shown, shown_text
 
 MOST_VECTORS = 1_000  # a prompt's chunk holds 75
 WIDEST = 8_192
+MOST_TENSORS = 10_000  # of weights; a U-Net of SD1.5 has 686
+WEIGHT_KINDS = (".diff", ".diff_b", ".lora_up.weight", ".lora_down.weight", ".alpha", ".set_weight")
 LARGEST = 1e4  # of a value: half precision ends at 65,504, and layers add to it. Learnt vectors stay below 100
 
 Shapes = dict[str, tuple[int, ...]]
@@ -50,6 +52,8 @@ class TokenHeader(Checked):
     width: Width
     representations: dict[str, dict[str, Any]]
     record: dict[str, Any]
+    version: int = 1
+    phrase: Annotated[str, Field(max_length=2 * LONGEST_TEXT)] = "{}"
 
 
 def embedding_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -107,6 +111,24 @@ def check_shapes(name: str, wanted: Shapes, found: Shapes) -> None:
             raise BadFile(f"{name} is damaged: {shown_text(key)} {what}{should}. Get it again.")
 
 
+def check_weights(name: str, shapes: Shapes) -> None:
+    """Whether tensors of a file are differences or low-rank additions to the weights of a U-Net.
+
+    Raises:
+        BadFile: one is not, or there are too many. name: of the file.
+    """
+    if len(shapes) > MOST_TENSORS:
+        raise BadFile(f"{name} is damaged: it has {len(shapes):,} tensors of weights, and {MOST_TENSORS:,} is the most.")
+    for key, shape in shapes.items():
+        fits = key.endswith(WEIGHT_KINDS) and bool(shape) != key.endswith(".alpha")
+        if key.endswith((".lora_up.weight", ".lora_down.weight")):
+            module = key.rsplit(".", 2)[0]
+            up, down = (shapes.get(f"{module}.lora_{part}.weight", ()) for part in ("up", "down"))
+            fits = len(up) == len(down) == 2 and up[1] == down[0]
+        if not fits:
+            raise BadFile(f"{name} is damaged: {shown_text(key)} is no part of a LoRA file. Get it again.")
+
+
 def build_mapper(name: str, config: MapperConfig, state: dict[str, Tensor]) -> NeTIMapper:
     """A mapper with the tensors of a file.
 
@@ -149,6 +171,8 @@ def check_token(token: PersonalizedToken, name: str) -> PersonalizedToken:
     mapped = isinstance(token.subject, NeTIMapper)
     if mapped != (token.kind == "neti"):
         raise BadFile(f"{name} is damaged: it calls itself {token.kind} and holds something else. Get it again.")
+    if token.phrase.count("{}") != 1:
+        raise BadFile(f"{name} is damaged: its phrase {shown(token.phrase)} has no place for the token. Get it again.")
     for text, what in ((token.placeholder, "placeholder"), (token.super_category, "super-category")):
         if not is_text(text):
             raise BadFile(

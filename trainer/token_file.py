@@ -9,7 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .concept import PersonalizedToken, Representation
+from .custom_diffusion import is_custom_diffusion, load_custom_diffusion
 from .embeddings import choose_vectors, embedding_token, stem_placeholder, tensors_of
+from .lora_names import in_kohyas_names
 from .mapper import NeTIMapper
 from .official import CLASSES, is_mapper, mapper_of
 from .reading import BadFile, conform, read_safetensors, reading, safetensors_header, shown
@@ -23,13 +25,16 @@ from .token_check import (
     build_mapper,
     check_shapes,
     check_token,
+    check_weights,
     embedding_shape,
     mapper_shapes,
+    numbers,
 )
 from .torch_file import read_pickle
+from .tuned import PREFIX
 
 FORMAT = "attractor-token"
-VERSION = 1
+VERSION = 2  # 1: without phrase and weights
 EXTENSIONS = (".safetensors", ".sft", ".pt", ".bin")
 _SAFETENSORS = (".safetensors", ".sft")
 
@@ -37,26 +42,36 @@ _SAFETENSORS = (".safetensors", ".sft")
 def save_token(token: PersonalizedToken, path: str | os.PathLike) -> None:
     """Write a token with its attractors.
 
-    Tensors `subject.*` and `attractor_<i>.*` (float32); metadata key `attractor` holds the JSON header: format,
-    version, kind, placeholder, super_category, width, the representations' configurations, training record.
+    Tensors `subject.*` and `attractor_<i>.*` (float32), and those of `weights` under their own names, so that the file is a
+    LoRA file too; metadata key `attractor` holds the JSON header: format, version, kind, placeholder, super_category, width,
+    the representations' configurations, training record, and the phrase where there is one.
     """
-    tensors, configs = {}, {}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in token.weights.items()}
+    configs = {}
     for name, concept in _parts(token).items():
         for key, value in concept.state_dict().items():
             tensors[f"{name}.{key}"] = value.detach().cpu().contiguous().clone()
         configs[name] = concept.config if isinstance(concept, NeTIMapper) else {"vectors": concept.count}
     header = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if token.weights or token.phrase != "{}" else 1,
         "kind": token.kind,
         "placeholder": token.placeholder,
         "super_category": token.super_category,
         "width": token.width,
         "representations": configs,
         "record": token.record,
+        **({"phrase": token.phrase} if token.phrase != "{}" else {}),
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"attractor": json.dumps(header)})
+
+
+def save_lora(weights: dict[str, Tensor], path: str | os.PathLike) -> None:
+    """Write a token's `weights` as a file for the stock Load LoRA; low-rank ones for other programs too."""
+    named = in_kohyas_names(weights)
+    with replacing(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in named.items()}, temporary)
 
 
 def save_embedding(vectors: Tensor, path: str | os.PathLike) -> None:
@@ -83,6 +98,8 @@ def load_token(path: str | os.PathLike) -> PersonalizedToken:
         content = read_pickle(path, CLASSES)
         if is_mapper(content):
             return _from_official(path, content)
+        if is_custom_diffusion(content):
+            return load_custom_diffusion(path)
         mapper = path.with_name(path.name.replace("learned_embeds", "mapper")).with_suffix(".pt")
         if "learned_embeds" in path.name and mapper.is_file():  # its vector is the super-category's, never trained
             raise BadFile(f"{path.name} only names the NeTI token that lies beside it. Choose {mapper.name}.")
@@ -97,6 +114,8 @@ def _parts(token: PersonalizedToken) -> dict[str, Representation]:
 
 def _load_safetensors(path: Path) -> PersonalizedToken:
     metadata, shapes = safetensors_header(path)
+    if "attractor" not in metadata and is_custom_diffusion(shapes):
+        return load_custom_diffusion(path)
     if "attractor" not in metadata:
         key = choose_vectors(path.name, shapes)
         embedding_shape(path.name, shapes[key])  # before it is read: it may be a whole model's
@@ -109,11 +128,21 @@ def _load_safetensors(path: Path) -> PersonalizedToken:
         config = configs[name] = _config(path, header.representations[name])
         own = mapper_shapes(config) if isinstance(config, MapperConfig) else {"vectors": (config.vectors, header.width)}
         wanted |= {f"{name}.{key}": shape for key, shape in own.items()}
-    check_shapes(path.name, wanted, shapes)
+    weights = {key: shape for key, shape in shapes.items() if header.version > 1 and key.startswith(PREFIX)}
+    check_weights(path.name, weights)
+    check_shapes(path.name, wanted, {key: shape for key, shape in shapes.items() if key not in weights})
     tensors = read_safetensors(path)
     subject, *attractors = (_rebuild(path, name, config, tensors) for name, config in configs.items())
     token = PersonalizedToken(
-        header.placeholder, header.super_category, header.kind, header.width, subject, tuple(attractors), header.record
+        header.placeholder,
+        header.super_category,
+        header.kind,
+        header.width,
+        subject,
+        tuple(attractors),
+        header.record,
+        header.phrase,
+        {key: numbers(path.name, key, tensors.pop(key)) for key in weights},
     )
     return check_token(token, path.name)
 

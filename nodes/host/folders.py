@@ -209,6 +209,11 @@ def embeddings_folder() -> Path:
     return Path(folder_paths.get_folder_paths("embeddings")[0])
 
 
+def loras_folder() -> Path:
+    """The first of the host's folders for LoRA files."""
+    return Path(folder_paths.get_folder_paths("loras")[0])
+
+
 def picture_folders() -> list[str]:
     """Folders for a node's list: the pack's own photos, those under the input folder, and `.`, the input folder itself."""
     found = [name for name in folder_paths.get_input_subfolders() if _can_be_listed(name) and name not in _HOSTS_OWN]

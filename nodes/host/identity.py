@@ -45,6 +45,11 @@ def token_identity(token: PersonalizedToken) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
     _add(digest, getattr(token.subject, "config", None))
+    if token.phrase != "{}":
+        digest.update(token.phrase.encode())
+    for name, value in sorted(token.weights.items()):
+        digest.update(name.encode())
+        _add(digest, value)
     return digest.hexdigest()[:16]
 
 

@@ -27,6 +27,7 @@ class AppliedToken:
     """A token as an Apply node set it up.
 
     anchor: (width,) the super-category's embedding, towards which `strength` below 1 pulls; None at strength 1.
+    phrase: what the placeholder becomes, `{}` is the token's vectors.
     """
 
     placeholder: str
@@ -34,6 +35,7 @@ class AppliedToken:
     strength: float = 1.0
     truncation: int | None = None
     anchor: Tensor | None = None
+    phrase: str = "{}"
 
     @property
     def varies(self) -> bool:

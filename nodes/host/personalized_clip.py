@@ -65,7 +65,9 @@ class PersonalizedCLIP(comfy.sd.CLIP):
 
         def marked(found: re.Match[str]) -> str:
             name = found["placeholder"]
-            return found[0] if name is None else f" embedding:{_MARK}{index[name]} "
+            if name is None:
+                return found[0]
+            return f" {self.applied[index[name]].phrase.replace('{}', f'embedding:{_MARK}{index[name]} ', 1)} "
 
         show_warning(missed_placeholders(text, index))
         text = re.sub(rf"{_STOCK}|(?:embedding:)?(?P<placeholder>{words})", marked, text)

@@ -16,6 +16,7 @@ from .personalized_clip import PersonalizedCLIP
 from .personalized_model import add_wrappers, personalize_model
 from .progress import check_interrupt
 from .unet import HostUNet
+from .weights import with_weights
 
 SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
 # These samplers add no noise along the way and do not adapt their steps to the images, so an image does not depend on its
@@ -120,8 +121,9 @@ def evaluation_maker(
     """With the graph's models, with a token or without."""
     if token is None:
         return ImageMaker(model, clip, vae, sampling)
-    personalized = PersonalizedCLIP.with_token(clip, AppliedToken(token.placeholder, token.subject.train(False)))
-    return ImageMaker(personalize_model(model), personalized, vae, sampling)
+    applied = AppliedToken(token.placeholder, token.subject.train(False), phrase=token.phrase)
+    personalized = PersonalizedCLIP.with_token(clip, applied)
+    return ImageMaker(with_weights(personalize_model(model), token.weights), personalized, vae, sampling)
 
 
 def training_maker(
@@ -134,6 +136,6 @@ def training_maker(
     """
     copied = clip.clone()
     copied.patcher, copied.cond_stage_model = text_patcher, text_patcher.model
-    personalized = PersonalizedCLIP.with_token(copied, AppliedToken(token.placeholder, token.subject))
+    personalized = PersonalizedCLIP.with_token(copied, AppliedToken(token.placeholder, token.subject, phrase=token.phrase))
     add_wrappers(unet.patcher)
-    return ImageMaker(unet.patcher, personalized, vae, sampling)
+    return ImageMaker(with_weights(unet.patcher, token.weights), personalized, vae, sampling)

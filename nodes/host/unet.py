@@ -1,9 +1,11 @@
 """The host's U-Net, opened as the trainer's `UNet`: noise prediction with gradients into per-layer contexts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
+import comfy.model_management as mm
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
@@ -11,11 +13,18 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ...trainer.methods import KEYS_VALUES, LOW_RANK
 from .injection import context_patch
 from .text_encoder import force_differentiable_attention
 from .trunk import Trunk
 
 FP16_LOSS_SCALE = 2.0**12
+_LOW_RANK = ("to_q", "to_k", "to_v", "to_out.0")  # as in diffusers' train_dreambooth_lora.py
+
+
+def _detached_start(_module: torch.nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
+    """Keys or values (rows, S, width) without a gradient from the start token's."""
+    return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
 
 
 class HostUNet:
@@ -31,6 +40,7 @@ class HostUNet:
         half = self.model.get_dtype_inference() == torch.float16
         self.loss_scale = FP16_LOSS_SCALE if half else 1.0
         self.checkpointing = 0
+        self._tuned = False
 
     @cached_property
     def _trunk(self) -> Trunk:
@@ -46,6 +56,48 @@ class HostUNet:
         """Some weights that tell models (and the LoRAs in them) apart: the cross-attention's key projections."""
         blocks = (m for m in self.model.diffusion_model.modules() if isinstance(m, BasicTransformerBlock))
         return [block.attn2.to_k.weight.float() for block in blocks]
+
+    def tunable(self, learns: str) -> dict[str, Tensor]:
+        unet = self.model.diffusion_model
+        if learns not in (KEYS_VALUES, LOW_RANK):
+            return dict(unet.named_parameters())
+        found: dict[str, Tensor] = {}
+        for name, block in unet.named_modules():
+            if isinstance(block, BasicTransformerBlock):
+                of_keys = [(f"{name}.attn2", block.attn2, ("to_k", "to_v"))]
+                of_both = [(f"{name}.{part}", getattr(block, part), _LOW_RANK) for part in ("attn1", "attn2")]
+                for place, attention, parts in of_keys if learns == KEYS_VALUES else of_both:
+                    found |= {f"{place}.{part}.weight": attention.get_submodule(part).weight for part in parts}
+        return found
+
+    @contextmanager
+    def tuned(self, tensors: Mapping[str, Tensor], detach_start: bool = False) -> Iterator[None]:
+        unet = self.model.diffusion_model
+        places = [(unet.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in tensors]
+        own = [module._parameters[leaf] for module, leaf in places]
+        hooks = [part.register_forward_hook(_detached_start) for part in self._keys_values()] if detach_start else []
+        self._tuned = True
+        try:
+            for (module, leaf), tensor in zip(places, tensors.values(), strict=True):
+                module._parameters[leaf] = tensor  # not a Parameter where it is computed
+            yield
+        finally:
+            for (module, leaf), tensor in zip(places, own, strict=True):
+                module._parameters[leaf] = tensor
+            for hook in hooks:
+                hook.remove()
+            self._tuned = False
+
+    def _keys_values(self) -> list[torch.nn.Module]:
+        """The key and value projections of the cross-attentions."""
+        blocks = (m for m in self.model.diffusion_model.modules() if isinstance(m, BasicTransformerBlock))
+        return [part for block in blocks for part in (block.attn2.to_k, block.attn2.to_v)]
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """Learnt tensors are float32; products are of the precision that the device is fast in."""
+        if not self._tuned or self.device.type != "cuda" or self.model.get_dtype_inference() == torch.float32:
+            return nullcontext()
+        return torch.autocast("cuda", torch.bfloat16 if mm.should_use_bf16(self.device) else torch.float16)
 
     def _sigmas(self, timesteps: Tensor) -> Tensor:
         return self.model.model_sampling.sigmas[timesteps.cpu()].to(self.device).view(-1, 1, 1, 1)
@@ -66,7 +118,7 @@ class HostUNet:
             "optimized_attention_override": force_differentiable_attention,
         }
         sigmas = self._sigmas(timesteps)
-        with self._trunk.shared_by(samples):
+        with self._trunk.shared_by(samples), self._precision():
             denoised = self.model.apply_model(
                 noisy, sigmas.flatten(), c_crossattn=context_k[0].detach(), transformer_options=options
             )

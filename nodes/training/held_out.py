@@ -48,7 +48,7 @@ class HeldOut:
         encode: Callable[[Tensor], Tensor],
     ) -> "HeldOut":
         """sizes: (height, width) of the training photos; each photo gets the nearest. encode: as of
-        `trainer.dataset.cache_photos`."""
+        `trainer.views.cache_photos`."""
         (subject,) = dataset.subjects
         latents = []
         for photo in subject.test:  # one at a time: originals are large

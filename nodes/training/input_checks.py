@@ -11,6 +11,7 @@ from ...trainer.disk import RunFiles, megabytes, run_files, smaller_offer
 from ...trainer.methods import METHODS
 from ...trainer.reading import shown_text
 from ...trainer.settings import ROWS, TrainingSettings
+from ...trainer.tuned import learnt_numbers
 from ..errors import UserError
 from ..evaluation.encoders import EvaluationEncoders
 from ..evaluation.pdst import Dataset
@@ -18,6 +19,7 @@ from ..host import folders
 from ..host.checks import clip_problems, model_problems, vae_problems
 from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
+from ..host.unet import HostUNet
 from .held_out import held_out_problems
 from .photos import photo_problems
 
@@ -60,7 +62,8 @@ def check_inputs(wired: Wired, settings: TrainingSettings, name: str) -> None:
 
 def files_of(wired: Wired, settings: TrainingSettings) -> RunFiles:
     """How large the run's files will be."""
-    return run_files(settings, len(wired.images), HostTextEncoder(wired.clip).width)
+    weights = learnt_numbers(settings, HostUNet(wired.model).tunable(settings.learns)) if settings.tunes else 0
+    return run_files(settings, len(wired.images), HostTextEncoder(wired.clip).width, weights)
 
 
 def _check_disk(wired: Wired, settings: TrainingSettings, folder: Path) -> None:
@@ -102,6 +105,10 @@ def _text_problems(settings: TrainingSettings, text: HostTextEncoder) -> list[st
         problems += _word_problems("subject_init", settings.subject_init, text)
     if settings.uses_attractor:
         problems += _word_problems("attractor_init", settings.attractor_init, text)
+    if settings.tunes:
+        problems += _word_problems("rare_token", settings.rare_token, text)
+        if len(text.tokenize(settings.class_words)) > text.length - 2:
+            problems.append(f"class_prompt takes more than the {text.length - 2} tokens that a prompt has: shorten it.")
     return problems
 
 

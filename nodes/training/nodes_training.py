@@ -7,6 +7,7 @@ from torch import Tensor
 from ...trainer.settings import TrainingSettings
 from ...trainer.token_file import load_token
 from ..host.links import Clip, Model, Vae
+from ..host.weights import with_weights
 from ..link_types import PersonalizedTokenType, TrainingOptionsType
 from ..pictures import as_images, as_masks, to_tensor
 from .input_checks import Wired, check_inputs, widget_problems
@@ -24,11 +25,12 @@ class TrainAttractorEmbedding(io.ComfyNode):
             display_name="Train Attractor Embedding",
             category="attractor",
             description="Textual inversion for Stable Diffusion 1.5: trains an embedding, or a NeTI token, that personalises "
-            "the model to a subject from about five photos and leaves their backgrounds out. Chart and samples appear here; "
-            "Cancel keeps what was learnt and queueing again resumes.",
+            "the model to a subject from about five photos and leaves their backgrounds out; beside them DreamBooth and Custom "
+            "Diffusion, to compare with. Chart and samples appear here; Cancel keeps what was learnt and queueing again "
+            "resumes.",
             search_aliases=[
                 *("textual inversion", "train textual inversion", "train embedding", "train token", "neti", "SD1.5 training"),
-                *("personalize", "personalise", "dreambooth", "lora training", "learn subject"),
+                *("personalize", "personalise", "dreambooth", "custom diffusion", "lora training", "learn subject"),
             ],
             is_output_node=True,
             is_input_list=True,  # photos of differing sizes come as a list, and are one run
@@ -47,6 +49,12 @@ class TrainAttractorEmbedding(io.ComfyNode):
                     "overfitting_curve",
                     tooltip="Held-out scores, and the flattering ones on the training photos, over the steps (the paper's "
                     "Fig. 1).",
+                ),
+                io.Model.Output(
+                    "tuned_model",
+                    tooltip="With dreambooth, dreambooth_lora and custom_diffusion: MODEL with the learnt weights, for stock "
+                    "nodes such as Save Checkpoint; prompts then say the rare token and the class themselves. With the other "
+                    "methods: MODEL as it came.",
                 ),
             ],
         )
@@ -90,8 +98,10 @@ class TrainAttractorEmbedding(io.ComfyNode):
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         shown = [chart[0], curve[0]] if run.score_log.scores else chart
         pictures = ui.PreviewImage(shown, cls=cls).as_dict()
+        token = run.token()
         return io.NodeOutput(
-            run.token(), chart, {"loss": fixed}, str(run.token_path), best, curve, ui={**pictures, "text": [run.summary()]}
+            *(token, chart, {"loss": fixed}, str(run.token_path), best, curve, with_weights(model[0], token.weights)),
+            ui={**pictures, "text": [run.summary()]},
         )
 
 

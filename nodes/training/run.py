@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...trainer.checkpoint import CannotResume, load_state, save_state
 from ...trainer.concept import PersonalizedToken
-from ...trainer.disk import MANY_PHOTOS
+from ...trainer.disk import MANY_PHOTOS, keeps_steps
 from ...trainer.loop import NonFiniteLoss, StepResult, Trainer
 from ...trainer.storage import replacing
 from ...trainer.token_file import save_token
@@ -153,15 +153,16 @@ class Run:
             return
         scored = score is not None and settings.score_every > 0 and not self.score_log.of_step(step)
         scored = scored and (_due(step, settings.score_every) or step == settings.steps)
-        checkpoint = _due(step, settings.checkpoint_every) and not self._is_there(self._step_path(step))
+        there = self._is_there(self._step_path(step)) if keeps_steps(settings) else self._saved_step == step
+        checkpoint = _due(step, settings.checkpoint_every) and not there
         sampled = _due(step, settings.sample_every) and not self._is_there(self._sample_path(step))
         if not (scored or checkpoint or sampled):
             return
         self.save(with_chart=self.pictures.are_due)
         if scored and score is not None:
             self._optional("held-out scores", lambda: self._score(score))
-        if checkpoint:
-            with self._writing():
+        if checkpoint and keeps_steps(settings):
+            with self.writing():
                 save_token(self._step_token(), self._step_path(step))
         if sampled:
             self._optional("the sample", lambda: self._make_sample(sample))
@@ -251,7 +252,7 @@ class Run:
         Raises:
             UserError: a file could not be written; those before it are whole.
         """
-        with self._writing():
+        with self.writing():
             save_token(self.token(), self.token_path)
             save_state(self.trainer, self.folder / STATE_FILE, self._identity)
             with replacing(self.folder / "curves.json") as temporary:
@@ -268,7 +269,7 @@ class Run:
             self._optional("the chart", lambda: _save_picture(self.pictures.chart(), self.folder / "chart.png"))
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """Says what to do where a file cannot be written."""
         try:
             yield

@@ -9,12 +9,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...trainer.build import build_trainer
 from ...trainer.concept import PersonalizedToken
-from ...trainer.dataset import Photos, cache_photos, mask_problems
+from ...trainer.custom_diffusion import save_for_diffusers
+from ...trainer.dataset import Photos, mask_problems
 from ...trainer.disk import smaller_offer
-from ...trainer.loop import build_trainer
+from ...trainer.loop import Trainer
+from ...trainer.methods import KEYS_VALUES
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
+from ...trainer.tuning import TuningTrainer
+from ...trainer.views import cache_photos
 from ..errors import UserError
 from ..host import folders
 from ..host.memory import load_for_training, plan_memory, shrink
@@ -26,6 +31,7 @@ from ..host.text_encoder import HostTextEncoder
 from ..host.unet import HostUNet
 from ..locks import only_writer
 from ..pictures import read_picture, to_picture
+from .class_images import ClassImages
 from .held_out import HeldOut
 from .input_checks import Wired, files_of
 from .live import Live
@@ -52,13 +58,15 @@ def train(wired: Wired, settings: TrainingSettings, name: str, resume: bool, nod
 def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool, progress: Progress, live: Live) -> Run:
     live.say("preparing", f"Preparing: {len(wired.images)} photos become latents.")
     photos, held_out = _encode_photos(wired, settings)
+    class_photos, of_class = _class_photos(wired, settings, folder, live)
     live.say("preparing", "Preparing: loading private copies of the models.")
     with private_models(wired.model, wired.clip) as (unet, text):
-        trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None)
+        trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None, class_photos)
         plan_memory(trainer, unet, text)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             **_photos_identity(wired, settings),
+            **({"class_images": of_class} if class_photos else {}),
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.usual_size)
         scored_with = studio.scored_with
@@ -71,8 +79,17 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         run.compare_with(*_photo_to_compare(wired, held_out))
         live.say("preparing", f"The run writes {files_of(wired, settings)}.", notes=run.notes)
         run.train(progress, studio.sample, studio.score if scored_with else None)
+        if settings.learns == KEYS_VALUES:
+            _save_for_diffusers(trainer, run)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
+
+
+def _save_for_diffusers(trainer: Trainer, run: Run) -> None:
+    """Custom Diffusion's weights and token as diffusers' own files, beside the run's."""
+    if isinstance(trainer, TuningTrainer):
+        with run.writing():
+            save_for_diffusers(trainer.tuned.parameters, run.token(), run.folder / "diffusers")
 
 
 def _photo_to_compare(wired: Wired, held_out: HeldOut | None) -> tuple[Image.Image, str]:
@@ -116,17 +133,30 @@ def _encode_photos(wired: Wired, settings: TrainingSettings) -> tuple[Photos, He
         cut = f"(As cut to {' or '.join(_in_words(sizes))}.)"
         raise UserError.of([f"{problem} {cut}" for problem in problems])
 
-    def encode(pixels: Tensor) -> Tensor:
-        with torch.inference_mode():  # as the host runs its nodes: its fallback to tiles when memory runs out needs it
-            latents = wired.vae.encode(pixels)
-        return wired.model.model.process_latent_in(latents.clone())
-
+    encode = partial(_encode, wired)
     with torch.no_grad():
         photos = cache_photos(images, masks if settings.uses_attractor else None, encode, settings)
         _check_latents(photos)
         if wired.dataset is None:
             return photos, None
         return photos, HeldOut.of(wired.dataset, wired.encoders, list(dict.fromkeys(sizes)), encode)
+
+
+def _class_photos(wired: Wired, settings: TrainingSettings, folder: Path, live: Live) -> tuple[Photos | None, str]:
+    """Pictures of the class as latents, and their hash, where the method's prior loss needs them."""
+    if settings.class_prior != "generated":
+        return None, ""
+    with torch.no_grad():
+        photos, identity = ClassImages(wired, settings, folder).photos(live, partial(_encode, wired))
+    _check_latents(photos)
+    return photos, identity
+
+
+def _encode(wired: Wired, pixels: Tensor) -> Tensor:
+    """(k, H, W, 3) -> (k, 4, h, w) latents, scaled as the U-Net takes them."""
+    with torch.inference_mode():  # as the host runs its nodes: its fallback to tiles when memory runs out needs it
+        latents = wired.vae.encode(pixels)
+    return wired.model.model.process_latent_in(latents.clone())
 
 
 def _check_latents(photos: Photos) -> None:

@@ -93,9 +93,9 @@ def start_training(file: Path, count: int, pixels: int, parts: dict[str, list[fl
 
     from attractor.nodes.host.memory import plan_memory
     from attractor.nodes.host.private_models import private_models
-    from attractor.trainer.dataset import cache_photos
-    from attractor.trainer.loop import build_trainer
+    from attractor.trainer.build import build_trainer
     from attractor.trainer.settings import TrainingSettings
+    from attractor.trainer.views import cache_photos
 
     clock, settings = Clock(), TrainingSettings(placeholder="<x>", super_category="cat", batch_size=2)
 

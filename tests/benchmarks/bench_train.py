@@ -128,8 +128,8 @@ def step_sides(models: Models, method: str, arguments) -> tuple[dict, object]:
     import torch
 
     from attractor.nodes.host.memory import plan_memory
+    from attractor.trainer.build import build_trainer
     from attractor.trainer.dataset import Photos
-    from attractor.trainer.loop import build_trainer
     from attractor.trainer.settings import TrainingSettings
 
     side = models.pixels // 8

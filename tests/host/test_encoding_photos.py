@@ -14,8 +14,8 @@ from attractor.nodes.host.sampling import Sampling, training_maker
 from attractor.nodes.training.input_checks import Wired
 from attractor.nodes.training.photos import cut_note, photo_sizes
 from attractor.nodes.training.session import _encode_photos, _photos_identity
+from attractor.trainer.build import build_trainer
 from attractor.trainer.dataset import draw_batch, step_generator
-from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings
 from attractor.trainer.storage import fingerprint
 from pdst_set import write_subject

@@ -7,9 +7,10 @@ from photographs import cat_photos
 
 from attractor.nodes.host.private_models import private_models
 from attractor.nodes.pictures import to_tensor
-from attractor.trainer.dataset import cache_photos, draw_batch, step_generator
-from attractor.trainer.loop import build_trainer
+from attractor.trainer.build import build_trainer
+from attractor.trainer.dataset import draw_batch, step_generator
 from attractor.trainer.settings import TrainingSettings
+from attractor.trainer.views import cache_photos
 
 pytestmark = pytest.mark.one_host
 

@@ -1,5 +1,7 @@
 """A text encoder and a U-Net of a few lines, for tests of the trainer without a host."""
 
+from contextlib import contextmanager
+
 import torch
 
 
@@ -35,6 +37,16 @@ class ToyUNet:
     """Noise that depends on both contexts of every layer."""
 
     device, loss_scale = torch.device("cpu"), 1.0
+    mixing = torch.eye(4)  # of the channels: what methods that tune the U-Net learn
+
+    def tunable(self, learns):
+        return {"mixing.weight": self.mixing}
+
+    @contextmanager
+    def tuned(self, tensors, detach_start=False):
+        own, self.mixing = self.mixing, tensors["mixing.weight"]
+        yield
+        self.mixing = own
 
     def add_noise(self, latents, noise, timesteps):
         return latents + noise * (timesteps / 1000)[:, None, None, None]
@@ -42,4 +54,5 @@ class ToyUNet:
     def predict_noise(self, noisy, timesteps, context_k, context_v, samples):
         layers = torch.arange(1.0, len(context_k) + 1)[:, None, None, None]
         signal = ((context_k.tanh() + context_v.sin()) * layers).mean((0, 2))
-        return noisy * signal[:, :4, None, None] + signal[:, 4:, None, None]
+        mixed = (self.mixing @ (noisy * signal[:, :4, None, None]).flatten(2)).view_as(noisy)
+        return mixed + signal[:, 4:, None, None]

@@ -6,10 +6,11 @@ import pytest
 import torch
 from toy_method import ToyText, ToyUNet
 
+from attractor.trainer.build import build_trainer
 from attractor.trainer.checkpoint import load_state, save_state
-from attractor.trainer.dataset import Bucket, Photos, cache_photos, draw_batch, fixed_batch, step_generator
-from attractor.trainer.loop import build_trainer
+from attractor.trainer.dataset import Bucket, Photos, draw_batch, fixed_batch, step_generator
 from attractor.trainer.settings import TrainingSettings
+from attractor.trainer.views import cache_photos
 
 NUMBERS = ((0, 3, 4), (1,), (2, 5))
 SIZES = ((4, 4), (3, 5), (6, 3))

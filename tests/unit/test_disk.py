@@ -4,14 +4,15 @@ import pytest
 import torch
 from toy_method import ToyText, ToyUNet
 
+from attractor.trainer.build import build_trainer
 from attractor.trainer.checkpoint import save_state
 from attractor.trainer.dataset import Photos
 from attractor.trainer.disk import MANY_PHOTOS, megabytes, run_files, smaller_offer
-from attractor.trainer.loop import build_trainer
 from attractor.trainer.settings import TrainingSettings
 from attractor.trainer.token_file import save_token
 
 METHODS = ["neti+", "textual_inversion+", "neti", "textual_inversion"]
+WEIGHTS = 859_520_964  # of the U-Net of Stable Diffusion 1.5
 
 
 @pytest.mark.parametrize("changes", [*({"method": method} for method in METHODS), {"attractor_kind": "embedding"}])
@@ -53,3 +54,11 @@ def test_an_embedding_is_offered_for_each_of_many_photos():
     assert offer.startswith("200 photos with a mapper each make a token of 4") and "attractor_kind 'embedding'" in offer
     for without in ({"attractor_kind": "embedding"}, {"method": "neti"}, {"method": "textual_inversion+"}):
         assert smaller_offer(TrainingSettings(**without), 200, 768) == ""
+
+
+def test_what_writes_gigabytes_says_so_and_keeps_the_last_and_the_best_only():
+    files = run_files(TrainingSettings(method="dreambooth", class_images=10), 5, 768, WEIGHTS)
+    assert str(files) == "a state of 9,836 MB, a token of 3,279 MB: 26,238 MB in all"
+    small = run_files(TrainingSettings(method="dreambooth", optimizer="adafactor", class_images=10), 5, 768, WEIGHTS)
+    assert small.state < files.state / 2
+    assert run_files(TrainingSettings(method="custom_diffusion"), 5, 768, 19_169_280).step_files == 5

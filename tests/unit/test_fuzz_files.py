@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from attractor.trainer.concept import LAYERS, Embedding, PersonalizedToken, represent
+from attractor.trainer.custom_diffusion import ATTENTIONS
 from attractor.trainer.mapper import NeTIMapper
 from attractor.trainer.reading import BadFile
 from attractor.trainer.token_file import load_token, save_embedding, save_token
@@ -36,11 +37,21 @@ def ours_plain(path):
     save_token(PersonalizedToken("<x>", "cat", "textual_inversion", 16, Embedding(vectors()), (Embedding(vectors()),)), path)
 
 
-SAFETENSORS = {"neti": ours_neti, "plain": ours_plain, "stock": partial(save_embedding, vectors())}
+def ours_tuned(path):
+    module = "diffusion_model.middle_block.1.proj_in"
+    weights = {f"{module}.lora_up.weight": vectors(4, 2), f"{module}.lora_down.weight": vectors(2, 4)}
+    weights |= {f"{module}.alpha": torch.tensor(2.0), "diffusion_model.out.2.diff_b": vectors(1, 4)[0]}
+    token = PersonalizedToken("<x>", "cat", "textual_inversion", 16, Embedding(vectors()), phrase="{} cat", weights=weights)
+    save_token(token, path)
+
+
+SAFETENSORS = {"neti": ours_neti, "plain": ours_plain, "tuned": ours_tuned, "stock": partial(save_embedding, vectors())}
+KEYS_VALUES = {f"{name}.to_{part}.weight": vectors(4, 16) for name in ATTENTIONS for part in "kv"}
 PICKLES = {
     "diffusers": {"<x>": vectors(1)[0]},
     "a1111": {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors()}, "name": "x", "step": 3},
     "onetrainer": {"emp_params": vectors()},
+    "delta": {"unet": KEYS_VALUES, "modifier_token": {"<new1>": vectors(1)[0]}},
     "state": {"state_dict": {"w": vectors()}, "cfg": {"model": {"target_norm": 0.4}, "data": {}}, "encoder": None},
 }
 
@@ -81,7 +92,8 @@ def works_or_is_named(path, what):
     assert time.monotonic() - started < SECONDS, what
     if token is None:
         return False
-    for text in (token.placeholder, token.super_category, json.dumps(token.record)):
+    assert all(torch.isfinite(value).all() for value in token.weights.values()) and token.phrase.count("{}") == 1, what
+    for text in (token.placeholder, token.super_category, token.phrase, json.dumps(token.record)):
         text.encode()
     moments = torch.tensor([0.0, 123.4, 999.0]).repeat_interleave(LAYERS), torch.arange(LAYERS).repeat(3)
     for concept in (token.subject, *token.attractors):

@@ -7,7 +7,6 @@ import torch
 
 from attractor.trainer.dataset import (
     Photos,
-    cache_photos,
     draw_batch,
     fixed_batch,
     latent_masks,
@@ -18,6 +17,7 @@ from attractor.trainer.losses import info_nce, masked_loss
 from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS
 from attractor.trainer.schedules import SCHEDULES, contrast_weight
 from attractor.trainer.settings import TrainingSettings
+from attractor.trainer.views import cache_photos
 
 
 def randn(*shape, seed=0):

@@ -81,7 +81,8 @@ def test_presets_are_the_published_learning_rates():
 
     assert rate("paper") == 1e-5 and rate("neti") == 8e-3 and rate("textual_inversion") == 4e-3 and rate("custom") == 0.5
     assert rate("auto") == rate("neti") and rate("auto", "textual_inversion+") == rate("textual_inversion")
-    assert len(LEARNING_RATE_PRESETS) == 5
+    assert [rate("auto", name) for name in ("custom_diffusion", "dreambooth", "dreambooth_lora")] == [1.6e-4, 5e-6, 1e-4]
+    assert len(LEARNING_RATE_PRESETS) == 8
     with pytest.raises(ValueError, match="learning_rate_preset is 'fast'"):
         rate("fast")
 

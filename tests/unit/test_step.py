@@ -4,10 +4,10 @@ import pytest
 import torch
 from toy_method import ToyText, ToyUNet
 
+from attractor.trainer.build import build_trainer
 from attractor.trainer.dataset import Photos
 from attractor.trainer.denoising import pool_mask
 from attractor.trainer.initial import word_embedding
-from attractor.trainer.loop import build_trainer
 from attractor.trainer.methods import METHODS
 from attractor.trainer.settings import TrainingSettings
 
@@ -78,11 +78,12 @@ def test_the_fixed_loss_is_of_the_whole_mapper():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_pool_has_its_mask(method):
-    """Eq. 4: M_s, 1 - M_s, none; and none at all without attractor."""
+    """Eq. 4: M_s, 1 - M_s, none; and none at all without attractor, but for photos that are placed on grey."""
     mask, settings = torch.rand(1, 4, 4), TrainingSettings(method=method)
     expected = {"subject": mask, "background": 1 - mask, "joint": torch.ones_like(mask)}
     for pool, own in expected.items():
-        assert torch.equal(pool_mask(settings, pool, mask), own if settings.uses_attractor else torch.ones_like(mask))
+        masked = settings.uses_attractor or (settings.views == "placed" and pool == "subject")
+        assert torch.equal(pool_mask(settings, pool, mask), own if masked else torch.ones_like(mask))
 
 
 def test_the_prior_holds_outside_the_mask_only():

@@ -26,8 +26,12 @@ ARROWS = {
     "nodes/masking": ("nodes/pretrained", "nodes/host"),
     "nodes/evaluation": ("nodes/pretrained", "nodes/host"),
     "nodes/training": ("nodes/evaluation", "nodes/host"),
+    "nodes/nodes_checkpoints": ("nodes/host",),
     "nodes/nodes_tokens": ("nodes/host",),
-    "nodes": ("nodes/host", "nodes/masking", "nodes/evaluation", "nodes/training", "nodes/nodes_tokens"),  # its __init__.py
+    "nodes": (  # its __init__.py
+        *("nodes/host", "nodes/masking", "nodes/evaluation", "nodes/training"),
+        *("nodes/nodes_checkpoints", "nodes/nodes_tokens"),
+    ),
 }
 SHARED = ("nodes/errors", "nodes/locks", "nodes/pictures", "nodes/plotting", "nodes/link_types")
 

@@ -15,7 +15,15 @@ from ..results import EntryResults, read_results
 from ..statistics import Bootstrap, Estimate, Key, estimate
 
 FEW = 6  # systems that can all be shown side by side
-_METHODS = {"textual_inversion": "TI", "textual_inversion+": "TI+", "neti": "NeTI", "neti+": "NeTI+"}  # as in the paper
+_METHODS = {  # as in the paper
+    "textual_inversion": "TI",
+    "textual_inversion+": "TI+",
+    "neti": "NeTI",
+    "neti+": "NeTI+",
+    "dreambooth": "DreamBooth",
+    "dreambooth_lora": "DreamBooth-LoRA",
+    "custom_diffusion": "Custom Diffusion",
+}
 
 
 @dataclass(frozen=True, eq=False)

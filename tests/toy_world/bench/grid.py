@@ -45,25 +45,45 @@ NEUTRAL = "thing"  # a word that says nothing; the toy model has never read it, 
 @dataclass(frozen=True)
 class Configuration:
     """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone.
-    long: LONG times the steps. attractors: images of the attractors too. trained: False for the plain word."""
+    long: LONG times the steps. slow: the same, and compared at the end, as it learns little in fewer. attractors: images of the
+    attractors too. trained: False for the plain word."""
 
     name: str
     changes: dict = field(default_factory=dict)
     super_category: str = "right"
     curve: bool = False
     long: bool = False
+    slow: bool = False
     attractors: bool = False
     trained: bool = True
 
     def inputs(self, steps: int = STEPS) -> dict:
         """Of Train Attractor Embedding, but for what subject and seed decide."""
-        total = steps * (LONG if self.long else 1)
+        total = steps * (LONG if self.long or self.slow else 1)
         return {**BASE, **self.changes, "steps": total, "checkpoint_every": total // CHECKPOINTS}
+
+    @property
+    def tuned(self) -> bool:
+        """Whether weights of the U-Net are learnt."""
+        return "class_images" in self.changes
 
     @property
     def masked(self) -> bool:
         """Whether it gets cut-outs; else the plain photos."""
         return self.inputs()["method"].endswith("+")
+
+
+def _tuned(method: str, rate: float) -> dict:
+    """A baseline that learns weights. Published rates are for SD1.5, and the toy's U-Net is a hundredth of its size: these are
+    the rates that learn something here, and DreamBooth needs more steps than the others."""
+    return {
+        "method": method,
+        "learning_rate_preset": "custom",
+        "learning_rate": rate,
+        "class_images": 40,
+        "sample_steps": 12,
+        "sample_cfg": 4.0,
+    }
 
 
 def _rate(method: str, rate: float) -> Configuration:
@@ -79,6 +99,10 @@ CONFIGURATIONS = {
         Configuration("neti", {"method": "neti"}, curve=True, long=True),
         Configuration("textual_inversion+", {"method": "textual_inversion+"}, curve=True, attractors=True),
         Configuration("textual_inversion", {"method": "textual_inversion"}),
+        Configuration("custom_diffusion", _tuned("custom_diffusion", 1e-3)),
+        Configuration("dreambooth", _tuned("dreambooth", 1e-3), slow=True),
+        Configuration("dreambooth, no prior", {**_tuned("dreambooth", 1e-3), "prior": "none"}, slow=True),
+        Configuration("dreambooth_lora", _tuned("dreambooth_lora", 1e-2), slow=True),
         *(
             Configuration(f"schedule {name}", {"contrast_schedule": name})
             for name in ("sigmoid", "linear", "exponential", "zero", "one")
@@ -94,6 +118,11 @@ CONFIGURATIONS = {
 # The groups as they are shown: a configuration may stand in several, and is run once.
 GROUPS = {
     "methods": ("floor", "textual_inversion", "textual_inversion+", "neti", "neti+"),
+    "systems": (  # Fig. 5
+        *("floor", "textual_inversion", "textual_inversion+", "neti", "neti+"),
+        *("custom_diffusion", "dreambooth", "dreambooth_lora"),
+    ),
+    "prior": ("floor", "dreambooth, no prior", "dreambooth", "dreambooth_lora", "custom_diffusion"),
     "schedules": ("schedule zero", "neti+", "schedule sigmoid", "schedule linear", "schedule exponential", "schedule one"),
     "ladder": ("neti", "mask only", "mask + prior", "schedule zero", "neti+"),
     "words": ("neti+", "word wrong", "word neutral"),

@@ -9,7 +9,7 @@ from . import grid, measures
 from .claims import Claim, make_claims
 from .runs import Run, result_path
 from .sheets import write_sheets
-from .table import ALONE, METRICS, TRAIN_METRICS, Table, difference
+from .table import ALONE, METRICS, TRAIN_METRICS, Table, difference, estimate_of
 
 COLUMNS = (*METRICS, *TRAIN_METRICS, *measures.MEASURES, ALONE)
 SHARE = 0.8  # of the way from the plain word to the best score of any rate: what the rates are timed to
@@ -34,6 +34,7 @@ def write(folder: Path, wanted: list[Run], out: Path) -> str:
                 *_rate_tables(table),
                 _claims(claims),
                 _ladder(table),
+                _prior(table),
                 _definitions(),
                 *(f"![{path.stem}]({path.name})" for path in sheets),
             ]
@@ -81,7 +82,7 @@ def _tables(table: Table) -> list[str]:
     found = []
     for group, names in grid.GROUPS.items():
         rows = [name for name in names if name in table.configurations]
-        if not rows or group in ("rates", "overfitting"):
+        if not rows or group in ("rates", "overfitting", "prior"):
             continue
         own = table.shared(rows)
         lines = [f"## {group.capitalize()}", "", _row("", *COLUMNS, "runs"), _rule(len(COLUMNS) + 2)]
@@ -172,6 +173,17 @@ def _ladder(table: Table) -> str:
             cells = [f"{mean} {interval}" for mean, interval in map(_difference, found)]
             lines.append(_row(f"{shown.get(after, after)} - {shown.get(before, before)}", *cells))
     return "\n".join(lines)
+
+
+def _prior(table: Table) -> str:
+    """What the class's own word shows after weights were learnt: of the subject, and of the training photos' setting."""
+    lines = ["## What is left of the class", "", _row("", "the subject in it", "the photos' setting in it", "runs"), _rule(4)]
+    for name in grid.GROUPS["prior"]:
+        kind = "class" if grid.CONFIGURATIONS[name].trained else "subject"  # of the plain model that is its word
+        values = [table.alone(name, kind, measure) for measure in ("likeness", "confound")]
+        if all(values):
+            lines.append(_row(name, *(_number(estimate_of(own)) for own in values), table.runs(name)))
+    return "\n".join(lines) if len(lines) > 4 else ""
 
 
 def _definitions() -> str:

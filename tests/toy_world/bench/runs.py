@@ -17,7 +17,7 @@ from comfy_client import Graph
 from .. import toy_subjects
 from ..judges import Judge, write_encoders
 from . import grid
-from .measures import confound_share, measure
+from .measures import confound_share, measure, subject_share
 
 _ALONE_IMAGES = 4  # of "a photo of {v*}", of each attractor and of the word that attractors start from
 _HOURS = 3600
@@ -181,18 +181,21 @@ def _entries(run: Run, folder: Path, judge: Judge) -> list[dict]:
 def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
     """What "a photo of {v*}" shows where no setting is asked for: the training photos' one, if it was learnt with the subject.
 
-    Where attractors are looked at (Fig. 9) also "a photo of {A*}" and the plain word that they start from, on the same noise.
+    Where attractors are looked at (Fig. 9) also "a photo of {A*}" and the plain word that they start from, and where weights
+    were learnt "a photo of a <class>", which a prior loss should keep, on the same noise.
     """
     graph = Graph()
     loader = graph.add("TestToyWorld")
     sampling = dict(run.plan.evaluation)
     saved, numbers = {}, [-1, *range(len(run.toy.train) + 1)] if run.configuration.attractors else [0]
+    numbers += [-2] if run.configuration.tuned else []
     token = _token(graph, run) if run.configuration.trained else None
-    for number in numbers:  # -1: the word, 0: the subject
-        model, clip, prompt = loader[0], loader[1], f"a photo of {run.toy.subject.category if number == 0 else 'background'}"
-        if number >= 0 and token:
-            applied = graph.add("AttractorApplyToken", model=model, clip=clip, token=token, attractor=number)
-            model, clip, prompt = applied[0], applied[1], f"a photo of {grid.BASE['placeholder']}"
+    for number in numbers:  # -2: the class, -1: the attractors' word, 0: the subject
+        model, clip, prompt = loader[0], loader[1], f"a photo of {'background' if number == -1 else run.toy.subject.category}"
+        if number != -1 and token:
+            applied = graph.add("AttractorApplyToken", model=model, clip=clip, token=token, attractor=max(number, 0))
+            model, clip = applied[0], applied[1]
+            prompt = prompt if number < 0 else f"a photo of {grid.BASE['placeholder']}"
         positive, negative = (graph.add("CLIPTextEncode", clip=clip, text=text)[0] for text in (prompt, ""))
         latent = graph.add("EmptyLatentImage", width=sampling["width"], height=sampling["height"], batch_size=_ALONE_IMAGES)
         sampled = graph.add(
@@ -213,7 +216,7 @@ def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
     entry = comfy.run(graph, timeout=_HOURS)
     found = []
     for number, node in saved.items():
-        kind = {-1: "word", 0: "subject"}.get(number, "attractor")
+        kind = {-2: "class", -1: "word", 0: "subject"}.get(number, "attractor")
         looks = judge.look(torch.stack([_pixels(image) for image in comfy.images(entry, node)]))
         for index, (seen, file) in enumerate(zip(looks, entry["outputs"][node.id]["images"], strict=True)):
             found.append(
@@ -224,6 +227,7 @@ def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
                     "image": f"{file['subfolder']}/{file['filename']}",
                     "present": float(seen["presence"] == "yes"),
                     "confound": confound_share(seen, run.toy),
+                    "likeness": subject_share(seen, run.toy),
                 }
             )
     return found

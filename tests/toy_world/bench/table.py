@@ -78,7 +78,7 @@ class Table:
     def mean(self, configuration: str, measure: str, step: int | None = None):
         """`Estimate`, or None where there is nothing."""
         values = self.values(configuration, measure, step)
-        return statistics.estimate(values, BOOTSTRAP) if values else None
+        return estimate_of(values) if values else None
 
     def runs(self, configuration: str) -> int:
         return len(self._of(configuration))
@@ -91,6 +91,11 @@ def difference(one: dict, other: dict):
     """`Estimate` of one minus the other on the images that both have, or None."""
     found = statistics.difference(one, other, BOOTSTRAP)
     return found and found.estimate
+
+
+def estimate_of(values: dict):
+    """`Estimate` of values by image."""
+    return statistics.estimate(values, BOOTSTRAP)
 
 
 def change(early: dict, late: dict) -> dict:
