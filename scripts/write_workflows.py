@@ -453,7 +453,7 @@ def six_systems():
         "The paper's six systems: with DreamBooth and Custom Diffusion (Fig. 5)",
         f"""
 As `5_compare_textual_inversion_and_neti`, beside the two baselines that learn weights of the U-Net. They first make pictures of
-the class, 200 each, and keep them; DreamBooth writes 14 GB and needs about 16 GB of GPU memory (9 with *optimizer* `adafactor` and
+the class, 200 each, and keep them; DreamBooth writes 14 GB and needs about 16 GB of GPU memory (9 by *optimizer* adafactor and
 a custom learning rate; or choose the method `dreambooth_lora`, and say so when you show results).
 {COMPARING}
 Steps and batch are the authors': 800 of 1 for DreamBooth, 250 of 2 for Custom Diffusion.
