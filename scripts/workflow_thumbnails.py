@@ -35,6 +35,8 @@ WORDS = {  # what goes in, what comes out
     "7_contrast_schedules_textual_inversion": "six schedules of the contrast",
     "8_attractors_of_textual_inversion": "what the attractors hold",
     "9_masks_by_sam3_textual_inversion": "masks by ComfyUI's own SAM3",
+    "12_compare_with_dreambooth_and_custom_diffusion": "beside DreamBooth and Custom Diffusion",
+    "13_overfitting_of_dreambooth": "how DreamBooth overfits",
 }
 
 
@@ -82,13 +84,13 @@ def shown(comfy, entry, prompt, *kinds):
 
 def rows(name, comfy):
     """Run a workflow; the rows of its tile."""
-    number = int(name[0])
+    number = int(name.split("_")[0])
     if number in (2, 9):  # the models for masking are not at hand: these masks are the drawings' own
         return [photos(), [cut_out(path) for path in PHOTOS]]
     few = {"images_per_caption": 1, "max_captions": 1}
     training = {"steps": 120, "batch_size": 4, "sample_every": 0}
     options = {"prompts_per_step": "one", "score_every": 40, "score_images": 5, "checkpoint_every": 40}
-    if number in (5, 7):  # several trainings
+    if number in (5, 7, 12):  # several trainings
         training["steps"], options["score_every"] = 60, 0
     prompt = on_toy_world(name, sampling_steps=12, evaluate=few, options=options, **training)
     for node in prompt.values():
@@ -100,7 +102,7 @@ def rows(name, comfy):
     saved, previews = shown(comfy, entry, prompt, "SaveImage"), shown(comfy, entry, prompt, "PreviewImage")
     if number == 8:
         return [row[:4] for row in previews]
-    if number in (5, 6, 7):  # a chart, or the contact sheet
+    if number in (5, 6, 7, 12, 13):  # a chart, or the contact sheet
         return [previews[1 if number == 6 else 0]]
     if number == 3:
         return [photos(), previews[0]]

@@ -262,18 +262,18 @@ No token yet? Run `1_train_textual_inversion` first.
 
 
 def several(flow, model, images, trainings, name):
-    """A row of trainings that differ in a thing, and a row that evaluates what they learnt. trainings: label -> settings."""
+    """A row of trainings that differ in a thing. trainings: label -> method, Training Options, other inputs."""
     flow.row()
     tokens, differ = [], {}
     flow.group("2  Train: the same photos, steps and seed")
-    for label, (method, options) in trainings.items():
+    for label, (method, options, inputs) in trainings.items():
         if tokens:
             flow.column()
         if options:
-            named = flow.add("AttractorTrainingOptions", f"contrast_schedule: {label}", collapsed=True, **options)
-            differ = {"options": named[0]}
-        run = f"{name}/{label}".lower()
-        tokens.append(training(flow, model, images[0], images[1], run, label, method=method, **differ)[0])
+            title = f"contrast_schedule: {label}" if "contrast_schedule" in options else f"Options: {label}"
+            differ = {"options": flow.add("AttractorTrainingOptions", title, collapsed=True, **options)[0]}
+        run = f"{name}/{label}".lower().replace(" ", "-")
+        tokens.append(training(flow, model, images[0], images[1], run, label, method=method, **differ, **inputs)[0])
     return tokens
 
 
@@ -330,7 +330,7 @@ The bubble chart is the paper's Fig. 5: right and up is better, on captions and 
     model = checkpoint(flow)
     flow.column()
     images = photos(flow)
-    tokens = several(flow, model, images, {label: (method, {}) for label, method in METHODS.items()}, "methods")
+    tokens = several(flow, model, images, {label: (method, {}, {}) for label, method in METHODS.items()}, "methods")
     compared(flow, model, tokens, "\n".join(METHODS), "compare-methods", {"Bubbles (Fig. 5)": 1, "Contact sheet (Fig. 6)": 3})
     return flow
 
@@ -372,7 +372,7 @@ Six trainings: set *steps* lower for a first look.
     model = checkpoint(flow)
     flow.column()
     images = photos(flow)
-    trainings = {schedule: ("textual_inversion+", {"contrast_schedule": schedule}) for schedule in SCHEDULES}
+    trainings = {schedule: ("textual_inversion+", {"contrast_schedule": schedule}, {}) for schedule in SCHEDULES}
     tokens = several(flow, model, images, trainings, "schedules")
     compared(flow, model, tokens, "\n".join(SCHEDULES), "contrast-schedules", {"Scores (Fig. 7)": 0, "Contact sheet": 3})
     return flow
@@ -447,6 +447,61 @@ node that gives a MASK can stand in its place.
     return flow
 
 
+def six_systems():
+    flow = Workflow(
+        "12_compare_with_dreambooth_and_custom_diffusion",
+        "The paper's six systems: with DreamBooth and Custom Diffusion (Fig. 5)",
+        f"""
+As `5_compare_textual_inversion_and_neti`, beside the two baselines that learn weights of the U-Net. They first make pictures of
+the class, 200 each, and keep them; DreamBooth writes 14 GB and needs about 16 GB of GPU memory (9 by *optimizer* adafactor and
+a custom learning rate; or choose the method `dreambooth_lora`, and say so when you show results).
+{COMPARING}
+Steps and batch are the authors': 800 of 1 for DreamBooth, 250 of 2 for Custom Diffusion.
+""",
+    )
+    flow.group("1  Model and photos")
+    model = checkpoint(flow)
+    flow.column()
+    images = photos(flow)
+    trainings = {label: (method, {}, {}) for label, method in METHODS.items()}
+    trainings["Custom Diffusion"] = "custom_diffusion", {}, {"steps": 250, "batch_size": 2}
+    trainings["DreamBooth"] = "dreambooth", {}, {"steps": 800, "batch_size": 1}
+    tokens = several(flow, model, images, trainings, "systems")
+    previews = {"Bubbles (Fig. 5)": 1, "Contact sheet (Fig. 6)": 3}
+    compared(flow, model, tokens, "\n".join(trainings), "compare-systems", previews)
+    return flow
+
+
+def overfitting():
+    flow = Workflow(
+        "13_overfitting_of_dreambooth",
+        "How DreamBooth overfits: scores over 5,000 steps (Fig. 1)",
+        """
+The paper's first figure: trained for long, DreamBooth is ever more like its training photos, and scores on those say it
+improves. Scores on photos that it has not seen tell.
+
+1. The first time, turn on *download_if_missing* on *CLIP and DINO*: nothing is downloaded without being asked.
+2. Press **Run**, and give it a night: 5,000 steps, scored every 500. **Cancel** keeps what there is; **Run** goes on.
+3. The **overfitting curve** shows DINO and CLIP-I on the training photos (dashed) and on those held out, and CLIP-T.
+
+Without a prior loss, as far as the paper says. Needs about 16 GB of GPU memory; with the method `dreambooth_lora` much less.
+""",
+    )
+    flow.group("1  Model, photos, photos held out")
+    model, images = checkpoint(flow), photos(flow)
+    flow.column()
+    dataset, encoders = held_out(flow)
+    flow.group("2  Train, and score")
+    scoring = {"dataset": dataset[0], "encoders": encoders[0], "prior": "none", "score_every": 500, "checkpoint_every": 500}
+    options = flow.add("AttractorTrainingOptions", "Training options", **scoring)
+    flow.column()
+    long = {"method": "dreambooth", "steps": 5000, "batch_size": 1, "sample_every": 500, "options": options[0]}
+    trained = training(flow, model, images[0], images[1], f"{SUBJECT}-overfit", **long)
+    flow.column()
+    flow.add("PreviewImage", "Overfitting curve (Fig. 1)", images=trained[5])
+    return flow
+
+
 def toy_train():
     """The first workflow as it runs on the toy world's model, for `dev.py serve`: minutes on a CPU, and a result to see."""
     flow = Workflow(
@@ -502,7 +557,19 @@ def train_blueprint(info):
     return flow.blueprint(info, "attractor", inputs, outputs)
 
 
-FLOWS = (train, mask_and_train, train_and_score, apply, compare, evaluate, schedules, attractors, mask_by_sam3)
+FLOWS = (
+    train,
+    mask_and_train,
+    train_and_score,
+    apply,
+    compare,
+    evaluate,
+    schedules,
+    attractors,
+    mask_by_sam3,
+    six_systems,
+    overfitting,
+)
 
 
 def files(info):

@@ -20,7 +20,7 @@ WIDGETS = {
         "tau normalize_contrast prompts_per_step loss_mean mask_resize mask_dilation flip prior_weight "
         "weight_decay attractor_kind subject_init attractor_init attractor_noise nested_dropout micro_batch "
         "gradient_checkpointing text_chunk score_every score_images checkpoint_every fixed_loss_every sample_steps "
-        "sample_cfg aspect"
+        "sample_cfg aspect rare_token prior class_weight class_images class_prompt rank optimizer"
     ),
 }
 LINKS = {"MODEL", "CLIP", "VAE", "IMAGE", "MASK", "PDST_DATASET", "EVALUATION_ENCODERS", "ATTRACTOR_TRAINING_OPTIONS"}
@@ -37,6 +37,8 @@ OTHER = {
     "sample_prompt": "a drawing of a {}",
     "subject_init": "dog",
     "attractor_init": "beach",
+    "rare_token": "zwx",
+    "class_prompt": "a drawing of a {}",
     "sample_steps": 1,
     "sample_every": 1,
     "checkpoint_every": 1,

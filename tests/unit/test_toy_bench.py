@@ -120,7 +120,10 @@ def test_all_are_compared_after_the_same_steps():
         inputs = configuration.inputs(40)
         assert inputs["steps"] % inputs["checkpoint_every"] == 0
         saved = range(inputs["checkpoint_every"], inputs["steps"] + 1, inputs["checkpoint_every"])
-        assert inputs["steps"] == 160 if configuration.slow else 40 in saved and (inputs["steps"] == 40 or configuration.curve)
+        if configuration.slow:
+            assert inputs["steps"] == (320 if configuration.scored else 160)
+            continue
+        assert 40 in saved and (inputs["steps"] == 40 or configuration.curve)
 
 
 def test_the_presets_are_shown_with_their_rates():
@@ -227,6 +230,11 @@ def results(offset, leak=0.5):
                     "version": "test",
                     "seconds": {"all": 1.0},
                     "alone": attractors if configuration.attractors else [],
+                    "scores": [
+                        {"step": step, **{column: 0.5 + offset(name, column, step) for column in (*METRICS, *TRAIN_METRICS)}}
+                        for step in range(120, 961, 120)
+                        if configuration.scored
+                    ],
                 }
             )
     return found

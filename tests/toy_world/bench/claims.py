@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from .table import ALONE, METRICS, Table, change, difference
 
+OVERFITTING = "dreambooth, no prior"
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 
 
@@ -85,6 +86,11 @@ def make_claims(table: Table) -> list[Claim]:
             "While NeTI overfits, held-out scores fall and those on the training photos do not",
             _overfitting(table, "neti"),
         ),
+        Claim(
+            "Fig. 1, DreamBooth",
+            "While DreamBooth overfits, held-out scores fall and those on the training photos do not",
+            _overfitting_of_dreambooth(table),
+        ),
         *(
             Claim(
                 f"Fig. 9, {method}",
@@ -139,6 +145,26 @@ def _overfitting(table: Table, configuration: str) -> list[Part]:
             for measure in ("dino_train", "clip_i_train")
         ),
         Part(f"leak rises, step {last} - step {first}", "leak", difference(at("leak", last), at("leak", first)), False),
+    ]
+
+
+def _overfitting_of_dreambooth(table: Table) -> list[Part]:
+    """From the middle, where DreamBooth is compared with others, to the end."""
+    steps = table.scored_steps(OVERFITTING)
+    if len(steps) < 2:
+        return [Part("held-out scores fall", measure, None) for measure in ("dino", "clip_t")]
+
+    def at(measure: str, step: int) -> dict:
+        return table.scored(OVERFITTING, measure, step)
+
+    def changed(measure: str) -> dict:
+        return change(at(measure, middle), at(measure, last))
+
+    middle, last = steps[len(steps) // 2 - 1], steps[-1]
+    fall = f"held-out scores fall, step {middle} - step {last}"
+    return [
+        *(Part(fall, measure, difference(at(measure, middle), at(measure, last))) for measure in ("dino", "clip_t")),
+        Part("training photos' change - held-out change", "dino", difference(changed("dino_train"), changed("dino"))),
     ]
 
 

@@ -45,8 +45,8 @@ NEUTRAL = "thing"  # a word that says nothing; the toy model has never read it, 
 @dataclass(frozen=True)
 class Configuration:
     """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone.
-    long: LONG times the steps. slow: the same, and compared at the end, as it learns little in fewer. attractors: images of the
-    attractors too. trained: False for the plain word."""
+    long: LONG times the steps. slow: the same, and compared at the end, as it learns little in fewer. scored: twice as
+    many, scored by the training itself on the way. attractors: images of the attractors too. trained: False for the word."""
 
     name: str
     changes: dict = field(default_factory=dict)
@@ -54,13 +54,15 @@ class Configuration:
     curve: bool = False
     long: bool = False
     slow: bool = False
+    scored: bool = False
     attractors: bool = False
     trained: bool = True
 
     def inputs(self, steps: int = STEPS) -> dict:
         """Of Train Attractor Embedding, but for what subject and seed decide."""
-        total = steps * (LONG if self.long or self.slow else 1)
-        return {**BASE, **self.changes, "steps": total, "checkpoint_every": total // CHECKPOINTS}
+        total = steps * (LONG if self.long or self.slow else 1) * (2 if self.scored else 1)
+        scoring = {"score_every": total // (2 * CHECKPOINTS), "score_images": 10} if self.scored else {}
+        return {**BASE, **self.changes, **scoring, "steps": total, "checkpoint_every": total // CHECKPOINTS}
 
     @property
     def tuned(self) -> bool:
@@ -101,7 +103,7 @@ CONFIGURATIONS = {
         Configuration("textual_inversion", {"method": "textual_inversion"}),
         Configuration("custom_diffusion", _tuned("custom_diffusion", 1e-3)),
         Configuration("dreambooth", _tuned("dreambooth", 1e-3), slow=True),
-        Configuration("dreambooth, no prior", {**_tuned("dreambooth", 1e-3), "prior": "none"}, slow=True),
+        Configuration("dreambooth, no prior", {**_tuned("dreambooth", 1e-3), "prior": "none"}, slow=True, scored=True),
         Configuration("dreambooth_lora", _tuned("dreambooth_lora", 1e-2), slow=True),
         *(
             Configuration(f"schedule {name}", {"contrast_schedule": name})

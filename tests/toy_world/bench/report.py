@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import grid, measures
-from .claims import Claim, make_claims
+from .claims import OVERFITTING, Claim, make_claims
 from .runs import Run, result_path
 from .sheets import write_sheets
 from .table import ALONE, METRICS, TRAIN_METRICS, Table, difference, estimate_of
@@ -94,6 +94,13 @@ def _tables(table: Table) -> list[str]:
     if len(steps := table.steps("neti")) > 1:
         lines = ["## Overfitting of NeTI (Fig. 1)", "", _row("step", *COLUMNS), _rule(len(COLUMNS) + 1)]
         lines += [_row(step, *(_number(table.mean("neti", column, step)) for column in COLUMNS)) for step in steps]
+        found.append("\n".join(lines))
+    if steps := table.scored_steps(OVERFITTING):
+        names = (*METRICS, *TRAIN_METRICS)
+        lines = ["## Overfitting of DreamBooth (Fig. 1)", "", "Scored by the training itself, without a prior loss.", ""]
+        lines += [_row("step", *names), _rule(len(names) + 1)]
+        for step in steps:
+            lines.append(_row(step, *(_number(estimate_of(table.scored(OVERFITTING, name, step))) for name in names)))
         found.append("\n".join(lines))
     return found
 

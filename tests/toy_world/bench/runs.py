@@ -95,6 +95,7 @@ def carry_out(run: Run, comfy, root: Path, judge: Judge) -> dict:
         "plan": asdict(run.plan),
         "entries": _entries(run, root / "output" / "pdst" / run.key, judge),
         "alone": _alone(run, comfy, judge),
+        "scores": _scores(root / "output" / "neti" / run.key) if run.configuration.scored else [],
         "seconds": {
             "training": round(trained - started, 1),
             "evaluation": round(evaluated - trained, 1),
@@ -124,6 +125,10 @@ def _training(run: Run) -> Graph:
         wired |= {"images": photos[0], "masks": photos[1]}
     else:
         wired["images"] = add_toy_dataset(graph, run.toy.name)[1]
+    if run.configuration.scored:
+        encoders = {"clip": "evaluation/toy-clip", "dino": "evaluation/toy-dino", "download_if_missing": False}
+        wired["dataset"] = add_toy_dataset(graph, run.toy.name)[0]
+        wired["encoders"] = graph.add("AttractorLoadEvaluationEncoders", **encoders)[0]
     add_trainer(graph, name=run.key, resume=True, sample_prompt="a photo of a {}", **wired, **run.inputs)
     return graph
 
@@ -176,6 +181,11 @@ def _entries(run: Run, folder: Path, judge: Judge) -> list[dict]:
         ]
         found.append({"step": header["step"] or 0, "images": images})
     return sorted(found, key=lambda entry: entry["step"])
+
+
+def _scores(folder: Path) -> list[dict]:
+    """What the training scored on its way: step, and means on held-out and training photos."""
+    return json.loads((folder / "scores.json").read_text())["scores"]
 
 
 def _alone(run: Run, comfy, judge: Judge) -> list[dict]:

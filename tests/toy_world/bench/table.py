@@ -75,6 +75,20 @@ class Table:
                     found.setdefault(key, []).append(image[measure])
         return {key: sum(values) / len(values) for key, values in found.items()}
 
+    def scored_steps(self, configuration: str) -> list[int]:
+        """Those that all trainings of a configuration scored by themselves."""
+        found = [{scores["step"] for scores in result.get("scores", [])} for result in self._of(configuration)]
+        return sorted(set.intersection(*found)) if found else []
+
+    def scored(self, configuration: str, measure: str, step: int) -> dict:
+        """The trainings' own mean scores at a step, by subject and seed."""
+        return {
+            (result["subject"], "", "", result["seed"]): scores[measure]
+            for result in self._of(configuration)
+            for scores in result.get("scores", [])
+            if scores["step"] == step
+        }
+
     def mean(self, configuration: str, measure: str, step: int | None = None):
         """`Estimate`, or None where there is nothing."""
         values = self.values(configuration, measure, step)
