@@ -99,6 +99,7 @@ def make_header(
         "subjects": {subject.name: describe_subject(subject)},
         "together": together,
         "made_with": made_with,
+        **entry.door(),
     }
 
 

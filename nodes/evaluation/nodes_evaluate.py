@@ -48,27 +48,38 @@ class PDSTEvaluate(io.ComfyNode):
             display_name="PDST Evaluate",
             category=CATEGORY,
             description="Tells how good a token or embedding is, by the paper's protocol (PDST): makes images of every caption "
-            "of photos that training never saw, and compares them with prompt and photo. Cancel keeps every finished batch, "
-            "and queueing again continues from there.",
+            "of photos that training never saw, and compares them with prompt and photo. With a trigger phrase also of a "
+            "LoRA, a DreamBooth checkpoint or any other model. Cancel keeps every finished batch, and queueing again "
+            "continues from there.",
             search_aliases=[
                 *("benchmark", "clip score", "dino score", "held-out", "test token", "overfitting"),
-                *("evaluate embedding", "evaluate textual inversion"),
+                *(
+                    "evaluate embedding",
+                    "evaluate textual inversion",
+                    "evaluate lora",
+                    "trigger word",
+                    "dreambooth",
+                    "sdxl",
+                    "flux",
+                ),
             ],
             is_output_node=True,
             is_input_list=True,  # several tokens come as a list, and are one evaluation
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs on it are used."
+                    "model",
+                    tooltip="For tokens: a Stable Diffusion 1.5 model, before any Apply Personalized Token. With a trigger, "
+                    "any model that ComfyUI makes images with. LoRAs on it are used.",
                 ),
-                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint, before any Apply Personalized Token."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same model, before any Apply Personalized Token."),
+                io.Vae.Input("vae", tooltip="The VAE of the same model."),
                 PdstDatasetType.Input("dataset", tooltip="From Load PDST Dataset."),
                 PersonalizedTokenType.Input(
                     "tokens",
                     optional=True,
                     tooltip="One token, or a list: of several methods, several subjects, or all checkpoints of a run "
-                    "(Load Token Checkpoints). Each is evaluated on its own subject.",
+                    "(Load Token Checkpoints). Each is evaluated on its own subject. Or type a trigger.",
                 ),
                 EvaluationEncodersType.Input(
                     "encoders", optional=True, tooltip="From Load Evaluation Encoders. Needed unless metrics is off."

@@ -6,7 +6,7 @@ from pathlib import Path
 from ...trainer.concept import PersonalizedToken, placeholder_problem
 from ..errors import UserError
 from ..host import folders
-from ..host.checks import clip_problems, model_problems, vae_problems
+from ..host.checks import clip_problems, model_problems, sampling_problems, vae_problems
 from ..host.identity import token_identity
 from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
@@ -35,7 +35,8 @@ def check(
     """
     model, clip, vae = models
     name = settings.name.strip()
-    problems = model_problems(model) + vae_problems(vae) + _token_problems(clip, tokens)
+    problems = model_problems(model) + vae_problems(vae) if tokens else sampling_problems(model, clip, vae)
+    problems += _token_problems(clip, tokens)
     problems += folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/photos/photo.jpg"])
     if settings.metrics and (encoders is None or not encoders.describe()):
         problems.append(
@@ -45,7 +46,8 @@ def check(
         problems.append(f"shard is {options.shard} of {options.shards}: use 1 to {options.shards}.")
     known = frozenset() if problems else known_tokens(folders.evaluation_path(name))
     identities = [token_identity(token) for token in tokens]
-    entries, wrong = make_entries(tokens, identities, dataset, settings.pairs, settings.labels, settings.include_floor, known)
+    typed = (settings.pairs, settings.labels, settings.include_floor)
+    entries, wrong = make_entries(tokens, identities, dataset, *typed, known, settings.trigger)
     problems += wrong
     if not problems:
         problems += _file_problems(folders.evaluation_path(name), entries, settings, options)
@@ -57,7 +59,7 @@ def check(
 
 def _token_problems(clip: Clip, tokens: list[PersonalizedToken]) -> list[str]:
     """Why this CLIP cannot take these tokens; empty if it can."""
-    problems = clip_problems(clip)
+    problems = clip_problems(clip) if tokens else []
     if problems:
         return problems
     if getattr(clip, "applied", ()):
@@ -66,6 +68,8 @@ def _token_problems(clip: Clip, tokens: list[PersonalizedToken]) -> list[str]:
             f"clip: {known} is applied to it already. Wire MODEL and CLIP from before Apply Personalized Token, and the "
             "tokens to tokens."
         ]
+    if not tokens:
+        return []
     text = HostTextEncoder(clip)
     for token in tokens:
         wrong = placeholder_problem(token.placeholder, text.is_word)

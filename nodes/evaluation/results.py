@@ -13,6 +13,8 @@
                 [small copies of the test photos, relative to the evaluation's folder]}}; an entry has one
     together    the entries that were evaluated in one go; told, never compared, and missing in older files, as is
     made_with   {pack, comfyui, torch, device}: what made the images
+    trigger     only where no token is used: the phrase that stands for the subject in prompts. `token` then describes
+                the phrase, with kind `trigger` and width 0, and `token` in identity is its hash
 
 and each further line is an image, in the order in which they were made:
 

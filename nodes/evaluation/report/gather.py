@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...host.folders import below
-from ..entries import FLOOR
+from ..entries import FLOOR, TRIGGER
 from ..header import header_differences
 from ..metrics import SCORES
 from ..results import EntryResults, read_results
 from ..statistics import Bootstrap, Estimate, Key, estimate
 
 FEW = 6  # systems that can all be shown side by side
-_METHODS = {  # as in the paper
+_METHODS = {  # as in the paper, but the last
     "textual_inversion": "TI",
     "textual_inversion+": "TI+",
     "neti": "NeTI",
@@ -23,6 +23,7 @@ _METHODS = {  # as in the paper
     "dreambooth": "DreamBooth",
     "dreambooth_lora": "DreamBooth-LoRA",
     "custom_diffusion": "Custom Diffusion",
+    TRIGGER: "trigger phrase",
 }
 
 
