@@ -106,7 +106,8 @@ def make_entries(
     ]
     all_identities = [*identities, *(phrase_identity(*named) for named in phrases)]
     proposed = [*map(_label, tokens), *(_phrase_label(phrase) for _, phrase in phrases)]
-    names, wrong = _labels(proposed, all_identities, labels, known, "tokens and phrases" if phrases else "tokens")
+    what = "tokens and phrases" if phrases else "tokens"
+    names, wrong = _labels(proposed, all_identities, "" if wrong else labels, known, what)
     problems += wrong
     if not tokens and not phrases and not floor:
         problems.append(

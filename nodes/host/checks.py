@@ -94,10 +94,9 @@ def sampling_problems(model: ModelPatcher, clip: CLIP | None, vae: VAE) -> list[
         found.append(f"model: this is {_family(model)}, which makes no images. Wire one that does.")
     if getattr(vae, "first_stage_model", None) is None:
         found.append(f"vae: the loaded file contains no VAE. {remedy}")
-    elif (latents.latent_dimensions, getattr(vae, "latent_dim", 2)) == (
-        2,
-        2,
-    ) and latents.latent_channels != vae.latent_channels:
+        return found
+    flat = (latents.latent_dimensions, getattr(vae, "latent_dim", 2)) == (2, 2)
+    if flat and latents.latent_channels != vae.latent_channels:
         found.append(
             f"vae: it has {vae.latent_channels} latent channels, and this model ({_family(model)}) has "
             f"{latents.latent_channels}. {remedy}"
