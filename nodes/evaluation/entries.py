@@ -9,7 +9,7 @@ from ...trainer.concept import PersonalizedToken
 from .pdst import Dataset, Subject
 from .triggers import phrase_identity, read_triggers
 
-FLOOR, TRIGGER = "floor", "trigger"
+FLOOR, TRIGGER, OWN_GRAPH = "floor", "trigger", "own graph"
 _LONGEST_NAME = 60  # characters of a trigger phrase in its label
 
 
@@ -17,7 +17,8 @@ _LONGEST_NAME = 60  # characters of a trigger phrase in its label
 class Entry:
     """A token; or a trigger phrase, without one; or the floor, with neither: the super-category's plain word.
 
-    label: also its file's name. method: of a phrase, as the report names and groups it.
+    label: also its file's name. method: of a phrase, as the report names and groups it. made_by: where the images do not come
+    from the host's sampler here but from a graph of the user's: what the user says of it.
     """
 
     label: str
@@ -26,6 +27,7 @@ class Entry:
     identity: str = ""
     phrase: str | None = None
     method: str = TRIGGER
+    made_by: str | None = None
 
     @property
     def step(self) -> int | None:
@@ -38,13 +40,16 @@ class Entry:
 
     def door(self) -> dict:
         """What a results file's header has besides, if there is no token."""
-        return {} if self.phrase is None else {"trigger": self.phrase}
+        if self.phrase is None:
+            return {}
+        return {"trigger": self.phrase, **({} if self.made_by is None else {"own_graph": self.made_by})}
 
     def describe(self) -> dict | None:
         """The token for a results file's header, or what stands in for one; None for the floor."""
         if self.phrase is not None:
             named = {"placeholder": self.phrase, "super_category": self.subject.super_category}
-            return {**named, "kind": TRIGGER, "method": self.method, "width": 0, "run": None, "schedule": None}
+            kind = TRIGGER if self.made_by is None else OWN_GRAPH
+            return {**named, "kind": kind, "method": self.method, "width": 0, "run": None, "schedule": None}
         if self.token is None:
             return None
         token = self.token
@@ -109,7 +114,7 @@ def make_entries(
     what = "tokens and phrases" if phrases else "tokens"
     names, wrong = _labels(proposed, all_identities, "" if wrong else labels, known, what)
     problems += wrong
-    if not tokens and not phrases and not floor:
+    if not tokens and not trigger.strip() and not floor:
         problems.append(
             "tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, type a trigger, or "
             "turn include_floor on."
@@ -127,7 +132,7 @@ def make_entries(
     floors = []
     if floor:  # one per subject, so that tokens of other subjects can be added later
         used = {entry.subject.name for entry in (*entries.values(), *called)} or {s.name for s in dataset.subjects}
-        floors = [Entry(_floor_label(s.name), None, s) for s in dataset.subjects if s.name in used]
+        floors = [Entry(label_of(FLOOR, s.name), None, s) for s in dataset.subjects if s.name in used]
     return [*entries.values(), *called, *floors], []
 
 
@@ -216,12 +221,7 @@ def _labels(
             )
         if len(set(lines)) < len(lines):
             problems.append("labels: two are the same: give each token its own.")
-        problems += [
-            f"labels: {line!r} cannot be a file name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
-            for line in lines
-            if not re.fullmatch(r"\w[\w .+-]*", line) or line.startswith(FLOOR) or "-shard-" in line
-        ]
-        return lines, problems
+        return lines, problems + [problem for line in lines for problem in label_problems(line, "labels")]
     different = {label: {i for i, other in zip(identities, proposed, strict=True) if other == label} for label in proposed}
     found = []
     for label, identity in zip(proposed, identities, strict=True):
@@ -231,9 +231,17 @@ def _labels(
     return found, []
 
 
-def _floor_label(subject: str) -> str:
+def label_problems(label: str, field: str) -> list[str]:
+    """Why a label that a user typed cannot name results; empty if it can."""
+    if re.fullmatch(r"\w[\w .+-]*", label) and not label.startswith(FLOOR) and "-shard-" not in label:
+        return []
+    return [f"{field}: {label!r} cannot be a file name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."]
+
+
+def label_of(what: str, subject: str) -> str:
+    """A label for a subject's own share of something, such as floor-cat."""
     plain = re.sub(r"[^\w .+-]+|-shard-", "-", subject)
-    return f"{FLOOR}-{plain}" + ("" if plain == subject else f"-{hashlib.sha256(subject.encode()).hexdigest()[:6]}")
+    return f"{what}-{plain}" + ("" if plain == subject else f"-{hashlib.sha256(subject.encode()).hexdigest()[:6]}")
 
 
 def _label(token: PersonalizedToken) -> str:

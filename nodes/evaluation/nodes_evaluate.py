@@ -105,15 +105,7 @@ class PDSTEvaluate(io.ComfyNode):
 
         Every input comes as a list, and as [None] if it is wired.
         """
-        typed, again = (name or [None])[0], (start_over or [False])[0]
-        rerun = f"{time.time_ns()}"
-        if typed is None or again is not False:
-            return rerun
-        try:
-            stamps = result_stamps([folders.evaluation_path(typed.strip())])
-        except UserError:
-            return rerun  # the run says what is wrong
-        return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
+        return stamp((name or [None])[0], (start_over or [False])[0])
 
     @classmethod
     def execute(
@@ -147,20 +139,40 @@ class PDSTEvaluate(io.ComfyNode):
             setup,
             lambda entry: evaluation_maker(*models, entry.token, more.sampling),
         )
-        with _only_writer(evaluation.folder, more):
-            evaluation.check()
-            progress = Progress(evaluation.total, cls.hidden.unique_id)
-            evaluation.open(progress)
-            evaluation.run(progress)
-        output = _output(cls, evaluation, misfits(entries), (more.height, more.width))
-        _finished.add(result_stamps([evaluation.folder]))
-        return output
+        return complete(cls, evaluation, misfits(entries), (more.height, more.width))
 
 
-def _only_writer(folder: Path, options: EvaluateOptions) -> AbstractContextManager[None]:
+def stamp(name: str | None, start_over: bool | None) -> str:
+    """For a node's fingerprint: that of the results, if a run of this session has left them so; else always another.
+
+    name, start_over: as typed; None if wired.
+    """
+    rerun = f"{time.time_ns()}"
+    if name is None or start_over is not False:
+        return rerun
+    try:
+        stamps = result_stamps([folders.evaluation_path(name.strip())])
+    except UserError:
+        return rerun  # the run says what is wrong
+    return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
+
+
+def complete(cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], size: tuple[int, int]) -> io.NodeOutput:
+    """Check, make or score what is missing, and the node's output; arguments as of `_output`."""
+    with _only_writer(evaluation.folder, evaluation.setup):
+        evaluation.check()
+        progress = Progress(evaluation.total, cls.hidden.unique_id)
+        evaluation.open(progress)
+        evaluation.run(progress)
+    output = _output(cls, evaluation, notes, size)
+    _finished.add(result_stamps([evaluation.folder]))
+    return output
+
+
+def _only_writer(folder: Path, setup: Setup) -> AbstractContextManager[None]:
     """Of this share: other servers may make the other shares in the same folder."""
-    share = f"shard-{options.shard}-of-{options.shards}"
-    what = f"name: the evaluation '{folder.name}'" + (f", {share}," if options.shards > 1 else "")
+    share = f"shard-{setup.shard}-of-{setup.shards}"
+    what = f"name: the evaluation '{folder.name}'" + (f", {share}," if setup.shards > 1 else "")
     return only_writer(folder, what, "Wait until it is done, or give this evaluation another name or shard.", f"{share}.")
 
 

@@ -37,7 +37,7 @@ def check(
     name = settings.name.strip()
     problems = model_problems(model) + vae_problems(vae) if tokens else sampling_problems(model, clip, vae)
     problems += _token_problems(clip, tokens)
-    problems += folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/photos/photo.jpg"])
+    problems += evaluation_name_problems(name)
     if settings.metrics and (encoders is None or not encoders.describe()):
         problems.append(
             "encoders: scores need CLIP, DINO or both. Wire Load Evaluation Encoders, or turn metrics off to make images only."
@@ -49,12 +49,21 @@ def check(
     typed = (settings.pairs, settings.labels, settings.include_floor)
     entries, wrong = make_entries(tokens, identities, dataset, *typed, known, settings.trigger)
     problems += wrong
-    if not problems:
-        problems += _file_problems(folders.evaluation_path(name), entries, settings, options)
-        problems += disk_problems(folders.evaluations_folder(), ROOM + _bytes_of_images(entries, settings, options))
+    problems = problems or room_problems(entries, settings, options)
     if problems:
         raise UserError.of(list(dict.fromkeys(problems)))
     return entries
+
+
+def evaluation_name_problems(name: str) -> list[str]:
+    """Why an evaluation cannot have this name; empty if it can."""
+    return folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/photos/photo.jpg"])
+
+
+def room_problems(entries: list[Entry], settings: EvaluateSettings, options: EvaluateOptions) -> list[str]:
+    """Why the files of these entries cannot be written; empty if they can. The evaluation's name is a right one."""
+    problems = _file_problems(folders.evaluation_path(settings.name.strip()), entries, settings, options)
+    return problems + disk_problems(folders.evaluations_folder(), ROOM + _bytes_of_images(entries, settings, options))
 
 
 def _token_problems(clip: Clip, tokens: list[PersonalizedToken]) -> list[str]:
