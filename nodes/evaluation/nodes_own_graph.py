@@ -35,8 +35,8 @@ class PDSTPrompts(io.ComfyNode):
             display_name="PDST Prompts",
             category=CATEGORY,
             description="Gives the prompts, seeds and names of a held-out evaluation as lists: the nodes behind it run once "
-            "for each. Put your own graph between this and PDST Score Images, to compare IP-Adapter, image editing, API nodes or "
-            "anything else with a token on the same photos.",
+            "for each. Put your own graph between this and PDST Score Images, to compare IP-Adapter, image editing, API nodes "
+            "or anything else with a token on the same photos.",
             search_aliases=[
                 "prompt list",
                 "benchmark prompts",
@@ -101,9 +101,9 @@ def _prompts_inputs() -> list:
             "trigger",
             default="",
             multiline=True,
-            tooltip="What the subject is called in your graph's prompts: sks dog, or <my-dog> where Apply Personalized Token is "
-            "in the graph. {super_category} becomes the subject's: that alone if a reference image tells the model what it looks "
-            "like. If the data set has several subjects, a line for each: dog-1: sks dog.",
+            tooltip="What the subject is called in your graph's prompts: sks dog, or <my-dog> where Apply Personalized Token "
+            "is in the graph. {super_category} becomes the subject's: that alone if a reference image tells the model what it "
+            "looks like. If the data set has several subjects, a line for each: dog-1: sks dog.",
         ),
         plan["images_per_caption"],
         plan["seed"],

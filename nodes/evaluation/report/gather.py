@@ -177,12 +177,19 @@ def collect(paths: list[Path], grouping: str = "method") -> Collected:
         subjects,
         ceiling,
         first["encoders"],
-        first["settings"],
+        _settings([entry.header for _, entry in scored]),
         tuple(name for name in SCORES if name in present),
         tuple(dict.fromkeys(entry.evaluation for _, entry in scored)),
         tuple(dict.fromkeys(warnings)),
         {name: sum(record.get(f"seconds_{name}") or 0.0 for record in records) for name in ("sampling", "other")},
     )
+
+
+def _settings(headers: list[dict]) -> dict:
+    """How the images were made: as the first entry says that was sampled here, and what users say of their own graphs."""
+    sampled = next((header for header in headers if header.get("own_graph") is None), headers[0])
+    said = {f"images of {h['entry']}": h["own_graph"] or "an own graph" for h in headers if h.get("own_graph") is not None}
+    return {**sampled["settings"], **said}
 
 
 def _differences(entries: list[EntryResults]) -> list[str]:
