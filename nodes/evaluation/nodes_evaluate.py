@@ -157,14 +157,20 @@ def stamp(name: str | None, start_over: bool | None) -> str:
     return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
 
 
-def complete(cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], size: tuple[int, int]) -> io.NodeOutput:
+def complete(
+    cls: type[io.ComfyNode],
+    evaluation: Evaluation,
+    notes: list[str],
+    size: tuple[int, int],
+    others: tuple[str, ...] = (),
+) -> io.NodeOutput:
     """Check, make or score what is missing, and the node's output; arguments as of `_output`."""
     with _only_writer(evaluation.folder, evaluation.setup):
         evaluation.check()
         progress = Progress(evaluation.total, cls.hidden.unique_id)
         evaluation.open(progress)
         evaluation.run(progress)
-    output = _output(cls, evaluation, notes, size)
+    output = _output(cls, evaluation, notes, size, others)
     _finished.add(result_stamps([evaluation.folder]))
     return output
 
@@ -181,12 +187,15 @@ def _identities(model: Model, clip: Clip, vae: Vae) -> dict[str, str]:
     return {"model": model_identity(model), "text encoder": clip_identity(clip), "vae": vae_identity(vae)}
 
 
-def _output(cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], size: tuple[int, int]) -> io.NodeOutput:
-    """notes: lines above the summary. size: height and width of the black image that stands in where none was saved."""
+def _output(
+    cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], size: tuple[int, int], others: tuple[str, ...]
+) -> io.NodeOutput:
+    """notes: lines above the summary. size: height and width of the black image that stands in where none was saved. others:
+    folders of results that go on to the report with these."""
     samples = [to_tensor(picture) for picture in evaluation.samples()] or [torch.zeros(1, *size, 3)]
     shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
     summary, path = "\n".join([*notes, evaluation.summary()]), str(evaluation.folder)
-    return io.NodeOutput((path,), path, summary, samples, ui=said(summary, **shown))
+    return io.NodeOutput((*others, path), path, summary, samples, ui=said(summary, **shown))
 
 
 class PDSTEvaluateOptions(io.ComfyNode):

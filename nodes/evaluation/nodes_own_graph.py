@@ -156,7 +156,7 @@ class PDSTScoreImages(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=_score_inputs(),
             outputs=[
-                PdstResultsType.Output("results", tooltip="Wire to PDST Report."),
+                PdstResultsType.Output("results", tooltip="Wire to PDST Report, or to a further PDST Score Images."),
                 io.String.Output("path", tooltip="The folder with the results, under output/pdst."),
                 io.String.Output("summary", tooltip="Images and mean scores."),
                 io.Image.Output("samples", is_output_list=True, tooltip="The first image of each subject."),
@@ -185,6 +185,7 @@ class PDSTScoreImages(io.ComfyNode):
         folder: list[str] | None = None,
         made_with: list[str] | None = None,
         start_over: list[bool] | None = None,
+        results: list[tuple[str, ...] | None] | None = None,
     ) -> io.NodeOutput:
         wanted, scorers = plan[0], encoders[0]
         path = _checked_path(name[0].strip(), label[0].strip(), scorers)
@@ -202,7 +203,7 @@ class PDSTScoreImages(io.ComfyNode):
         )
         pictures = Pictures(wanted, named)
         evaluation = Evaluation(path, entries, scorers, setup, lambda entry: pictures, pictures.unchanged)
-        return complete(cls, evaluation, [], (64, 64))
+        return complete(cls, evaluation, [], (64, 64), (results or [None])[0] or ())
 
 
 def _score_inputs() -> list:
@@ -219,6 +220,11 @@ def _score_inputs() -> list:
         ),
         io.String.Input(
             "names", optional=True, force_input=True, tooltip="The names of PDST Prompts, which tell what each image shows."
+        ),
+        PdstResultsType.Input(
+            "results",
+            optional=True,
+            tooltip="From PDST Evaluate, or from another PDST Score Images: they go on to the report with these.",
         ),
         io.String.Input(
             "name",
