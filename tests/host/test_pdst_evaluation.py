@@ -22,21 +22,7 @@ from attractor.nodes.host import folders
 from attractor.nodes.host.versions import made_with
 from attractor.nodes.pictures import read_picture
 from attractor.trainer.concept import Embedding, PersonalizedToken
-from pdst_set import write_subject
-
-
-class Silent:
-    """Takes progress for a node that is not there."""
-
-    def __init__(self):
-        self.values, self.lines, self.previews = [], [], []
-
-    def update(self, value, preview=None):
-        self.values.append(value)
-        self.previews += [preview] if preview else []
-
-    def text(self, line):
-        self.lines.append(line)
+from pdst_set import Silent, write_subject
 
 
 def noise(prompts, seeds):
