@@ -176,7 +176,7 @@ def header_differences(old: dict, new: dict, alone: bool = True) -> list[str]:
     settings = [old["settings"], new["settings"]]
     if not alone and ("own_graph" in old) != ("own_graph" in new):
         settings = [{key: one[key] for key in one if all(key in other for other in settings)} for one in settings]
-    found = _changes(*settings, "setting ") + _changes(old["encoders"], new["encoders"], "encoder ")
+    found = _changes(settings[0], settings[1], "setting ") + _changes(old["encoders"], new["encoders"], "encoder ")
     before, now = old["identity"], new["identity"]
     if alone:
         found += _changes(before, now, "")

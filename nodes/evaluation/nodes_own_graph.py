@@ -1,5 +1,6 @@
 """PDST Prompts and PDST Score Images: for what no single node can sample, the user's own graph stands between them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -275,7 +276,7 @@ def _checked_path(name: str, label: str, encoders: EvaluationEncoders) -> Path:
     return folders.evaluation_path(name)
 
 
-def _named(plan: Plan, batches: list[Tensor | None], names: list[str | None], folder: str) -> dict[str, Tensor | Path]:
+def _named(plan: Plan, batches: list[Tensor | None], names: list[str | None], folder: str) -> Mapping[str, Tensor | Path]:
     """Each image of the plan's share by its name: from what is wired, or from the folder.
 
     Raises:
@@ -317,7 +318,7 @@ def _entries(plan: Plan, label: str, made_with: str) -> list[Entry]:
     ]
 
 
-def _check_room(plan: Plan, entries: list[Entry], images: dict[str, Tensor | Path], name: str, save: bool) -> None:
+def _check_room(plan: Plan, entries: list[Entry], images: Mapping[str, Tensor | Path], name: str, save: bool) -> None:
     """Raises:
     UserError: the results cannot be written.
     """

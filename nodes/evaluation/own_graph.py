@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from .pdst import Dataset, Subject
 from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
 from .triggers import read_triggers
 
+_Image = TypeVar("_Image", Tensor, Path)
 _STOCK_NUMBER = re.compile(r"(.+)_\d{5,}_?")  # what Save Image adds to a name
 
 
@@ -44,7 +46,7 @@ class Plan:
     @cached_property
     def share(self) -> dict[str, Shot]:
         """The images of this share, by their names, in order."""
-        found = {}
+        found: dict[str, Shot] = {}
         for subject in self.dataset.subjects:
             batches = shard_of(make_batches(self._shots(subject), 1), self.shard, self.shards)
             found.update(self._named(subject, [shot for batch in batches for shot in batch]))
@@ -97,7 +99,7 @@ def phrases_of(typed: str, dataset: Dataset) -> dict[str, str]:
 class Pictures:
     """The images of a plan's share, in memory or in files."""
 
-    def __init__(self, plan: Plan, named: dict[str, Tensor | Path]):
+    def __init__(self, plan: Plan, named: Mapping[str, Tensor | Path]):
         """named: {name: image (H, W, C) in 0..1, or a file}."""
         self._by_seed = {shot.seed: named[name] for name, shot in plan.share.items()}
 
@@ -122,7 +124,7 @@ class Pictures:
         return image[..., :3].clamp(0, 1)
 
 
-def match(plan: Plan, names: Sequence[str], images: Sequence[Tensor | Path], field: str) -> dict[str, Tensor | Path]:
+def match(plan: Plan, names: Sequence[str], images: Sequence[_Image], field: str) -> dict[str, _Image]:
     """Each image of the plan's share by its name; images of other shares are left out.
 
     names: of the images; Save Image's number may follow. field: the input that they come from, for messages.
@@ -130,7 +132,7 @@ def match(plan: Plan, names: Sequence[str], images: Sequence[Tensor | Path], fie
     Raises:
         UserError: names that are unknown, there twice or missing, all of them in one message.
     """
-    found: dict[str, list[Tensor | Path]] = {}
+    found: dict[str, list[_Image]] = {}
     unknown = []
     for typed, image in zip(names, images, strict=True):
         numbered = _STOCK_NUMBER.fullmatch(typed)
