@@ -117,6 +117,11 @@ def sdxl(comfy_server, base):
     return both_ways(comfy_server, base, "TestTinySDXL")
 
 
+@pytest.fixture(scope="module")
+def flux(comfy_server, base):
+    return both_ways(comfy_server, base, "TestTinyFlux")
+
+
 def test_a_trigger_phrase_stands_where_a_token_would(sd15):
     found = sd15[1]
     header, records = found["sks-cat-trigger"].header, found["sks-cat-trigger"].records
@@ -127,9 +132,9 @@ def test_a_trigger_phrase_stands_where_a_token_would(sd15):
     assert [record["seed"] for record in records] == [record["seed"] for record in found["floor-cat"].records]
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl"])
+@pytest.mark.parametrize("model", ["sd15", "sdxl", "flux"])
 def test_an_own_graph_gets_the_numbers_and_images_that_evaluate_makes(request, base, model):
-    """And a small SDXL is scored end to end, with what only SDXL has: two text encoders, pooled text and sizes."""
+    """A small SDXL is scored end to end, with its two text encoders and sizes, and a small Flux with its 16 channels and T5."""
     name, found = request.getfixturevalue(model)
     made, own = found["sks-cat-trigger"], found["own-cat"]
     assert len(own.records) == 8 and [alike(record) for record in own.records] == [alike(record) for record in made.records]
