@@ -171,8 +171,8 @@ def _sheet(sheet: Sheet | None) -> str:
     names = [system.name for system in sheet.columns]
     rows = "".join(_sheet_row(row, names) for row in sheet.rows)
     return (
-        f'<section id="sheet"><h2>Fig. 6: contact sheet</h2><p class="note">{escape(how)} The held-out photo comes first, then what '
-        f"each system made of its caption. {escape(sheet.note)}</p>{rows}</section>"
+        f'<section id="sheet"><h2>Fig. 6: contact sheet</h2><p class="note">{escape(how)} The held-out photo comes first, then '
+        f"what each system made of its caption. {escape(sheet.note)}</p>{rows}</section>"
     )
 
 
