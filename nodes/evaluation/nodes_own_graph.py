@@ -19,7 +19,7 @@ from .evaluation import Evaluation, Setup
 from .nodes_dataset import CATEGORY
 from .nodes_evaluate import complete, stamp
 from .options import EvaluateOptions, EvaluateSettings, widgets
-from .own_graph import Pictures, Plan, match, phrases_of, readable
+from .own_graph import NO_TRIGGER, Pictures, Plan, match, phrases_of, readable
 from .pdst import Dataset
 from .plan import limited
 from .preflight import evaluation_name_problems, room_problems
@@ -60,6 +60,11 @@ class PDSTPrompts(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, trigger: str | None = None) -> bool | str:
+        """trigger: None if it is wired."""
+        return True if trigger is None or trigger.strip() else NO_TRIGGER
 
     @classmethod
     def execute(
@@ -319,8 +324,10 @@ def _entries(plan: Plan, label: str, made_with: str) -> list[Entry]:
 
 
 def _check_room(plan: Plan, entries: list[Entry], images: Mapping[str, Tensor | Path], name: str, save: bool) -> None:
-    """Raises:
-    UserError: the results cannot be written.
+    """Whether there is room for the results, under names that the disk takes.
+
+    Raises:
+        UserError: there is not.
     """
     sides = [image.shape[:2] for image in images.values() if isinstance(image, Tensor)]
     height, width = max(sides, key=lambda side: side[0] * side[1], default=(EvaluateOptions.height, EvaluateOptions.width))

@@ -21,6 +21,10 @@ from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
 from .triggers import read_triggers
 
 _Image = TypeVar("_Image", Tensor, Path)
+NO_TRIGGER = (
+    "trigger is empty: type what stands for the subject in prompts, such as sks dog; or {super_category}, if a reference image "
+    "and not a word tells the model what it looks like."
+)
 _STOCK_NUMBER = re.compile(r"(.+)_\d{5,}_?")  # what Save Image adds to a name
 
 
@@ -80,10 +84,7 @@ def phrases_of(typed: str, dataset: Dataset) -> dict[str, str]:
         UserError: everything that is wrong with what was typed.
     """
     if not typed.strip():
-        raise UserError(
-            "trigger is empty: type what stands for the subject in prompts, such as sks dog; or {super_category}, if a "
-            "reference image and not a word tells the model what it looks like."
-        )
+        raise UserError(NO_TRIGGER)
     found, problems = read_triggers(typed, dataset)
     phrases = {subject.name: phrase for subject, phrase in found}
     if not problems:

@@ -8,7 +8,7 @@ import pytest
 from graphs import add_evaluation, add_sampling, add_tiny
 from PIL import Image
 
-from comfy_client import ComfyClient, ExecutionFailed, Graph
+from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
 from pdst_results import SCORES, results
 from pdst_set import write_subject
 
@@ -219,7 +219,8 @@ def test_names_that_do_not_fit_are_said_before_anything_is_scored(comfy, base, s
     ]
     said = refused(score, comfy, graph, asked, "any-odd", images=few, names=asked[3])
     assert said.startswith("images: there are 3 of them, and 8 names")
-    assert "trigger is empty" in refused(score_own_graph, comfy, "any-odd", trigger=" ")
+    with pytest.raises(GraphRejected, match="trigger is empty"):
+        score_own_graph(comfy, "any-odd", trigger=" ")
     assert "shard is 3 of 2" in refused(score_own_graph, comfy, "any-odd", shard=3, shards=2)
     assert not (base / "output" / "pdst" / "any-odd").exists()
 
