@@ -9,4 +9,5 @@ Sam2Type = io.Custom("ATTRACTOR_SAM2")  # masking.sam.Sam2
 EvaluationEncodersType = io.Custom("EVALUATION_ENCODERS")  # evaluation.encoders.EvaluationEncoders
 EvaluateOptionsType = io.Custom("PDST_EVALUATE_OPTIONS")  # evaluation.options.EvaluateOptions
 PdstDatasetType = io.Custom("PDST_DATASET")  # evaluation.pdst.Dataset
+PdstPlanType = io.Custom("PDST_PLAN")  # evaluation.own_graph.Plan
 PdstResultsType = io.Custom("PDST_RESULTS")  # tuple[str, ...]: folders that evaluation.results.read_results reads

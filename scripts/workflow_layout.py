@@ -40,7 +40,9 @@ SIZES = {
     "AttractorLoadNeTIMapper": (340, 150),
     "AttractorLoadTokenCheckpoints": (340, 210),
     "AttractorApplyToken": (340, 220),
-    "AttractorPDSTEvaluate": (380, 620),
+    "AttractorPDSTEvaluate": (380, 760),
+    "AttractorPDSTPrompts": (340, 420),
+    "AttractorPDSTScoreImages": (380, 620),
     "AttractorPDSTReport": (560, 760),
     "SAM3_Detect": (340, 260),
     "CLIPTextEncode": (340, 150),
@@ -380,6 +382,8 @@ def _widgets(node, info):
             choices = given if isinstance(given, list) else options.get("options", [""])
             plain = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False, "COMBO": choices[0] if choices else ""}[type_]
             value = node.inputs.get(name, options.get("default", plain))
+            if isinstance(value, tuple):  # wired: what the widget would have without
+                value = options.get("default", plain)
             found.append((name, value, ["fixed"] if options.get("control_after_generate") else []))
     unknown = set(node.inputs) - {name for name, *_ in _inputs(node.kind, info)}
     assert not unknown, (node.kind, unknown)
@@ -387,8 +391,8 @@ def _widgets(node, info):
 
 
 def _sockets(node, info):
-    """(name, type, output or None, whether it may stay unwired) of a node's inputs for wires, in order."""
-    wired, found = dict(_links(node)), []
+    """(name, type, output or None, whether it may stay unwired) of a node's inputs for wires, in order; wired widgets last."""
+    wired, found, on_widgets = dict(_links(node)), [], []
     for name, type_, _, options, part in _inputs(node.kind, info):
         if type_ == "COMFY_AUTOGROW_V3":
             given = [key for key in wired if key.startswith(f"{name}.")]
@@ -396,7 +400,9 @@ def _sockets(node, info):
             found.append((f"{name}.input{len(given)}", _type(wired[given[0]], info), None, True))
         elif type_ not in WIDGETS or options.get("forceInput"):
             found.append((name, type_, wired.get(name), part == "optional"))
-    return found
+        elif name in wired:
+            on_widgets.append((name, type_, wired[name], False))
+    return found + on_widgets
 
 
 def _type(link, info):
@@ -419,7 +425,9 @@ def _node(node, links, info, shown=()):
         {"name": name, "type": kind, **({"shape": 7} if optional else {})} for name, kind, _, optional in _sockets(node, info)
     ]
     types = {name: kind for name, kind, *_ in _inputs(node.kind, info)}
-    sockets += [{"name": name, "type": types[name], "widget": {"name": name}} for name in shown]
+    sockets += [{"name": name, "type": types[name]} for name in shown]
+    on_widgets = {name for name, *_ in _widgets(node, info)}
+    sockets = [{**one, "widget": {"name": one["name"]}} if one["name"] in on_widgets else one for one in sockets]
     for slot, socket in enumerate(sockets):
         socket["link"] = next((number for number, _, _, *target, _ in links if target == [node.id, slot]), None)
     outputs = []

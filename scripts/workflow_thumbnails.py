@@ -35,6 +35,7 @@ WORDS = {  # what goes in, what comes out
     "7_contrast_schedules_textual_inversion": "six schedules of the contrast",
     "8_attractors_of_textual_inversion": "what the attractors hold",
     "9_masks_by_sam3_textual_inversion": "masks by ComfyUI's own SAM3",
+    "11_score_any_graph": "any model and graph, on photos held out",
     "12_compare_with_dreambooth_and_custom_diffusion": "beside DreamBooth and Custom Diffusion",
     "13_overfitting_of_dreambooth": "how DreamBooth overfits",
 }
@@ -102,8 +103,8 @@ def rows(name, comfy):
     saved, previews = shown(comfy, entry, prompt, "SaveImage"), shown(comfy, entry, prompt, "PreviewImage")
     if number == 8:
         return [row[:4] for row in previews]
-    if number in (5, 6, 7, 12, 13):  # a chart, or the contact sheet
-        return [previews[1 if number == 6 else 0]]
+    if number in (5, 6, 7, 11, 12, 13):  # a chart, or the contact sheet
+        return [previews[{6: 1, 11: 2}.get(number, 0)]]
     if number == 3:
         return [photos(), previews[0]]
     return [photos(), saved[0][:2], saved[0][2:]]

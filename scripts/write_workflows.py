@@ -83,8 +83,8 @@ def prompts(flow, clip, text):
     return positive[0], negative[0]
 
 
-def sample(flow, model, positive, negative, latent, vae):
-    """Images, from the next column on."""
+def sample(flow, model, positive, negative, latent, vae, seed=1):
+    """Images, from the next column on. seed: a number or an output."""
     flow.column()
     sampled = flow.add(
         "KSampler",
@@ -93,7 +93,7 @@ def sample(flow, model, positive, negative, latent, vae):
         positive=positive,
         negative=negative,
         latent_image=latent,
-        seed=1,
+        seed=seed,
         steps=30,
         cfg=7.0,
         sampler_name="dpmpp_2m",
@@ -447,6 +447,77 @@ node that gives a MASK can stand in its place.
     return flow
 
 
+def any_graph():
+    flow = Workflow(
+        "11_score_any_graph",
+        "Score any model or graph on photos held out, beside a token",
+        f"""
+The test that a token gets, for everything that is none: a LoRA, another base model, IP-Adapter, image editing, an API node.
+
+1. *PDST Prompts* gives every caption of the held-out photos as a prompt, with its seed. **trigger** is what the subject is
+   called in them: `sks {{super_category}}` becomes `sks {WORD}`. The nodes behind it run once for each prompt.
+2. **Your own graph** makes the images. Here it is a checkpoint with a LoRA, which is switched off (purple): choose your file,
+   press Ctrl+B, and set *trigger* and *label*. Or put anything else there that makes one image of a prompt.
+3. *PDST Score Images* scores them. *PDST Evaluate* does the same for the **newest training**, and for the plain word.
+4. The report opens by the link on its node. What is scored is kept; a Cancel before loses the images of the own graph: *shards*
+   of *PDST Prompts* make fewer at once.
+
+The first time, turn on *download_if_missing* on *CLIP and DINO*. No token yet? Run `1_train_textual_inversion` first.
+
+**No graph needed**: *PDST Evaluate* takes any MODEL, CLIP and VAE and a *trigger*. For SDXL and Flux set the size to 1024.
+""",
+    )
+    flow.group("1  Photos held out, and what to ask for")
+    dataset, encoders = held_out(flow)
+    flow.column()
+    quick = {"images_per_caption": 2, "max_captions": 2}
+    asked = flow.add(
+        "AttractorPDSTPrompts", "A prompt for every caption", dataset=dataset[0], trigger="sks {super_category}", **quick
+    )
+    flow.group("2  Your own graph")
+    model = checkpoint(flow)
+    lora = flow.add("LoraLoader", "LoRA (off)", bypassed=True, model=model[0], clip=model[1], lora_name="your-lora.safetensors")
+    size = flow.add("EmptyLatentImage", "Image size")
+    flow.column()
+    positive, negative = prompts(flow, lora[1], asked[1])
+    images = sample(flow, lora[0], positive, negative, size[0], model[2], seed=asked[2])
+    flow.add("PreviewImage", "One image for each prompt", images=images)
+    flow.row()
+    flow.group("3  A token, on the same photos")
+    token = flow.add("AttractorLoadNeTIMapper", "The token", file=NEWEST, placeholder=TOKEN)
+    flow.column()
+    scored = flow.add(
+        "AttractorPDSTEvaluate",
+        "Token and plain word",
+        model=model[0],
+        clip=model[1],
+        vae=model[2],
+        dataset=dataset[0],
+        encoders=encoders[0],
+        tokens=token[0],
+        name="any-graph",
+        **quick,
+    )
+    flow.group("4  Score the own graph's images")
+    both = flow.add(
+        "AttractorPDSTScoreImages",
+        "Score them",
+        plan=asked[0],
+        encoders=encoders[0],
+        images=images,
+        names=asked[3],
+        results=scored[0],
+        name="any-graph",
+        label="my-graph",
+    )
+    flow.group("5  Report")
+    report = flow.add("AttractorPDSTReport", "Report", results=both[0])
+    flow.column()
+    for title, slot in {"Scores": 0, "Contact sheet (Fig. 6)": 3}.items():
+        flow.add("PreviewImage", title, images=report[slot])
+    return flow
+
+
 def six_systems():
     flow = Workflow(
         "12_compare_with_dreambooth_and_custom_diffusion",
@@ -567,6 +638,7 @@ FLOWS = (
     schedules,
     attractors,
     mask_by_sam3,
+    any_graph,
     six_systems,
     overfitting,
 )

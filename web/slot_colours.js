@@ -9,6 +9,7 @@ export const COLOURS = {
     ATTRACTOR_SAM2: "#26c6da",
     EVALUATION_ENCODERS: "#7986cb",
     PDST_DATASET: "#d4e157",
+    PDST_PLAN: "#aed581",
     PDST_RESULTS: "#bc8f6f",
 };
 

@@ -1,4 +1,4 @@
-"""What is evaluated (tokens, checkpoints of a token, the floor), and on which subject."""
+"""What is evaluated (tokens, checkpoints of a token, trigger phrases, the floor), and on which subject."""
 
 import hashlib
 import json
@@ -7,18 +7,27 @@ from dataclasses import dataclass
 
 from ...trainer.concept import PersonalizedToken
 from .pdst import Dataset, Subject
+from .triggers import phrase_identity, read_triggers
 
-FLOOR = "floor"
+FLOOR, TRIGGER, OWN_GRAPH = "floor", "trigger", "own graph"
+_LONGEST_NAME = 60  # characters of a trigger phrase in its label
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A token, or with token None the floor: the super-category's plain word. label: also its file's name."""
+    """A token; or a trigger phrase, without one; or the floor, with neither: the super-category's plain word.
+
+    label: also its file's name. method: of a phrase, as the report names and groups it. made_by: where the images do not come
+    from the host's sampler here but from a graph of the user's: what the user says of it.
+    """
 
     label: str
     token: PersonalizedToken | None
     subject: Subject
     identity: str = ""
+    phrase: str | None = None
+    method: str = TRIGGER
+    made_by: str | None = None
 
     @property
     def step(self) -> int | None:
@@ -27,10 +36,20 @@ class Entry:
 
     @property
     def name_in_prompt(self) -> str:
-        return self.token.placeholder if self.token else self.subject.super_category
+        return self.token.placeholder if self.token else self.phrase or self.subject.super_category
+
+    def door(self) -> dict:
+        """What a results file's header has besides, if there is no token."""
+        if self.phrase is None:
+            return {}
+        return {"trigger": self.phrase, **({} if self.made_by is None else {"own_graph": self.made_by})}
 
     def describe(self) -> dict | None:
-        """The token for a results file's header; None for the floor."""
+        """The token for a results file's header, or what stands in for one; None for the floor."""
+        if self.phrase is not None:
+            named = {"placeholder": self.phrase, "super_category": self.subject.super_category}
+            kind = TRIGGER if self.made_by is None else OWN_GRAPH
+            return {**named, "kind": kind, "method": self.method, "width": 0, "run": None, "schedule": None}
         if self.token is None:
             return None
         token = self.token
@@ -76,30 +95,45 @@ def make_entries(
     labels: str,
     floor: bool,
     known: frozenset[tuple[str, str]] = frozenset(),
+    trigger: str = "",
 ) -> tuple[list[Entry], list[str]]:
-    """Entries in the order of the tokens, then the floors of their subjects; and what is wrong with the inputs.
+    """Entries in the order of tokens and trigger phrases, then the floors of their subjects; and what is wrong with the inputs.
 
-    identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: one line per token, or "".
-    known: label and identity of the tokens that this evaluation already has; they keep their labels.
+    identities: of the tokens. pairs: lines `<placeholder> = subject`. labels: a line per token and then per phrase, or "".
+    known: label and identity of what this evaluation already has, and what keeps its label. trigger: as of `read_triggers`.
     """
     paired, problems = pair(tokens, dataset, pairs)
-    names, wrong = _labels(tokens, identities, labels, known)
+    phrases, wrong = read_triggers(trigger, dataset)
+    problems += wrong + [
+        f"trigger: {phrase!r} has < or >, which mark tokens. Wire a token to tokens, and type plain words into trigger."
+        for _, phrase in phrases
+        if set("<>") & set(phrase)
+    ]
+    all_identities = [*identities, *(phrase_identity(*named) for named in phrases)]
+    proposed = [*map(_label, tokens), *(_phrase_label(phrase) for _, phrase in phrases)]
+    what = "tokens and phrases" if phrases else "tokens"
+    names, wrong = _labels(proposed, all_identities, "" if wrong else labels, known, what)
     problems += wrong
-    if not tokens and not floor:
+    if not tokens and not trigger.strip() and not floor:
         problems.append(
-            "tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, or turn "
-            "include_floor on."
+            "tokens: none are wired and include_floor is off: there is nothing to evaluate. Wire tokens, type a trigger, or "
+            "turn include_floor on."
         )
     if problems:
         return [], problems
     entries: dict[tuple[str, str], Entry] = {}
-    for token, identity, subject, label in zip(tokens, identities, paired, names, strict=True):
+    for token, identity, subject, label in zip(tokens, identities, paired, names[: len(tokens)], strict=True):
         entries.setdefault((identity, subject.name), Entry(label, token, subject, identity))  # the same token twice counts once
+    more = zip(phrases, all_identities[len(tokens) :], names[len(tokens) :], strict=True)
+    called = [
+        Entry(label, None, subject, identity, phrase, label if labels.strip() else TRIGGER)
+        for (subject, phrase), identity, label in more
+    ]
     floors = []
     if floor:  # one per subject, so that tokens of other subjects can be added later
-        used = {subject.name for subject in paired} if tokens else {subject.name for subject in dataset.subjects}
-        floors = [Entry(_floor_label(s.name), None, s) for s in dataset.subjects if s.name in used]
-    return [*entries.values(), *floors], []
+        used = {entry.subject.name for entry in (*entries.values(), *called)} or {s.name for s in dataset.subjects}
+        floors = [Entry(label_of(FLOOR, s.name), None, s) for s in dataset.subjects if s.name in used]
+    return [*entries.values(), *called, *floors], []
 
 
 def misfits(entries: list[Entry]) -> list[str]:
@@ -172,40 +206,50 @@ def _plain(name: str, without: str = "") -> str:
 
 
 def _labels(
-    tokens: list[PersonalizedToken], identities: list[str], typed: str, known: frozenset[tuple[str, str]]
+    proposed: list[str], identities: list[str], typed: str, known: frozenset[tuple[str, str]], what: str
 ) -> tuple[list[str], list[str]]:
-    """A label for each token. It does not depend on the order of the tokens, and known tokens keep theirs in any case."""
+    """A label for each entry. It does not depend on the order of the entries, and known ones keep theirs in any case.
+
+    proposed: labels that several may share. what: the entries, for a message.
+    """
     lines = [line.strip() for line in typed.splitlines() if line.strip()]
     if lines:
         problems = []
-        if len(lines) != len(tokens):
+        if len(lines) != len(proposed):
             problems.append(
-                f"labels: there are {len(tokens)} tokens and {len(lines)} labels. Write one line per token, or none."
+                f"labels: there are {len(proposed)} {what} and {len(lines)} labels. Write a line for each, or none."
             )
         if len(set(lines)) < len(lines):
             problems.append("labels: two are the same: give each token its own.")
-        problems += [
-            f"labels: {line!r} cannot be a file name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."
-            for line in lines
-            if not re.fullmatch(r"\w[\w .+-]*", line) or line.startswith(FLOOR) or "-shard-" in line
-        ]
-        return lines, problems
-    labels = [_label(token) for token in tokens]
-    different = {label: {i for i, other in zip(identities, labels, strict=True) if other == label} for label in labels}
+        return lines, problems + [problem for line in lines for problem in label_problems(line, "labels")]
+    different = {label: {i for i, other in zip(identities, proposed, strict=True) if other == label} for label in proposed}
     found = []
-    for label, identity in zip(labels, identities, strict=True):
+    for label, identity in zip(proposed, identities, strict=True):
         own = f"{label}-{identity[:6]}"
         apart = (own, identity) in known or ((label, identity) not in known and len(different[label]) > 1)
         found.append(own if apart else label)
     return found, []
 
 
-def _floor_label(subject: str) -> str:
+def label_problems(label: str, field: str) -> list[str]:
+    """Why a label that a user typed cannot name results; empty if it can."""
+    if re.fullmatch(r"\w[\w .+-]*", label) and not label.startswith(FLOOR) and "-shard-" not in label:
+        return []
+    return [f"{field}: {label!r} cannot be a file name: use letters, digits, spaces and . _ + - ({FLOOR} is taken)."]
+
+
+def label_of(what: str, subject: str) -> str:
+    """A label for a subject's own share of something, such as floor-cat."""
     plain = re.sub(r"[^\w .+-]+|-shard-", "-", subject)
-    return f"{FLOOR}-{plain}" + ("" if plain == subject else f"-{hashlib.sha256(subject.encode()).hexdigest()[:6]}")
+    return f"{what}-{plain}" + ("" if plain == subject else f"-{hashlib.sha256(subject.encode()).hexdigest()[:6]}")
 
 
 def _label(token: PersonalizedToken) -> str:
     name = re.sub(r"[^\w.+-]+", "-", token.placeholder).strip("-.") or "token"
     step = token.record.get("step")
     return f"{name}-{method_of(token)}" + (f"-step-{step}" if isinstance(step, int) else "")
+
+
+def _phrase_label(phrase: str) -> str:
+    name = re.sub(r"[^\w.+-]+", "-", phrase).replace("-shard-", "-")[:_LONGEST_NAME].strip("-.")
+    return f"{name or 'phrase'}-{TRIGGER}"

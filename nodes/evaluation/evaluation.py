@@ -19,7 +19,7 @@ from ..pictures import BadPicture, beside, opened, to_picture
 from .encoders import EvaluationEncoders
 from .entries import Entry
 from .header import differs, header_differences, make_header, read_header, subject_identity
-from .image_files import keep_photos, photo_copy, save_image
+from .image_files import keep_photos, photo_copy, pixels_hash, save_image
 from .metrics import References, mean_scores, references, score
 from .pdst import SLOT, Subject
 from .plan import Shot, make_batches, make_plan, prompt_for, shard_of
@@ -66,9 +66,13 @@ class Evaluation:
         encoders: EvaluationEncoders | None,
         setup: Setup,
         make_maker: Callable[[Entry], MakeImages],
+        keep: Callable[[dict], bool] = lambda record: True,
     ):
-        """encoders None: no scores. make_maker(entry): returns what makes images from prompts and seeds."""
-        self.folder, self.setup, self._encoders, self._make_maker = folder, setup, encoders, make_maker
+        """encoders None: no scores. make_maker(entry): returns what makes images from prompts and seeds.
+
+        keep(record): whether an image of earlier is still the one that would be made now.
+        """
+        self.folder, self.setup, self._encoders, self._make_maker, self._keep = folder, setup, encoders, make_maker, keep
         self._references: dict[str, References] = {}
         self._subjects = {entry.subject.name: entry.subject for entry in entries}
         self._hashes = {name: subject_identity(subject) for name, subject in self._subjects.items()}
@@ -80,7 +84,7 @@ class Evaluation:
     def _part(self, entry: Entry, together: list[str]) -> _Part:
         setup = self.setup
         shots = make_plan((entry.subject,), setup.settings["images_per_caption"], setup.settings["seed"])
-        batches = shard_of(make_batches(shots, setup.settings["batch_size"]), setup.shard, setup.shards)
+        batches = shard_of(make_batches(shots, setup.settings.get("batch_size", 1)), setup.shard, setup.shards)
         header = make_header(
             self.folder.name,
             entry,
@@ -153,7 +157,7 @@ class Evaluation:
                 keep_photos(self.folder, subject)
                 header["ceiling"][subject.name] = self._real(subject, self._encoders).ceiling if self._encoders else {}
 
-            part.records = part.file.open(begin)
+            part.records = part.file.open(begin, self._keep)
             keep_photos(self.folder, subject, missing=True)  # for example of shards that were merged without them
 
     def _real(self, subject: Subject, encoders: EvaluationEncoders) -> References:
@@ -203,7 +207,8 @@ class Evaluation:
         subject = part.entry.subject
         prompts = [prompt_for(shot.text, part.entry.name_in_prompt) for shot in batch]
         images = _sample(maker, prompts, [shot.seed for shot in batch], part.entry.label)
-        sampled = time.monotonic()
+        own_graph = part.entry.made_by is not None
+        sampled = started if own_graph else time.monotonic()
         scores = self._scores(images, batch, subject)
         files = self._save(images, batch, part.entry) if self.setup.save_images else [None] * len(batch)
         spent = time.monotonic() - sampled + self._carried
@@ -221,6 +226,7 @@ class Evaluation:
                 "image": files[i],
                 "seconds_sampling": round((sampled - started) / len(batch), 4),
                 "seconds_other": round(spent / len(batch), 4),
+                **({"pixels": pixels_hash(images[i])} if own_graph else {}),
             }
             for i, (shot, prompt) in enumerate(zip(batch, prompts, strict=True))
         ]
@@ -269,7 +275,7 @@ class Evaluation:
         spent = [
             sum(record[key] for part in self._parts for record in part.records) for key in ("seconds_sampling", "seconds_other")
         ]
-        if sum(spent):
+        if spent[0]:
             lines.append(f"time: {sum(spent):.0f} s, {spent[1] / sum(spent):.1%} of it spent on anything but sampling")
         return "\n".join(lines)
 

@@ -68,6 +68,8 @@ class _Header(Checked):
     encoders: dict[str, _Encoder]
     ceiling: dict[str, dict[str, float | None]]
     subjects: dict[str, _Subject]
+    trigger: str | None = None
+    own_graph: str | None = None
 
 
 def make_header(
@@ -99,6 +101,7 @@ def make_header(
         "subjects": {subject.name: describe_subject(subject)},
         "together": together,
         "made_with": made_with,
+        **entry.door(),
     }
 
 
@@ -166,12 +169,14 @@ def read_header(path: Path) -> dict | None:
 def header_differences(old: dict, new: dict, alone: bool = True) -> list[str]:
     """What differs between two headers, in words; empty if their results belong together.
 
-    alone: compare as results of one entry; else as two entries of one evaluation, whose tokens and subjects may differ.
+    alone: compare as results of one entry; else as two entries of one evaluation, whose tokens and subjects may differ. How
+    the images of an own graph were sampled nobody knows: of the settings those are compared that both have.
     """
     new = json.loads(json.dumps(new))
-    found = []
-    for part in ("settings", "encoders"):
-        found += _changes(old[part], new[part], part.removesuffix("s") + " ")
+    settings = [old["settings"], new["settings"]]
+    if not alone and ("own_graph" in old) != ("own_graph" in new):
+        settings = [{key: one[key] for key in one if all(key in other for other in settings)} for one in settings]
+    found = _changes(settings[0], settings[1], "setting ") + _changes(old["encoders"], new["encoders"], "encoder ")
     before, now = old["identity"], new["identity"]
     if alone:
         found += _changes(before, now, "")

@@ -1,5 +1,6 @@
 """The images of an evaluation on disk: those it makes, and small copies of the photos they are compared with."""
 
+import hashlib
 from pathlib import Path
 
 from PIL import Image
@@ -30,6 +31,12 @@ def save_image(folder: Path, image: Tensor, label: str, subject: Subject, shot: 
     with writing(name), replacing(folder / name) as temporary:
         to_picture(image[None]).save(temporary, format="PNG", compress_level=1)
     return name
+
+
+def pixels_hash(image: Tensor) -> str:
+    """A hash of an image (H, W, 3) in 0..1 as it is saved, in 8 bits."""
+    pixels = (image * 255).round().byte().cpu().contiguous().numpy()
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:16]
 
 
 def keep_photos(folder: Path, subject: Subject, missing: bool = False) -> None:

@@ -75,7 +75,9 @@ class LoadPDST(io.ComfyNode):
                 ),
             ],
             outputs=[
-                PdstDatasetType.Output("dataset", tooltip="Wire to PDST Evaluate, or to training for held-out scores."),
+                PdstDatasetType.Output(
+                    "dataset", tooltip="Wire to PDST Evaluate or Prompts, or to training for held-out scores."
+                ),
                 io.Image.Output(
                     "train_images",
                     is_output_list=True,

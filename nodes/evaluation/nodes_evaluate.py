@@ -48,27 +48,38 @@ class PDSTEvaluate(io.ComfyNode):
             display_name="PDST Evaluate",
             category=CATEGORY,
             description="Tells how good a token or embedding is, by the paper's protocol (PDST): makes images of every caption "
-            "of photos that training never saw, and compares them with prompt and photo. Cancel keeps every finished batch, "
-            "and queueing again continues from there.",
+            "of photos that training never saw, and compares them with prompt and photo. With a trigger phrase also of a "
+            "LoRA, a DreamBooth checkpoint or any other model. Cancel keeps every finished batch, and queueing again "
+            "continues from there.",
             search_aliases=[
                 *("benchmark", "clip score", "dino score", "held-out", "test token", "overfitting"),
-                *("evaluate embedding", "evaluate textual inversion"),
+                *(
+                    "evaluate embedding",
+                    "evaluate textual inversion",
+                    "evaluate lora",
+                    "trigger word",
+                    "dreambooth",
+                    "sdxl",
+                    "flux",
+                ),
             ],
             is_output_node=True,
             is_input_list=True,  # several tokens come as a list, and are one evaluation
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A Stable Diffusion 1.5 model, before any Apply Personalized Token. LoRAs on it are used."
+                    "model",
+                    tooltip="For tokens: a Stable Diffusion 1.5 model, before any Apply Personalized Token. With a trigger, "
+                    "any model that ComfyUI makes images with. LoRAs on it are used.",
                 ),
-                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint, before any Apply Personalized Token."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same model, before any Apply Personalized Token."),
+                io.Vae.Input("vae", tooltip="The VAE of the same model."),
                 PdstDatasetType.Input("dataset", tooltip="From Load PDST Dataset."),
                 PersonalizedTokenType.Input(
                     "tokens",
                     optional=True,
                     tooltip="One token, or a list: of several methods, several subjects, or all checkpoints of a run "
-                    "(Load Token Checkpoints). Each is evaluated on its own subject.",
+                    "(Load Token Checkpoints). Each is evaluated on its own subject. Or type a trigger.",
                 ),
                 EvaluationEncodersType.Input(
                     "encoders", optional=True, tooltip="From Load Evaluation Encoders. Needed unless metrics is off."
@@ -94,15 +105,7 @@ class PDSTEvaluate(io.ComfyNode):
 
         Every input comes as a list, and as [None] if it is wired.
         """
-        typed, again = (name or [None])[0], (start_over or [False])[0]
-        rerun = f"{time.time_ns()}"
-        if typed is None or again is not False:
-            return rerun
-        try:
-            stamps = result_stamps([folders.evaluation_path(typed.strip())])
-        except UserError:
-            return rerun  # the run says what is wrong
-        return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
+        return stamp((name or [None])[0], (start_over or [False])[0])
 
     @classmethod
     def execute(
@@ -136,20 +139,46 @@ class PDSTEvaluate(io.ComfyNode):
             setup,
             lambda entry: evaluation_maker(*models, entry.token, more.sampling),
         )
-        with _only_writer(evaluation.folder, more):
-            evaluation.check()
-            progress = Progress(evaluation.total, cls.hidden.unique_id)
-            evaluation.open(progress)
-            evaluation.run(progress)
-        output = _output(cls, evaluation, misfits(entries), (more.height, more.width))
-        _finished.add(result_stamps([evaluation.folder]))
-        return output
+        return complete(cls, evaluation, misfits(entries), (more.height, more.width))
 
 
-def _only_writer(folder: Path, options: EvaluateOptions) -> AbstractContextManager[None]:
+def stamp(name: str | None, start_over: bool | None) -> str:
+    """For a node's fingerprint: that of the results, if a run of this session has left them so; else always another.
+
+    name, start_over: as typed; None if wired.
+    """
+    rerun = f"{time.time_ns()}"
+    if name is None or start_over is not False:
+        return rerun
+    try:
+        stamps = result_stamps([folders.evaluation_path(name.strip())])
+    except UserError:
+        return rerun  # the run says what is wrong
+    return stamps if stamps in _finished else rerun  # ComfyUI compares with what was on disk before the run
+
+
+def complete(
+    cls: type[io.ComfyNode],
+    evaluation: Evaluation,
+    notes: list[str],
+    size: tuple[int, int],
+    others: tuple[str, ...] = (),
+) -> io.NodeOutput:
+    """Check, make or score what is missing, and the node's output; arguments as of `_output`."""
+    with _only_writer(evaluation.folder, evaluation.setup):
+        evaluation.check()
+        progress = Progress(evaluation.total, cls.hidden.unique_id)
+        evaluation.open(progress)
+        evaluation.run(progress)
+    output = _output(cls, evaluation, notes, size, others)
+    _finished.add(result_stamps([evaluation.folder]))
+    return output
+
+
+def _only_writer(folder: Path, setup: Setup) -> AbstractContextManager[None]:
     """Of this share: other servers may make the other shares in the same folder."""
-    share = f"shard-{options.shard}-of-{options.shards}"
-    what = f"name: the evaluation '{folder.name}'" + (f", {share}," if options.shards > 1 else "")
+    share = f"shard-{setup.shard}-of-{setup.shards}"
+    what = f"name: the evaluation '{folder.name}'" + (f", {share}," if setup.shards > 1 else "")
     return only_writer(folder, what, "Wait until it is done, or give this evaluation another name or shard.", f"{share}.")
 
 
@@ -158,12 +187,15 @@ def _identities(model: Model, clip: Clip, vae: Vae) -> dict[str, str]:
     return {"model": model_identity(model), "text encoder": clip_identity(clip), "vae": vae_identity(vae)}
 
 
-def _output(cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], size: tuple[int, int]) -> io.NodeOutput:
-    """notes: lines above the summary. size: height and width of the black image that stands in where none was saved."""
+def _output(
+    cls: type[io.ComfyNode], evaluation: Evaluation, notes: list[str], size: tuple[int, int], others: tuple[str, ...]
+) -> io.NodeOutput:
+    """notes: lines above the summary. size: height and width of the black image that stands in where none was saved. others:
+    folders of results that go on to the report with these."""
     samples = [to_tensor(picture) for picture in evaluation.samples()] or [torch.zeros(1, *size, 3)]
     shown = ui.PreviewImage([sample[0] for sample in samples], cls=cls).as_dict()
     summary, path = "\n".join([*notes, evaluation.summary()]), str(evaluation.folder)
-    return io.NodeOutput((path,), path, summary, samples, ui=said(summary, **shown))
+    return io.NodeOutput((*others, path), path, summary, samples, ui=said(summary, **shown))
 
 
 class PDSTEvaluateOptions(io.ComfyNode):

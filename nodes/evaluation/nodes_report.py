@@ -125,7 +125,7 @@ def _target_problems(name: str, paths: list[Path]) -> list[str]:
 
 def _main_inputs() -> list:
     return [
-        PdstResultsType.Input("results", optional=True, tooltip="From PDST Evaluate."),
+        PdstResultsType.Input("results", optional=True, tooltip="From PDST Evaluate or PDST Score Images."),
         io.String.Input(
             "evaluations",
             default="",

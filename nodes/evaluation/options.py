@@ -62,7 +62,8 @@ class EvaluateSettings:
     )
     labels: str = _row(
         "",
-        "Names of the tokens in the results, one per line. Empty: made from placeholder, method and step.",
+        "Names in the results, one per line: of each token, and then of each trigger phrase. Empty: made from placeholder, "
+        "method and step, or from the phrase. The report groups phrases by such a name as it groups tokens by method.",
         multiline=True,
         **_ADVANCED,
     )
@@ -71,6 +72,14 @@ class EvaluateSettings:
         "Delete the results of these tokens under this name, and any others there that do not match the settings, every time "
         "this is queued. Turn it off again afterwards.",
         **_ADVANCED,
+    )
+    trigger: str = _row(
+        "",
+        "For a LoRA, a DreamBooth checkpoint or any other model: what the subject is called in prompts instead of a token, "
+        "such as sks dog. {super_category} in it becomes the subject's. If the data set has several subjects, a line for each: "
+        "dog-1: sks dog. Tokens may be wired as well, and are evaluated beside it.",
+        multiline=True,
+        optional=True,
     )
 
 
@@ -86,9 +95,13 @@ class EvaluateOptions:
     )
     scheduler: str = _row(Sampling.scheduler, "ComfyUI's schedulers.", options=list(SCHEDULERS))
     steps: int = _row(Sampling.steps, "Sampling steps. The paper gives no number.", min=1, max=1000)
-    cfg: float = _row(Sampling.cfg, "Guidance scale. The paper gives no number.", min=1.0, max=30.0, step=0.5)
-    width: int = _row(Sampling.width, "Width of the images in pixels.", min=64, max=2048, step=8)
-    height: int = _row(Sampling.height, "Height of the images in pixels.", min=64, max=2048, step=8)
+    cfg: float = _row(
+        Sampling.cfg, "Guidance scale. The paper gives no number. Flux-type models want 1.", min=1.0, max=30.0, step=0.5
+    )
+    width: int = _row(Sampling.width, "Width of the images in pixels. SDXL, SD3 and Flux want 1024.", min=64, max=2048, step=8)
+    height: int = _row(
+        Sampling.height, "Height of the images in pixels. SDXL, SD3 and Flux want 1024.", min=64, max=2048, step=8
+    )
     batch_size: int = _row(
         5,
         "Images sampled at once, all of the same caption. Another batch size changes images by rounding only; results of "

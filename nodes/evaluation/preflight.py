@@ -6,7 +6,7 @@ from pathlib import Path
 from ...trainer.concept import PersonalizedToken, placeholder_problem
 from ..errors import UserError
 from ..host import folders
-from ..host.checks import clip_problems, model_problems, vae_problems
+from ..host.checks import clip_problems, model_problems, sampling_problems, vae_problems
 from ..host.identity import token_identity
 from ..host.links import Clip, Model, Vae
 from ..host.text_encoder import HostTextEncoder
@@ -35,8 +35,9 @@ def check(
     """
     model, clip, vae = models
     name = settings.name.strip()
-    problems = model_problems(model) + vae_problems(vae) + _token_problems(clip, tokens)
-    problems += folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/photos/photo.jpg"])
+    problems = model_problems(model) + vae_problems(vae) if tokens else sampling_problems(model, clip, vae)
+    problems += _token_problems(clip, tokens)
+    problems += evaluation_name_problems(name)
     if settings.metrics and (encoders is None or not encoders.describe()):
         problems.append(
             "encoders: scores need CLIP, DINO or both. Wire Load Evaluation Encoders, or turn metrics off to make images only."
@@ -45,19 +46,29 @@ def check(
         problems.append(f"shard is {options.shard} of {options.shards}: use 1 to {options.shards}.")
     known = frozenset() if problems else known_tokens(folders.evaluation_path(name))
     identities = [token_identity(token) for token in tokens]
-    entries, wrong = make_entries(tokens, identities, dataset, settings.pairs, settings.labels, settings.include_floor, known)
+    typed = (settings.pairs, settings.labels, settings.include_floor)
+    entries, wrong = make_entries(tokens, identities, dataset, *typed, known, settings.trigger)
     problems += wrong
-    if not problems:
-        problems += _file_problems(folders.evaluation_path(name), entries, settings, options)
-        problems += disk_problems(folders.evaluations_folder(), ROOM + _bytes_of_images(entries, settings, options))
+    problems = problems or room_problems(entries, settings, options)
     if problems:
         raise UserError.of(list(dict.fromkeys(problems)))
     return entries
 
 
+def evaluation_name_problems(name: str) -> list[str]:
+    """Why an evaluation cannot have this name; empty if it can."""
+    return folders.name_problems(name, "name", folders.evaluations_folder(), [f"{name}/photos/photo.jpg"])
+
+
+def room_problems(entries: list[Entry], settings: EvaluateSettings, options: EvaluateOptions) -> list[str]:
+    """Why the files of these entries cannot be written; empty if they can. The evaluation's name is a right one."""
+    problems = _file_problems(folders.evaluation_path(settings.name.strip()), entries, settings, options)
+    return problems + disk_problems(folders.evaluations_folder(), ROOM + _bytes_of_images(entries, settings, options))
+
+
 def _token_problems(clip: Clip, tokens: list[PersonalizedToken]) -> list[str]:
     """Why this CLIP cannot take these tokens; empty if it can."""
-    problems = clip_problems(clip)
+    problems = clip_problems(clip) if tokens else []
     if problems:
         return problems
     if getattr(clip, "applied", ()):
@@ -66,6 +77,8 @@ def _token_problems(clip: Clip, tokens: list[PersonalizedToken]) -> list[str]:
             f"clip: {known} is applied to it already. Wire MODEL and CLIP from before Apply Personalized Token, and the "
             "tokens to tokens."
         ]
+    if not tokens:
+        return []
     text = HostTextEncoder(clip)
     for token in tokens:
         wrong = placeholder_problem(token.placeholder, text.is_word)

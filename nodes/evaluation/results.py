@@ -13,6 +13,11 @@
                 [small copies of the test photos, relative to the evaluation's folder]}}; an entry has one
     together    the entries that were evaluated in one go; told, never compared, and missing in older files, as is
     made_with   {pack, comfyui, torch, device}: what made the images
+    trigger     only where no token is used: the phrase that stands for the subject in prompts. `token` then describes
+                the phrase, with kind `trigger` and width 0, and `token` in identity is its hash
+    own_graph   only where a graph of the user's made the images: what the user says of it, or "". `token` then has kind `own
+                graph`; models and how they sampled are unknown, so identity and settings do not have them; made_with is what
+                scored the images; each image has `pixels`, a hash by which it is known again
 
 and each further line is an image, in the order in which they were made:
 
@@ -70,13 +75,16 @@ class ResultsFile:
 
     def __init__(self, path: Path, header: dict, batches: list[list[Shot]]):
         """batches: of this shard, in the order in which they are made."""
-        self.path, self.header, self._batches = path, header, batches
-        self.done = 0  # batches
+        self.path, self.header = path, header
+        self._left = {batch[0].number: batch for batch in batches}
 
-    def open(self, complete: Callable[[dict], None] = lambda header: None) -> list[dict]:
+    def open(
+        self, complete: Callable[[dict], None] = lambda header: None, keep: Callable[[dict], bool] = lambda record: True
+    ) -> list[dict]:
         """Continue the file, or start it; the records that are already there.
 
         complete(header): called before the file is started, if it has no complete batch; may add to the header.
+        keep(record): whether it still holds; those that do not are removed. Only for batches of one.
 
         Raises:
             UserError: it holds results of something else; the message says what differs.
@@ -87,22 +95,33 @@ class ResultsFile:
             differences = header_differences(existing, self.header)
             if differences:
                 raise UserError(differs(self.path, differences))
-            records = self._whole_batches(records)
+            records = self._whole_batches(self._kept(records, keep))
         if not records:
             complete(self.header)
             with writing(self.path.name), replacing(self.path) as temporary:
                 temporary.write_text(json.dumps(self.header, allow_nan=False) + "\n", encoding="utf-8")
         return records
 
+    def _kept(self, records: list[dict], keep: Callable[[dict], bool]) -> list[dict]:
+        found = [record for record in records if keep(record)]
+        if len(found) < len(records):
+            with open(self.path, "rb") as file:
+                header = file.readline()
+            with writing(self.path.name), replacing(self.path) as temporary:
+                temporary.write_bytes(header + _lines(found))
+        return found
+
     def _whole_batches(self, records: list[dict]) -> list[dict]:
-        kept, self.done = 0, 0
-        for batch in self._batches:
-            part = records[kept : kept + len(batch)]
-            if len(part) < len(batch):
+        kept = 0
+        while kept < len(records):
+            batch = self._left.get(records[kept]["number"])
+            part = records[kept : kept + len(batch or ())]
+            if batch and len(part) < len(batch):
                 break
-            if [(r["number"], r["seed"]) for r in part] != [(shot.number, shot.seed) for shot in batch]:
+            if not batch or [(r["number"], r["seed"]) for r in part] != [(shot.number, shot.seed) for shot in batch]:
                 raise UserError(f"name: {self.path.name} is damaged at image {kept + 1}. Delete it, or use another name.")
-            kept, self.done = kept + len(batch), self.done + 1
+            kept += len(batch)
+            del self._left[batch[0].number]
         end = _end_of_line(self.path, 1 + kept)
         if self.path.stat().st_size != end:  # otherwise it stays untouched, even its modification time
             with open(self.path, "r+b") as file:
@@ -111,7 +130,8 @@ class ResultsFile:
 
     @property
     def left(self) -> list[list[Shot]]:
-        return self._batches[self.done :]
+        """The batches that are missing, in the order in which they are made."""
+        return [*self._left.values()]
 
     def add(self, records: list[dict]) -> None:
         """Append a batch's records; on disk when this returns.
@@ -119,12 +139,16 @@ class ResultsFile:
         Raises:
             UserError: it could not be written.
         """
-        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        lines = _lines(records)
         with writing(self.path.name), open(self.path, "ab") as file:
-            file.write(lines.encode())
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        self.done += 1
+        del self._left[records[0]["number"]]
+
+
+def _lines(records: list[dict]) -> bytes:
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
 
 
 @contextmanager

@@ -83,3 +83,22 @@ def vae_problems(vae: VAE) -> list[str]:
             "same checkpoint."
         ]
     return []
+
+
+def sampling_problems(model: ModelPatcher, clip: CLIP | None, vae: VAE) -> list[str]:
+    """Why no images can be sampled with these, of whatever family; empty if nothing speaks against it."""
+    remedy = "Wire the one that belongs to this model."
+    found = [] if clip is not None else [f"clip: the loaded file contains no text encoder. {remedy}"]
+    latents = model.get_model_object("latent_format")
+    if latents.latent_dimensions == 1:
+        found.append(f"model: this is {_family(model)}, which makes no images. Wire one that does.")
+    if getattr(vae, "first_stage_model", None) is None:
+        found.append(f"vae: the loaded file contains no VAE. {remedy}")
+        return found
+    flat = (latents.latent_dimensions, getattr(vae, "latent_dim", 2)) == (2, 2)
+    if flat and latents.latent_channels != vae.latent_channels:
+        found.append(
+            f"vae: it has {vae.latent_channels} latent channels, and this model ({_family(model)}) has "
+            f"{latents.latent_channels}. {remedy}"
+        )
+    return found

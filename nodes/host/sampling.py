@@ -94,6 +94,9 @@ class ImageMaker:
         if self._negative is None:
             self._negative = self._encode(setting.negative)
         latents = torch.zeros(len(seeds), 4, setting.height // 8, setting.width // 8)
+        latents = comfy.sample.fix_empty_latent_channels(
+            self._patcher, latents, 8
+        )  # as the host's KSampler does for each family
         noise = torch.cat([comfy.sample.prepare_noise(latents[:1], seed) for seed in seeds])
         samples = comfy.sample.sample(
             self._patcher,
@@ -109,7 +112,8 @@ class ImageMaker:
             seed=seeds[0],
             callback=lambda *_: check_interrupt(),
         )
-        return self._vae.decode(samples).to("cpu", torch.float32).clamp(0, 1)
+        images = self._vae.decode(samples).to("cpu", torch.float32).clamp(0, 1)
+        return images.reshape(-1, *images.shape[-3:])  # VAEs of video give (n, 1, H, W, 3)
 
     def _encode(self, text: str) -> list:
         return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text))

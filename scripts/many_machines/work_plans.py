@@ -122,10 +122,12 @@ def images_of(graph: dict, node: str, files: LocalFiles) -> int:
     each = number(inputs, "images_per_caption", 5)
     limits = [number(inputs, name, 0) for name in ("max_photos", "max_captions")]
     captions = files.captions(*typed(graph[datasets[0]], "folder", "subjects"), *limits)
-    tokens = len(nodes_of(graph, TOKEN_LOADER)) if is_wire(inputs.get("tokens")) else 0
-    tokens += sum(len(files.checkpoints(typed(graph[key], "run")[0])) for key in nodes_of(graph, CHECKPOINTS))
-    floors = (min(tokens, len(captions)) if tokens else len(captions)) if inputs.get("include_floor", True) else 0
-    return round((tokens + floors) * sum(captions.values()) / max(1, len(captions))) * each
+    entries = len(nodes_of(graph, TOKEN_LOADER)) if is_wire(inputs.get("tokens")) else 0
+    entries += sum(len(files.checkpoints(typed(graph[key], "run")[0])) for key in nodes_of(graph, CHECKPOINTS))
+    for line in filter(None, map(str.strip, str(inputs.get("trigger", "")).splitlines())):
+        entries += 1 if line.partition(":")[0].strip() in captions else len(captions)  # of all, if it names none
+    floors = (min(entries, len(captions)) if entries else len(captions)) if inputs.get("include_floor", True) else 0
+    return round((entries + floors) * sum(captions.values()) / max(1, len(captions))) * each
 
 
 def plain(name: str) -> str:

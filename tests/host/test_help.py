@@ -58,6 +58,7 @@ def test_the_first_sentence_of_the_training_node_says_what_it_is(schemas):
         ("floor", "AttractorPDSTEvaluate", "plain word of the super-category in the token's place"),
         ("ceiling", "AttractorPDSTReport", "what real photos of the subject score"),
         ("shard", "AttractorPDSTEvaluate", "makes a share, a *shard*"),
+        ("trigger", "AttractorPDSTEvaluate", "what the subject is called in prompts"),
         ("tau", "AttractorTrainingOptions", "Temperature of the InfoNCE loss"),
     ],
 )
@@ -71,4 +72,4 @@ def test_every_link_type_of_our_own_has_a_colour():
 
     ours = {kind.io_type for name, kind in vars(link_types).items() if name.endswith("Type")}
     script = (PAGES.parent / "slot_colours.js").read_text(encoding="utf-8")
-    assert len(ours) == 8 and ours == set(re.findall(r"^    (\w+): \"#[0-9a-f]{6}\",$", script, re.MULTILINE))
+    assert len(ours) == 9 and ours == set(re.findall(r"^    (\w+): \"#[0-9a-f]{6}\",$", script, re.MULTILINE))

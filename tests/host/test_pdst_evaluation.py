@@ -22,21 +22,7 @@ from attractor.nodes.host import folders
 from attractor.nodes.host.versions import made_with
 from attractor.nodes.pictures import read_picture
 from attractor.trainer.concept import Embedding, PersonalizedToken
-from pdst_set import write_subject
-
-
-class Silent:
-    """Takes progress for a node that is not there."""
-
-    def __init__(self):
-        self.values, self.lines, self.previews = [], [], []
-
-    def update(self, value, preview=None):
-        self.values.append(value)
-        self.previews += [preview] if preview else []
-
-    def text(self, line):
-        self.lines.append(line)
+from pdst_set import Silent, write_subject
 
 
 def noise(prompts, seeds):
@@ -255,6 +241,18 @@ def test_results_tell_what_made_them_and_are_continued_by_another_version(evalua
     assert [len(entry.records) for entry in entries] == [12, 12]
     assert all(entry.header["made_with"] == first for entry in entries)
     assert all(entry.header["together"] == ["cat-neti", "floor-cat"] for entry in entries)
+
+
+def test_what_a_tokens_results_begin_with_never_changes(evaluation, tmp_path):
+    """Not even by a field: doors that came later have fields of their own, and results of any version go on."""
+    run(evaluation(which=("cat",), scored=False, save_images=False))
+    fields = "format version evaluation entry step shard expected token identity settings encoders ceiling subjects together"
+    for name in ("cat-neti", "floor-cat"):
+        header, first = map(json.loads, (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()[:2])
+        assert " ".join(header) == f"{fields} made_with"
+        assert " ".join(first) == (
+            "number subject photo caption text prompt index seed scores image seconds_sampling seconds_other"
+        )
 
 
 def test_a_script_can_ask_how_far_an_evaluation_is(evaluation, tmp_path, monkeypatch):

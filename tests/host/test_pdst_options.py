@@ -20,6 +20,7 @@ WIDGETS = [
     "pairs",
     "labels",
     "start_over",
+    "trigger",
 ]
 OPTIONS = ["sampler", "scheduler", "steps", "cfg", "width", "height", "batch_size", "negative", "shard", "shards"]
 

@@ -27,9 +27,9 @@ def token(placeholder, super_category="dog", **record):
     return PersonalizedToken(placeholder, super_category, "neti", 768, Embedding(torch.zeros(1, 768)), record=record)
 
 
-def entries(dataset, *tokens, pairs="", labels="", floor=False, identities=None, known=()):
+def entries(dataset, *tokens, pairs="", labels="", floor=False, identities=None, known=(), trigger=""):
     identities = identities or [f"{i:06d}rest" for i, _ in enumerate(tokens)]
-    return make_entries(list(tokens), identities, dataset, pairs, labels, floor, frozenset(known))
+    return make_entries(list(tokens), identities, dataset, pairs, labels, floor, frozenset(known), trigger)
 
 
 def test_a_seed_depends_on_base_subject_photo_caption_and_index_alone(dataset):
@@ -179,6 +179,62 @@ def test_labels_by_hand(dataset):
     assert [entry.label for entry in found] == ["ours", "their own"] and not problems
     for labels, word in (("a", "2 tokens and 1 labels"), ("a\na", "the same"), ("a\n../b", "cannot be"), ("a\nfloor", "taken")):
         assert any(word in text for text in entries(dataset, token("<my-dog>"), token("<mug>"), labels=labels)[1]), labels
+
+
+def test_a_trigger_phrase_stands_for_the_subject_that_its_line_names(dataset):
+    found, problems = entries(dataset, trigger="my-dog: sks dog\n\n mug:(ohwx {super_category}:1.2) ", floor=True)
+    assert not problems
+    assert [(e.label, e.subject.name, e.name_in_prompt) for e in found] == [
+        ("sks-dog-trigger", "my-dog", "sks dog"),
+        ("ohwx-cup-1.2-trigger", "mug", "(ohwx cup:1.2)"),
+        ("floor-mug", "mug", "cup"),
+        ("floor-my-dog", "my-dog", "dog"),
+    ]
+    assert found[0].describe() == {
+        "placeholder": "sks dog",
+        "super_category": "dog",
+        "kind": "trigger",
+        "method": "trigger",
+        "width": 0,
+        "run": None,
+        "schedule": None,
+    }
+    everyone, _ = entries(dataset, trigger="sks {super_category}")
+    assert [(e.subject.name, e.phrase) for e in everyone] == [("dog 2", "sks dog"), ("mug", "sks cup"), ("my-dog", "sks dog")]
+    assert len({e.label for e in everyone}) == 3 and len({e.identity for e in everyone}) == 3
+    only = Dataset(dataset.root, dataset.subjects[1:2])
+    assert [e.phrase for e in entries(only, trigger="sks cup\nsks cup\nmug: a cup, style: anime")[0]] == [
+        "sks cup",
+        "a cup, style: anime",
+    ]
+
+
+def test_a_token_and_a_phrase_are_evaluated_side_by_side_and_named_in_this_order(dataset):
+    found, _ = entries(dataset, token("<my-dog>"), trigger="my-dog: sks dog", labels="ours\nLoRA", floor=True)
+    assert [(e.label, e.token is not None, e.phrase) for e in found] == [
+        ("ours", True, None),
+        ("LoRA", False, "sks dog"),
+        ("floor-my-dog", False, None),
+    ]
+    assert found[1].describe()["method"] == "LoRA", "the report groups it by the name that was typed"
+    assert "2 tokens and phrases and 1 labels" in entries(dataset, token("<my-dog>"), trigger="mug: x", labels="a")[1][0]
+
+
+@pytest.mark.parametrize(
+    "trigger, said",
+    [
+        ("sks dog", "which subject is 'sks dog'? The data set has several. Write a line for each, such as dog 2: sks dog"),
+        ("rex: sks dog", "no subject 'rex'. Its subjects: dog 2, mug, my-dog"),
+        ("mug:", "a subject has no phrase"),
+        ("mug: a {}", "has braces"),
+        ("mug: a {category}", "has braces"),
+        ("mug: <my-mug>", "has < or >, which mark tokens"),
+        ("mug: " + "x" * 241, "is too long"),
+    ],
+)
+def test_a_trigger_that_says_nothing_clear_is_refused_in_a_sentence(dataset, trigger, said):
+    found, (problem,) = entries(dataset, trigger=trigger)
+    assert not found and problem.startswith("trigger: ") and said in problem and len(problem) < 300
 
 
 def test_a_subject_knows_nothing_of_its_folder(dataset):

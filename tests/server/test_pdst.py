@@ -1,7 +1,6 @@
 """PDST Evaluate through the server: the protocol, shards, kills, and what may not be mixed."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from attractor.trainer.mapper import NeTIMapper
 from attractor.trainer.token_file import save_token
 from comfy_client import ComfyClient, ExecutionFailed, Graph, Interrupted
 from comfy_server import link
+from pdst_results import SCORES, results
 from pdst_set import picture, write_subject
-
-SCORES = {"clip_t", "clip_i", "dino", "clip_i_train", "dino_train"}
 
 
 def token(kind="textual_inversion", seed=0, placeholder="<my-cat>", super_category="cat", **record):
@@ -91,28 +89,6 @@ def refused(comfy, name, *tokens, **changes):
     with pytest.raises(ExecutionFailed) as failed:
         evaluate(comfy, name, *tokens, **changes)
     return failed.value.exception_message
-
-
-class Results:
-    """An entry's header and its records, of all shards."""
-
-    def __init__(self):
-        self.records = []
-
-    def timeless(self):
-        """The records without what a clock says."""
-        return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in self.records]
-
-
-def results(base, name):
-    """By entry, read here anew: `read_results` and its strictness are tested in tests/host."""
-    found = {}
-    for path in sorted((base / "output" / "pdst" / name).glob("*.jsonl")):
-        header, *records = map(json.loads, path.read_text().splitlines())
-        entry = found.setdefault(header["entry"], Results())
-        entry.header = header
-        entry.records = sorted([*entry.records, *records], key=lambda record: record["number"])
-    return found
 
 
 def same_images(base, one, other, entry):

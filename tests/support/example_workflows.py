@@ -7,8 +7,10 @@ from graphs import EVALUATE_OPTIONS, wire_options
 
 ROOT = Path(__file__).resolve().parents[2]
 UI, API = ROOT / "example_workflows", ROOT / "workflows" / "api"
-NAMES = sorted(path.stem for path in UI.glob("*.json"))
+NAMES = sorted((path.stem for path in UI.glob("*.json")), key=lambda name: int(name.split("_")[0]))  # as they are numbered
 SD15, SAM3 = "v1-5-pruned-emaonly-fp16.safetensors", "sam3.1_multiplex_fp16.safetensors"  # the checkpoints that they name
+
+PLANNED = {"images_per_caption", "seed", "max_photos", "max_captions"}  # which PDST Prompts has as well
 
 _AT_HAND = {
     "AttractorLoadEvaluationEncoders": {"clip": "evaluation/toy-clip", "dino": "evaluation/toy-dino"},
@@ -41,6 +43,8 @@ def on_toy_world(name, size=128, sampling_steps=20, evaluate=None, options=None,
             inputs.update(resolution=size)
         elif kind == "AttractorTrain":
             inputs |= training
+        elif kind == "AttractorPDSTPrompts":
+            inputs |= {key: value for key, value in (evaluate or {}).items() if key in PLANNED}
         elif kind == "AttractorPDSTEvaluate":
             changes = {**sampling, **(evaluate or {})}
             inputs |= {key: value for key, value in changes.items() if key not in EVALUATE_OPTIONS}

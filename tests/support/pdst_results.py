@@ -58,6 +58,7 @@ SUBJECTS = {
     "clock": ("clock", "rigid"),
 }
 CORGI = {"corgi": SUBJECTS["corgi"]}
+SCORES = {"clip_t", "clip_i", "dino", "clip_i_train", "dino_train"}
 PLACES = ("on a beach at dawn", "in deep snow", "on a kitchen table", "in front of a brick wall")
 COLOURS = ["#c87f3a", "#7d6b5d", "#2f9e57", "#3f6fb5", "#b3303a", "#8a8f98"]
 
@@ -239,6 +240,28 @@ def write_checkpoints(folder, pictures=False):
         )
     means = {"clip_t": 0.31, "clip_i": 0.62, "dino": 0.34, "clip_i_train": 0.62, "dino_train": 0.34}
     write_entry(folder, "floor-corgi", CORGI, means, floor=True, photos=4, pictures=pictures)
+
+
+class Results:
+    """An entry's header and its records, of all shards."""
+
+    def __init__(self):
+        self.records = []
+
+    def timeless(self):
+        """The records without what a clock says."""
+        return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in self.records]
+
+
+def results(base, name):
+    """What a server with this base folder has left, by entry; read here anew: the pack's reader is tested by itself."""
+    found = {}
+    for path in sorted((base / "output" / "pdst" / name).glob("*.jsonl")):
+        header, *records = map(json.loads, path.read_text().splitlines())
+        entry = found.setdefault(header["entry"], Results())
+        entry.header = header
+        entry.records = sorted([*entry.records, *records], key=lambda record: record["number"])
+    return found
 
 
 if __name__ == "__main__":

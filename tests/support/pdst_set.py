@@ -6,6 +6,20 @@ import numpy as np
 from PIL import Image
 
 
+class Silent:
+    """Takes progress for a node that is not there."""
+
+    def __init__(self):
+        self.values, self.lines, self.previews = [], [], []
+
+    def update(self, value, preview=None):
+        self.values.append(value)
+        self.previews += [preview] if preview else []
+
+    def text(self, line):
+        self.lines.append(line)
+
+
 def picture(seed, size=(96, 72)):
     """A picture of coloured blocks; another for every seed."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)

@@ -78,6 +78,9 @@ def test_images_are_counted_with_floors_checkpoints_and_limits(tmp_path, comfyui
     prompt = graph(include_floor=False)
     prompt["3"] = {"class_type": "AttractorLoadTokenCheckpoints", "inputs": {"run": "run"}}
     assert images(prompt) == 2 * PHOTOS * CAPTIONS * EACH
+    prompt = graph(subjects="all", include_floor=False, trigger="cat: sks cat\n\nsks {super_category}")
+    del prompt["1"]["inputs"]["tokens"], prompt["3"]
+    assert images(prompt) == 3 * PHOTOS * CAPTIONS * EACH, "a phrase for the cat, and one for every subject"
 
 
 def test_the_packs_own_example_is_sent_like_any_data_set(tmp_path, comfyui):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...host.folders import below
-from ..entries import FLOOR
+from ..entries import FLOOR, TRIGGER
 from ..header import header_differences
 from ..metrics import SCORES
 from ..results import EntryResults, read_results
 from ..statistics import Bootstrap, Estimate, Key, estimate
 
 FEW = 6  # systems that can all be shown side by side
-_METHODS = {  # as in the paper
+_METHODS = {  # as in the paper, but the last
     "textual_inversion": "TI",
     "textual_inversion+": "TI+",
     "neti": "NeTI",
@@ -23,6 +23,7 @@ _METHODS = {  # as in the paper
     "dreambooth": "DreamBooth",
     "dreambooth_lora": "DreamBooth-LoRA",
     "custom_diffusion": "Custom Diffusion",
+    TRIGGER: "trigger phrase",
 }
 
 
@@ -176,12 +177,19 @@ def collect(paths: list[Path], grouping: str = "method") -> Collected:
         subjects,
         ceiling,
         first["encoders"],
-        first["settings"],
+        _settings([entry.header for _, entry in scored]),
         tuple(name for name in SCORES if name in present),
         tuple(dict.fromkeys(entry.evaluation for _, entry in scored)),
         tuple(dict.fromkeys(warnings)),
         {name: sum(record.get(f"seconds_{name}") or 0.0 for record in records) for name in ("sampling", "other")},
     )
+
+
+def _settings(headers: list[dict]) -> dict:
+    """How the images were made: as the first entry says that was sampled here, and what users say of their own graphs."""
+    sampled = next((header for header in headers if header.get("own_graph") is None), headers[0])
+    said = {f"images of {h['entry']}": h["own_graph"] or "an own graph" for h in headers if h.get("own_graph") is not None}
+    return {**sampled["settings"], **said}
 
 
 def _differences(entries: list[EntryResults]) -> list[str]:

@@ -34,7 +34,7 @@ def make_page(
     figures = {f"chart-{i}": wide.title for i, (wide, _) in enumerate(drawn)}
     titles = {first.name: first.title, **figures, **{table.name: table.title for table in others}}
     shown_sheet = _sheet(sheet)
-    titles |= {"sheet": "Contact sheet"} if shown_sheet else {}
+    titles |= {"sheet": "Fig. 6: contact sheet"} if shown_sheet else {}
     titles |= {table.name: table.title for table in folded}
     parts = [
         "<!DOCTYPE html>",
@@ -171,8 +171,8 @@ def _sheet(sheet: Sheet | None) -> str:
     names = [system.name for system in sheet.columns]
     rows = "".join(_sheet_row(row, names) for row in sheet.rows)
     return (
-        f'<section id="sheet"><h2>Contact sheet</h2><p class="note">{escape(how)} The held-out photo comes first, then what '
-        f"each system made of its caption. {escape(sheet.note)}</p>{rows}</section>"
+        f'<section id="sheet"><h2>Fig. 6: contact sheet</h2><p class="note">{escape(how)} The held-out photo comes first, then '
+        f"what each system made of its caption. {escape(sheet.note)}</p>{rows}</section>"
     )
 
 

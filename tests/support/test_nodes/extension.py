@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import full_size, tiny_sd15, unfit_models
+from . import full_size, tiny_flux, tiny_sd15, tiny_sdxl, unfit_models
 
 KINDS = ["sd15", "pruned", "sdxl", "fp8", "inpainting", "sd2 text encoder", "U-Net only"]
 
@@ -42,6 +42,42 @@ class TestTinySD15(io.ComfyNode):
             return io.NodeOutput(model, *unfit_models.parts_of_a_unet_file())
         clip = unfit_models.sd2_clip() if kind == "sd2 text encoder" else tiny_sd15.tiny_clip(seed, text_layers, text_width)
         return io.NodeOutput(model, clip, tiny_sd15.tiny_vae(seed, vae_channels))
+
+
+class TestTinySDXL(io.ComfyNode):
+    """A small SDXL with seeded random weights."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestTinySDXL",
+            display_name="Tiny SDXL (test)",
+            category="attractor/test",
+            inputs=[io.Int.Input("seed", default=0, min=0, max=2**31 - 1)],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, seed) -> io.NodeOutput:
+        return io.NodeOutput(tiny_sdxl.tiny_model(seed), tiny_sdxl.tiny_clip(seed), tiny_sd15.tiny_vae(seed))
+
+
+class TestTinyFlux(io.ComfyNode):
+    """A small Flux with seeded random weights."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TestTinyFlux",
+            display_name="Tiny Flux (test)",
+            category="attractor/test",
+            inputs=[io.Int.Input("seed", default=0, min=0, max=2**31 - 1)],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, seed) -> io.NodeOutput:
+        return io.NodeOutput(tiny_flux.tiny_model(seed), tiny_flux.tiny_clip(seed), tiny_sd15.tiny_vae(seed, 16))
 
 
 class TestFullSizeSD15(io.ComfyNode):
@@ -127,4 +163,4 @@ class TestOldBoxes(io.ComfyNode):
 
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
-        return [TestTinySD15, TestFullSizeSD15, TestToyWorld, TestTinyControlNet, TestOldBoxes]
+        return [TestTinySD15, TestTinySDXL, TestTinyFlux, TestFullSizeSD15, TestToyWorld, TestTinyControlNet, TestOldBoxes]

@@ -105,8 +105,9 @@ def fill_parameters(module, seed):
 
     for name, layer in module.named_modules():
         if isinstance(layer, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
-            torch.nn.init.ones_(layer.weight)
-            torch.nn.init.zeros_(layer.bias)
+            if layer.weight is not None:  # Flux has norms without
+                torch.nn.init.ones_(layer.weight)
+                torch.nn.init.zeros_(layer.bias)
         elif isinstance(layer, torch.nn.Embedding):
             draw(layer.weight, 0.02)
         elif isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
