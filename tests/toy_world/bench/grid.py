@@ -104,7 +104,7 @@ CONFIGURATIONS = {
         Configuration("custom_diffusion", _tuned("custom_diffusion", 1e-3)),
         Configuration("dreambooth", _tuned("dreambooth", 1e-3), slow=True),
         Configuration("dreambooth, no prior", {**_tuned("dreambooth", 1e-3), "prior": "none"}, slow=True, scored=True),
-        Configuration("dreambooth_lora", _tuned("dreambooth_lora", 1e-2), slow=True),
+        Configuration("dreambooth_lora", _tuned("dreambooth_lora", 4e-3), slow=True),
         *(
             Configuration(f"schedule {name}", {"contrast_schedule": name})
             for name in ("sigmoid", "linear", "exponential", "zero", "one")
