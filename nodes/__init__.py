@@ -8,6 +8,7 @@ from .host import folders
 from .host.web import serve_page, serve_record
 from .masking import NODES as MASKING
 from .nodes_checkpoints import LoadTokenCheckpoints
+from .nodes_mixing import MixPersonalizedTokens
 from .nodes_tokens import ApplyPersonalizedToken, LoadNeTIMapper, SavePersonalizedToken
 from .training import NODES as TRAINING
 from .training.run_state import run_state
@@ -29,6 +30,7 @@ class AttractorExtension(ComfyExtension):
             ApplyPersonalizedToken,
             SavePersonalizedToken,
             LoadTokenCheckpoints,
+            MixPersonalizedTokens,
             *MASKING,
             *EVALUATION,
         ]

@@ -28,7 +28,7 @@ COLOURS = {"positive": ("#232", "#353"), "negative": ("#322", "#533"), "note": (
 SIZES = {
     "CheckpointLoaderSimple": (340, 140),
     "LoraLoader": (340, 190),
-    "AttractorLoadSubjectImages": (340, 360),
+    "AttractorLoadSubjectImages": (340, 380),
     "AttractorLoadPDST": (340, 320),
     "AttractorLoadEvaluationEncoders": (340, 160),
     "AttractorLoadFlorence2": (340, 160),
@@ -36,10 +36,11 @@ SIZES = {
     "AttractorSubjectMask": (340, 640),
     "AttractorCropToSubject": (340, 210),
     "AttractorTrain": (460, 760),
-    "AttractorTrainingOptions": (340, 980),
+    "AttractorTrainingOptions": (340, 1440),
     "AttractorLoadNeTIMapper": (340, 150),
     "AttractorLoadTokenCheckpoints": (340, 210),
     "AttractorApplyToken": (340, 220),
+    "AttractorMixTokens": (340, 220),
     "AttractorPDSTEvaluate": (380, 760),
     "AttractorPDSTPrompts": (340, 420),
     "AttractorPDSTScoreImages": (380, 620),
@@ -302,6 +303,8 @@ class Workflow:
                 if (row, column - 1) != (from_row, from_column):
                     lane = lanes.setdefault((row, link), Lane(row, link, self._right_of(link[0])))
                     lane.ends.append(node)
+                for between in range(from_row + 1, row):  # rows that a wire only passes
+                    lanes.setdefault((between, link), Lane(between, link, self._right_of(link[0])))
         found = sorted(lanes.values(), key=lambda lane: lane.row)
         for lane in found:
             if lane.row - lane.link[0].place[0] > 1:  # down the shaft at the left, from the lane in the row above

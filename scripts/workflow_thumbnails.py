@@ -20,9 +20,10 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 from comfy_client import ComfyClient, Node  # noqa: E402
 from comfy_server import ComfyServer  # noqa: E402
 from example_workflows import NAMES, UI, on_toy_world  # noqa: E402
-from toy_world import judges  # noqa: E402
+from toy_world import judges, toy_subjects  # noqa: E402
 
 PHOTOS = sorted((ROOT / "example_photos" / "my-monster" / "train").glob("*.webp"))
+SUBJECT = "my-monster"  # the name of the first workflow's run
 WIDTH, HEIGHT, MARGIN, STRIP = 640, 640, 20, 112  # the browser shows squares
 MOST = 40_000  # bytes of a tile
 WORDS = {  # what goes in, what comes out
@@ -35,6 +36,7 @@ WORDS = {  # what goes in, what comes out
     "7_contrast_schedules_textual_inversion": "six schedules of the contrast",
     "8_attractors_of_textual_inversion": "what the attractors hold",
     "9_masks_by_sam3_textual_inversion": "masks by ComfyUI's own SAM3",
+    "10_mix_two_textual_inversions": "the shape of one, the looks of another",
     "11_score_any_graph": "any model and graph, on photos held out",
     "12_compare_with_dreambooth_and_custom_diffusion": "beside DreamBooth and Custom Diffusion",
     "13_overfitting_of_dreambooth": "how DreamBooth overfits",
@@ -83,8 +85,30 @@ def shown(comfy, entry, prompt, *kinds):
     return [comfy.images(entry, Node(key)) for key, node in prompt.items() if node["class_type"] in kinds]
 
 
-def rows(name, comfy):
-    """Run a workflow; the rows of its tile."""
+def mixed(name, comfy, photos_root):
+    """The tile's rows of the workflow that mixes: two monsters are trained for it, and their mix stands between them."""
+    toy = toy_subjects.toy_subject(4)
+    toy_subjects.write_subject(toy, photos_root / "pdst", photos_root)
+    for changes in ({}, {"folder": toy.name, "name": toy.name}):
+        options = {"prompts_per_step": "one", "checkpoint_every": 0}
+        prompt = on_toy_world(NAMES[0], sampling_steps=1, options=options, steps=120, batch_size=4, sample_every=0)
+        for node in prompt.values():
+            node["inputs"] |= {key: value for key, value in changes.items() if key in node["inputs"]}
+        comfy.run(prompt, timeout=3600)
+    prompt = on_toy_world(name, sampling_steps=12)
+    loaders = [node["inputs"] for node in prompt.values() if node["class_type"] == "AttractorLoadNeTIMapper"]
+    for inputs, run in zip(loaders, (SUBJECT, toy.name), strict=True):
+        inputs["file"] = f"{run}/{run}.safetensors"
+    for node in prompt.values():
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"]["batch_size"] = 3
+    return shown(comfy, comfy.run(prompt, timeout=3600), prompt, "PreviewImage")
+
+
+def rows(name, comfy, photos_root):
+    """Run a workflow; the rows of its tile. photos_root: the server's input folder."""
+    if name.startswith("10_"):
+        return mixed(name, comfy, photos_root)
     number = int(name.split("_")[0])
     if number in (2, 9):  # the models for masking are not at hand: these masks are the drawings' own
         return [photos(), [cut_out(path) for path in PHOTOS]]
@@ -124,7 +148,8 @@ def main():
     with tempfile.TemporaryDirectory() as base, ComfyServer(host, base, packs) as server:
         judges.write_encoders(server.base / "models" / "evaluation", host)
         for name in sys.argv[1:] or NAMES:
-            save(tile(WORDS[name], rows(name, ComfyClient(server.url))), UI / f"{name}.jpg")
+            made = rows(name, ComfyClient(server.url), server.base / "input")
+            save(tile(WORDS[name], made), UI / f"{name}.jpg")
             print(name, flush=True)
 
 

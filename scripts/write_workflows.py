@@ -447,6 +447,50 @@ node that gives a MASK can stand in its place.
     return flow
 
 
+def mix():
+    flow = Workflow(
+        "10_mix_two_textual_inversions",
+        "Mix two textual inversions: the shape of one, the looks of another",
+        """
+A token can be mixed out of two: the **shape** of the first with the **colours and texture** of the second. NeTI calls it style
+mixing.
+
+1. Train two subjects, best of the same kind, such as two dogs, and choose one in *Shape* and the other in *Looks*. As long as
+   both are the **newest training**, all three images show the same subject.
+2. Press **Run**: the first image is the one that gives the shape, the second the mix, the third the one that gives the looks.
+3. On *Mix Personalized Tokens*, lower **mixing_starts_at** to 800, 700, 600: more of the shape stays. **geometry_layers** are
+   the U-Net's layers that never see the looks. **blend** at 0.5 goes half of the way.
+
+The mix is a token like any other: *Save Personalized Token* keeps it, and another *Mix Personalized Tokens* mixes it further.
+Both subjects in one picture, side by side, need no mix: chain two *Apply Personalized Token*.
+
+No tokens yet? Run `1_train_textual_inversion` twice, with other photos and another *name*.
+""",
+    )
+    flow.group("1  Model and two tokens")
+    model = checkpoint(flow)
+    flow.column()
+    shape, looks = (
+        flow.add("AttractorLoadNeTIMapper", title, file=NEWEST, placeholder=f"<my-{title.lower()}>")
+        for title in ("Shape", "Looks")
+    )
+    flow.column()
+    mixed = flow.add(
+        "AttractorMixTokens", "Mix", geometry=shape[0], appearance=looks[0], mixing_starts_at=700, geometry_layers="4-8"
+    )
+    size = flow.add("EmptyLatentImage", "Image size")
+    for title, token in (("Shape", shape), ("The mix", mixed), ("Looks", looks)):
+        flow.row()
+        flow.group(title)
+        applied = flow.add(
+            "AttractorApplyToken", f"Apply: {title}", model=model[0], clip=model[1], token=token[0], placeholder="<x>"
+        )
+        flow.column()
+        images = sample(flow, applied[0], *prompts(flow, applied[1], SCENE.format("<x>")), size[0], model[2])
+        flow.add("PreviewImage", title, images=images)
+    return flow
+
+
 def any_graph():
     flow = Workflow(
         "11_score_any_graph",
@@ -638,6 +682,7 @@ FLOWS = (
     schedules,
     attractors,
     mask_by_sam3,
+    mix,
     any_graph,
     six_systems,
     overfitting,

@@ -21,6 +21,7 @@ from .storage import replacing
 from .token_check import check_shapes, numbers
 from .tuning import TuningTrainer
 
+START_FROM, FROM_WORD = "start_from", "the word"  # part of a run's identity that older states do not have, and what they had
 FORMAT = "attractor-training-state"
 VERSION = 1
 _HASH = re.compile(r"[0-9a-f]{16}")  # of `storage.fingerprint`
@@ -153,7 +154,7 @@ def check_resume(header: dict, settings: TrainingSettings, identity: dict[str, s
             f"its format is {header.get('format')} version {header.get('version')}, this pack reads {FORMAT} up to {VERSION}."
         )
     conform(_Header, header, name, "")
-    saved = header["identity"]
+    saved = {START_FROM: FROM_WORD, **header["identity"]}
     if missing := [name.replace("_", " ") for name in identity if name not in saved]:
         raise CannotResume(f"an earlier version of this pack wrote it, and did not record {' and '.join(missing)}.")
     different = [_in_words(name, saved[name], value) for name, value in identity.items() if saved[name] != value]

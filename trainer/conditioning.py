@@ -22,7 +22,7 @@ class TokenRows(NamedTuple):
     positions: Tensor  # (M,) int64
     vectors: Tensor  # (M, width)
     bypass: Tensor | None  # (M, width) or None
-    bypass_scale: float = BYPASS_SCALE
+    bypass_scale: Tensor | float = BYPASS_SCALE  # (M,), or one for all; 0 where a place has no bypass
 
     def within(self, start: int, stop: int) -> "TokenRows":
         """Those of rows start..stop-1, counted from `start`."""
@@ -41,7 +41,8 @@ class TokenRows(NamedTuple):
     def _only(self, here: Tensor, rows: Tensor) -> "TokenRows":
         """The places `here` (m,), in other rows (m,)."""
         bypass = None if self.bypass is None else self.bypass[here]
-        return self._replace(rows=rows, positions=self.positions[here], vectors=self.vectors[here], bypass=bypass)
+        scale = self.bypass_scale[here] if isinstance(self.bypass_scale, Tensor) else self.bypass_scale
+        return TokenRows(rows, self.positions[here], self.vectors[here], bypass, scale)
 
 
 def draw_truncations(
@@ -88,14 +89,19 @@ def place_tokens(
         positions = torch.tensor([prompts[n].positions[name] for n in index]).repeat(layers)
         truncation = truncations[name].flatten().to(device) if name in truncations else None
         moments = every_time[rows].float().to(device), every_layer[rows].float().to(device)
-        vectors, bypass = represent(concept, *moments, truncation)
-        placed.append(TokenRows(rows.to(device), positions.to(device), vectors[:, 0], bypass))
+        vectors, bypass, _ = represent(concept, *moments, truncation)
+        for number, own in enumerate(vectors.unbind(1)):
+            placed.append(TokenRows(rows.to(device), positions.to(device) + number, own, bypass))
     return placed
 
 
-def add_bypass(states: Tensor, bypass: Tensor, scale: float) -> Tensor:
-    """NeTI's textual bypass: h + alpha * ||h|| * b / ||b|| for a token's states (M, width) before the final LayerNorm."""
+def add_bypass(states: Tensor, bypass: Tensor, scale: Tensor | float) -> Tensor:
+    """NeTI's textual bypass: h + alpha * ||h|| * b / ||b|| for a token's states (M, width) before the final LayerNorm.
+
+    scale: alpha, for all or (M,) for each.
+    """
     direction = bypass / bypass.norm(dim=-1, keepdim=True)
+    scale = scale[:, None] if isinstance(scale, Tensor) else scale
     return states + scale * direction * states.norm(dim=-1, keepdim=True)
 
 

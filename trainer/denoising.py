@@ -10,7 +10,7 @@ from .dataset import Batch
 from .interfaces import TextEncoder, UNet
 from .losses import masked_loss
 from .methods import JOINT, PLACED, PRIOR, SUBJECT
-from .pools import ONE_SLOT, PromptRow, build_prompt
+from .pools import PromptRow, build_prompt, subject_template
 from .settings import TrainingSettings
 
 
@@ -56,7 +56,8 @@ def prior_losses(
     the mask. The idea is masked prior preservation's: what is not the subject is left alone unless there is a reason.
     """
     samples = [row.sample for row in rows]
-    plain = [build_prompt(text, ONE_SLOT[row.template], settings.super_category) for row in rows]
+    templates = [subject_template(settings, row.template, batch.photos[row.sample]) for row in rows]
+    plain = [build_prompt(text, template, settings.super_category) for template in templates]
     with torch.no_grad():
         ids = torch.tensor([prompt.ids for prompt in plain], device=text.device)
         k, v = encode_layers(text, text.embed(ids), 1, [], len(ids))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from .methods import WEIGHTS
+from .own_prompts import sample_prompts
 from .settings import TrainingSettings
 from .token_check import MapperConfig, mapper_shapes
 
@@ -42,7 +43,7 @@ class RunFiles:
 
 def run_files(settings: TrainingSettings, photos: int, width: int, weights: int = 0) -> RunFiles:
     """The files of a run on so many photos. width: of the text encoder. weights: numbers that are learnt of the U-Net."""
-    subject = _values(width, settings.kind == "neti") + weights
+    subject = settings.vectors * _values(width, settings.kind == "neti") + weights
     attractor = _values(width, has_mappers(settings)) if settings.uses_attractor else 0
     attractors = photos if settings.uses_attractor else 0
     values, header = subject + attractors * attractor, _HEADER + attractors * _ATTRACTOR_HEADER
@@ -56,7 +57,7 @@ def run_files(settings: TrainingSettings, photos: int, width: int, weights: int 
         sample=2 * settings.resolution**2,
         other=curves + _CHARTS + of_class * 2 * settings.resolution**2,
         step_files=_times(settings.steps, settings.checkpoint_every) if keeps_steps(settings) else 0,
-        samples=_times(settings.steps, settings.sample_every),
+        samples=_times(settings.steps, settings.sample_every) * len(sample_prompts(settings)),
     )
 
 

@@ -1,5 +1,7 @@
 """What the tokens start from: v* from the super-category's word, each A*_i from a word plus noise of its own."""
 
+import copy
+
 from torch import Tensor, no_grad, randint, tensor
 
 from .concept import Embedding, Representation, random_like
@@ -11,10 +13,13 @@ from .pools import attractor_name
 from .settings import TrainingSettings
 
 
-def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder) -> dict[str, Representation]:
+def initial_concepts(
+    settings: TrainingSettings, photos: int, text: TextEncoder, start_from: Representation | None = None
+) -> dict[str, Representation]:
     """The learnable tokens of a run by name: the subject, and an attractor for each of so many `photos` if the method has any.
 
-    Under NeTI a mapper's output has the norm of the word's embedding (NeTI: target_norm).
+    Several vectors all start from the word, as in diffusers; their places tell them apart. start_from: what the subject starts
+    from instead; it is copied. Under NeTI a mapper's output has the norm of the word's embedding (NeTI: target_norm).
 
     Raises:
         ValueError: a setting that should name a word is empty.
@@ -23,7 +28,10 @@ def initial_concepts(settings: TrainingSettings, photos: int, text: TextEncoder)
         return {SUBJECT: _rare_word(settings, text)}
     neti = settings.kind == "neti"
     word = word_embedding(text, settings.subject_init or settings.super_category, "super_category")
-    concepts: dict[str, Representation] = {SUBJECT: _mapper(settings, word, -1) if neti else Embedding(word[None])}
+    own: Representation = _mapper(settings, word, -1) if neti else Embedding(word.expand(settings.vectors, -1))
+    if start_from is not None:
+        own = copy.deepcopy(start_from).requires_grad_(True)
+    concepts: dict[str, Representation] = {SUBJECT: own}
     if settings.uses_attractor:
         word = word_embedding(text, settings.attractor_init, "attractor_init")
         for photo in range(photos):

@@ -214,13 +214,14 @@ class Trainer:
         if not settings.uses_contrast:
             return None, 0.0
         joint = [row.prompt for row in rows[: len(photos)]]
+        last = settings.vectors - 1  # of several vectors the last one has, by causality, seen them all
         sample = torch.arange(len(photos), device=context_k.device)
         subject_at, attractor_at = (
             torch.tensor([prompt.positions[name] for prompt, name in zip(joint, names, strict=True)], device=context_k.device)
             for names in ([SUBJECT] * len(photos), [attractor_name(photo) for photo in photos])
         )
         loss = info_nce(
-            context_k[:, sample, subject_at],
+            context_k[:, sample, subject_at + last],
             context_k[:, sample, attractor_at],
             settings.tau,
             settings.normalize_contrast,

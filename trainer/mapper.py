@@ -40,6 +40,8 @@ class BasicEncoding(nn.Module):
 
 
 class NeTIMapper(nn.Module):
+    count = 1  # vectors
+
     """(t, l) -> encoding -> anchors -> two hidden layers -> token embedding and bypass.
 
     Args:
@@ -53,6 +55,7 @@ class NeTIMapper(nn.Module):
     """
 
     encoder: FourierEncoding | BasicEncoding
+    count = 1  # of vectors that it gives
 
     def __init__(
         self,

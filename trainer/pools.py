@@ -7,6 +7,8 @@ import torch
 from .dataset import Batch
 from .interfaces import TextEncoder
 from .methods import BACKGROUND, JOINT, PRIOR, SUBJECT
+from .own_prompts import own_templates, photo_captions
+from .reading import shown_text
 from .settings import TrainingSettings
 
 # The paper's 30 training templates; `{}` is a slot.
@@ -53,14 +55,15 @@ def attractor_name(photo: int) -> str:
 
 @dataclass(frozen=True)
 class Slot:
-    """A hole in a template that a learnable token fills, by the token's name."""
+    """A hole in a template that a learnable token fills, by the token's name. count: of its vectors, one after another."""
 
     token: str
+    count: int = 1
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tokenised prompt: `ids` (S,) with the end token at each slot, and the position of each token."""
+    """A tokenised prompt: `ids` (S,) with the end token at each slot, and the position of each token's first vector."""
 
     ids: tuple[int, ...]
     positions: dict[str, int]
@@ -88,7 +91,7 @@ def build_prompt(text: TextEncoder, template: str, *fillings: str | Slot) -> Pro
     for item in pieces:
         if isinstance(item, Slot):
             positions[item.token] = len(ids)
-            ids.append(text.eos)
+            ids += [text.eos] * item.count
         elif item:
             ids += text.tokenize(item)
     if len(ids) >= text.length:
@@ -113,12 +116,40 @@ class PromptRow:
     prior: float = 0.0
 
 
-def pool_prompt(text: TextEncoder, pool: str, template: int, photo: int, super_category: str) -> Prompt:
+def pool_prompt(settings: TrainingSettings, text: TextEncoder, pool: str, template: int, photo: int) -> Prompt:
     """The prompt of a pool: subject "a photo of a {v*}", background "a {S} in the {A*}", joint "a {v*} in the {A*}"."""
+    subject = Slot(SUBJECT, settings.vectors)
     if pool == SUBJECT:
-        return build_prompt(text, ONE_SLOT[template], Slot(SUBJECT))
-    first = super_category if pool == BACKGROUND else Slot(SUBJECT)
+        return build_prompt(text, subject_template(settings, template, photo), subject)
+    first = settings.super_category if pool == BACKGROUND else subject
     return build_prompt(text, TWO_SLOTS[template], first, Slot(attractor_name(photo)))
+
+
+def subject_template(settings: TrainingSettings, template: int, photo: int) -> str:
+    """Of a subject prompt: the photo's caption, a template of one's own, or one of the paper's."""
+    captions = photo_captions(settings)
+    return captions[photo] if captions and captions[photo] else (own_templates(settings) or ONE_SLOT)[template]
+
+
+def template_problems(settings: TrainingSettings, text: TextEncoder, photos: int) -> list[str]:
+    """What is wrong with templates and captions of one's own, for so many photos; each with its remedy."""
+    captions = photo_captions(settings)
+    found = []
+    if captions and len(captions) != photos:
+        found.append(
+            f"captions: there are {len(captions)} lines and {photos} photos. Give one line a photo, in order; an empty line "
+            "means the templates."
+        )
+    for name, lines in (("templates", own_templates(settings)), ("captions", captions)):
+        for number, line in enumerate(lines, 1):
+            if line and line.count("{}") != 1:
+                found.append(f"{name}: line {number} ({shown_text(line, 60)}) must hold {{}} once, where the subject goes.")
+            elif line:
+                try:
+                    build_prompt(text, line, Slot(SUBJECT, settings.vectors))
+                except ValueError as error:
+                    found.append(f"{name}: line {number} is too long. {error} Shorten it.")
+    return found
 
 
 def subject_prompt(settings: TrainingSettings, text: TextEncoder, photo: int, wording: str = "{}") -> Prompt:
@@ -127,7 +158,7 @@ def subject_prompt(settings: TrainingSettings, text: TextEncoder, photo: int, wo
     wording: what the prompt becomes, `{}` is the prompt.
     """
     if not settings.prompt:
-        return pool_prompt(text, SUBJECT, 0, photo, settings.super_category)
+        return build_prompt(text, ONE_SLOT[0], Slot(SUBJECT, settings.vectors))
     word = Slot(SUBJECT) if settings.learns_token else settings.rare_token
     return build_prompt(text, wording.replace("{}", settings.prompt), word, settings.super_category)
 
@@ -160,11 +191,13 @@ def draw_prompt_rows(
 
     Args:
         photos: of each sample of the batch.
-        generator: the same amount of random numbers is drawn whatever the settings are.
+        generator: the same amount of random numbers is drawn whatever the settings are, but for templates of one's own.
     """
     size, weights = len(photos), settings.loss_weights
     templates = torch.randint(len(ONE_SLOT), (3, size), generator=generator).tolist()
     choice = torch.rand(size, generator=generator).tolist()
+    if own := own_templates(settings):
+        templates[1] = torch.randint(len(own), (size,), generator=generator).tolist()
     total = sum(weights.values())
     prior_ratio = settings.prior_weight / settings.subject_weight if settings.uses_prior else 0.0
     rows = []
@@ -176,7 +209,7 @@ def draw_prompt_rows(
                 seen, weight = _pick(weights, choice[sample] * total) == pool, total
             if not seen and not (pool == JOINT and settings.uses_contrast):
                 continue
-            prompt = pool_prompt(text, pool, template, photo, settings.super_category)
+            prompt = pool_prompt(settings, text, pool, template, photo)
             if seen:
                 prior_weight = prior_ratio * weight / size if pool == SUBJECT else 0.0
                 rows.append(PromptRow(pool, sample, template, prompt, True, weight / size, prior_weight))

@@ -19,8 +19,8 @@ class Row:
     """What is known of a setting beside its type and default.
 
     minimum, maximum: limits, inclusive. above: exclusive lower limit. step: of a widget's arrows. choices: of a text.
-    free: a resumed run may change it, as it changes no result of a step. before: what runs had that were
-    saved when the setting did not exist.
+    multiline: a text of several lines. free: a resumed run may change it, as it changes no result of a step. before: what
+    runs had that were saved when the setting did not exist.
     """
 
     doc: str
@@ -30,6 +30,7 @@ class Row:
     above: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
+    multiline: bool = False
     free: bool = False
     before: Any = None
 

@@ -299,3 +299,26 @@ class SettingRows:
         choices=("adamw", "adafactor"),
         before="adamw",
     )
+    vectors: int = setting(
+        1,
+        "Embeddings that the token consists of, with textual_inversion: more hold more of the subject, and take more of a "
+        "prompt's 75 places. All start from the same word.",
+        "attractor",
+        minimum=1,
+        maximum=16,
+        before=1,
+    )
+    templates: str = setting(
+        "", "Own prompts for the subject, one a line, with {} for it. Empty: the paper's.", "losses", multiline=True, before=""
+    )
+    captions: str = setting(
+        "",
+        "A prompt for each photo instead, one a line in their order, with {} for the subject: wire captions of Load Subject "
+        "Images. An empty line: that photo gets the templates.",
+        "losses",
+        multiline=True,
+        before="",
+    )
+    more_sample_prompts: str = setting(
+        "", "Further sample prompts, one a line: each gives an image of its own.", "scoring", multiline=True, free=True
+    )

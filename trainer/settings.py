@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .methods import BACKGROUND, JOINT, METHODS, PRIOR, SUBJECT, Method, resolve_learning_rate
+from .methods import BACKGROUND, JOINT, METHODS, PRIOR, SUBJECT, TOKEN, Method, resolve_learning_rate
 from .rows import Row
 from .setting_rows import SettingRows
 
@@ -97,6 +97,10 @@ class TrainingSettings(SettingRows):
         found = [text for name, row in ROWS.items() if (text := row.problem(name, getattr(self, name)))]
         if self.method not in METHODS:
             return found
+        if self.vectors > 1 and self.learns != TOKEN:
+            found.append(f"vectors is {self.vectors}, and only textual_inversion has several: use 1, or another method.")
+        if self.tunes and (self.templates.strip() or self.captions.strip()):
+            found.append(f"templates and captions are not for {self.method}, which has a prompt of its own: leave them empty.")
         if self.uses_attractor and not self.loss_weights:
             found.append("subject_weight, background_weight and joint_weight are all 0: raise at least one.")
         if self.uses_prior and self.subject_weight == 0:

@@ -1,12 +1,13 @@
 """What every token must be, whatever file it comes from: kinds, shapes, types, finite numbers in a text encoder's range."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from .concept import LAYERS, LONGEST_TEXT, Embedding, PersonalizedToken, Representation, is_text
+from .concept import CLASS_OF_KIND, LAYERS, LONGEST_TEXT, Embedding, PersonalizedToken, Representation, is_text, represent
 from .mapper import TIMESTEPS, NeTIMapper
 from .reading import BadFile, Checked, reading, shown, shown_text
 
@@ -48,7 +49,7 @@ class TokenHeader(Checked):
 
     placeholder: Text
     super_category: Text
-    kind: Literal["neti", "textual_inversion"]
+    kind: Literal["neti", "textual_inversion", "xti", "mixed"]
     width: Width
     representations: dict[str, dict[str, Any]]
     record: dict[str, Any]
@@ -168,8 +169,7 @@ def check_token(token: PersonalizedToken, name: str) -> PersonalizedToken:
     Raises:
         BadFile: its kind, width or texts do not fit, or it gives a text encoder values that break images or do nothing.
     """
-    mapped = isinstance(token.subject, NeTIMapper)
-    if mapped != (token.kind == "neti"):
+    if type(token.subject) is not CLASS_OF_KIND.get(token.kind, Embedding):
         raise BadFile(f"{name} is damaged: it calls itself {token.kind} and holds something else. Get it again.")
     if token.phrase.count("{}") != 1:
         raise BadFile(f"{name} is damaged: its phrase {shown(token.phrase)} has no place for the token. Get it again.")
@@ -180,26 +180,24 @@ def check_token(token: PersonalizedToken, name: str) -> PersonalizedToken:
             )
     with reading(name, "a token"), torch.no_grad():
         for concept in (token.subject, *token.attractors):
-            if _width(concept) != token.width:
-                raise BadFile(
-                    f"{name} is damaged: it holds vectors of width {_width(concept)} and {token.width}. Get it again."
-                )
+            if concept.width != token.width:
+                raise BadFile(f"{name} is damaged: it holds vectors of width {concept.width} and {token.width}. Get it again.")
             for values in _outputs(concept, 20 if concept is token.subject else 3):
                 _check_values(name, values)
     return token
 
 
-def _width(concept: Representation) -> int:
-    return concept.width if isinstance(concept, NeTIMapper) else concept.vectors.shape[1]
-
-
-def _outputs(concept: Representation, times: int) -> list[Tensor]:
-    """What a text encoder gets: the vectors, or those of a mapper at all layers and some times, and its bypass likewise."""
+def _outputs(concept: Representation, times: int) -> Iterator[Tensor]:
+    """What a text encoder gets: the vectors, or those of what varies at all layers and some times, and its bypass likewise."""
     if isinstance(concept, Embedding):
-        return [concept.vectors.reshape(1, -1)]
+        yield concept.vectors.reshape(1, -1)
+        return
     moments = torch.linspace(0, TIMESTEPS - 1, times).repeat_interleave(LAYERS)
-    vectors, bypass = concept(moments, torch.arange(LAYERS).repeat(times))
-    return [vectors] if bypass is None else [vectors, bypass]
+    for part in moments.split(len(moments) if concept.count == 1 else LAYERS):  # several vectors may take much memory
+        found = represent(concept, part, torch.arange(LAYERS).repeat(len(part) // LAYERS))
+        yield found.vectors.flatten(1)
+        if found.bypass is not None:
+            yield found.bypass
 
 
 def _check_values(name: str, rows: Tensor) -> None:

@@ -8,33 +8,20 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .concept import PersonalizedToken, Representation
+from .concept import PersonalizedToken, Representation, config_of
 from .custom_diffusion import is_custom_diffusion, load_custom_diffusion
-from .embeddings import choose_vectors, embedding_token, stem_placeholder, tensors_of
+from .embeddings import choose_vectors, embedding_token, layer_keys, layered_token, stem_placeholder, tensors_of
 from .lora_names import in_kohyas_names
-from .mapper import NeTIMapper
 from .official import CLASSES, is_mapper, mapper_of
 from .reading import BadFile, conform, read_safetensors, reading, safetensors_header, shown
 from .storage import replacing
-from .token_check import (
-    EmbeddingConfig,
-    MapperConfig,
-    Shapes,
-    TokenHeader,
-    build_embedding,
-    build_mapper,
-    check_shapes,
-    check_token,
-    check_weights,
-    embedding_shape,
-    mapper_shapes,
-    numbers,
-)
+from .token_check import Shapes, TokenHeader, check_shapes, check_token, check_weights, embedding_shape, numbers
+from .token_parts import build, needs_version, read_config, shapes_of
 from .torch_file import read_pickle
 from .tuned import PREFIX
 
 FORMAT = "attractor-token"
-VERSION = 2  # 1: without phrase and weights
+VERSION = 2  # 1: without phrase, weights, mixes and embeddings by layer; written where none of them is
 EXTENSIONS = (".safetensors", ".sft", ".pt", ".bin")
 _SAFETENSORS = (".safetensors", ".sft")
 
@@ -51,10 +38,10 @@ def save_token(token: PersonalizedToken, path: str | os.PathLike) -> None:
     for name, concept in _parts(token).items():
         for key, value in concept.state_dict().items():
             tensors[f"{name}.{key}"] = value.detach().cpu().contiguous().clone()
-        configs[name] = concept.config if isinstance(concept, NeTIMapper) else {"vectors": concept.count}
+        configs[name] = config_of(concept)
     header = {
         "format": FORMAT,
-        "version": VERSION if token.weights or token.phrase != "{}" else 1,
+        "version": _version(token),
         "kind": token.kind,
         "placeholder": token.placeholder,
         "super_category": token.super_category,
@@ -81,7 +68,7 @@ def save_embedding(vectors: Tensor, path: str | os.PathLike) -> None:
 
 
 def load_token(path: str | os.PathLike) -> PersonalizedToken:
-    """Read a token: ours, an official NeTI `mapper-*.pt`, or a Textual Inversion embedding.
+    """Read a token: ours, an official NeTI `mapper-*.pt`, or an embedding (Textual Inversion, XTI).
 
     Beside an official mapper, `learned_embeds-*.bin` of the same name gives the placeholder if it is there.
 
@@ -104,6 +91,8 @@ def load_token(path: str | os.PathLike) -> PersonalizedToken:
         if "learned_embeds" in path.name and mapper.is_file():  # its vector is the super-category's, never trained
             raise BadFile(f"{path.name} only names the NeTI token that lies beside it. Choose {mapper.name}.")
         tensors, inner = tensors_of(path.name, content)
+        if layers := layer_keys(tensors):
+            return layered_token(path, layers, tensors)
         key = choose_vectors(path.name, {key: tuple(value.shape) for key, value in tensors.items()})
         return embedding_token(path, key, tensors[key], inner)
 
@@ -112,27 +101,34 @@ def _parts(token: PersonalizedToken) -> dict[str, Representation]:
     return {"subject": token.subject, **{f"attractor_{i}": a for i, a in enumerate(token.attractors)}}
 
 
+def _version(token: PersonalizedToken) -> int:
+    """The first version of the format that knows what is in a token: older packs read all that they can."""
+    return VERSION if token.weights or token.phrase != "{}" else max(map(needs_version, _parts(token).values()))
+
+
 def _load_safetensors(path: Path) -> PersonalizedToken:
     metadata, shapes = safetensors_header(path)
     if "attractor" not in metadata and is_custom_diffusion(shapes):
         return load_custom_diffusion(path)
     if "attractor" not in metadata:
+        if layers := layer_keys(shapes):
+            for layer in layers:  # before it is read: it may be a whole model's
+                embedding_shape(path.name, shapes[layer])
+            return layered_token(path, layers, read_safetensors(path))
         key = choose_vectors(path.name, shapes)
         embedding_shape(path.name, shapes[key])  # before it is read: it may be a whole model's
         return embedding_token(path, key, read_safetensors(path, [key])[key])
     header = _header(path, metadata["attractor"])
-    count = len(header.representations) - 1
+    names = "subject", *(f"attractor_{i}" for i in range(len(header.representations) - 1))
+    configs = {name: read_config(path.name, header.representations[name]) for name in names}
     wanted: Shapes = {}
-    configs: dict[str, EmbeddingConfig | MapperConfig] = {}
-    for name in ("subject", *(f"attractor_{i}" for i in range(count))):
-        config = configs[name] = _config(path, header.representations[name])
-        own = mapper_shapes(config) if isinstance(config, MapperConfig) else {"vectors": (config.vectors, header.width)}
-        wanted |= {f"{name}.{key}": shape for key, shape in own.items()}
+    for name, config in configs.items():
+        wanted |= {f"{name}.{key}": shape for key, shape in shapes_of(config, header.width).items()}
     weights = {key: shape for key, shape in shapes.items() if header.version > 1 and key.startswith(PREFIX)}
     check_weights(path.name, weights)
     check_shapes(path.name, wanted, {key: shape for key, shape in shapes.items() if key not in weights})
     tensors = read_safetensors(path)
-    subject, *attractors = (_rebuild(path, name, config, tensors) for name, config in configs.items())
+    subject, *attractors = (build(path.name, config, tensors, f"{name}.") for name, config in configs.items())
     token = PersonalizedToken(
         header.placeholder,
         header.super_category,
@@ -157,19 +153,6 @@ def _header(path: Path, text: str) -> TokenHeader:
             f"to {VERSION}: update the pack."
         )
     return conform(TokenHeader, content, path.name)
-
-
-def _config(path: Path, config: dict[str, Any]) -> EmbeddingConfig | MapperConfig:
-    if "vectors" in config:
-        return conform(EmbeddingConfig, config, path.name)
-    return conform(MapperConfig, config, path.name)
-
-
-def _rebuild(path: Path, name: str, config: EmbeddingConfig | MapperConfig, tensors: dict[str, Tensor]) -> Representation:
-    if isinstance(config, EmbeddingConfig):
-        return build_embedding(path.name, tensors[f"{name}.vectors"])
-    own = {key: tensors.pop(f"{name}.{key}") for key in mapper_shapes(config)}  # let go one by one: they are copied
-    return build_mapper(path.name, config, own)
 
 
 def _from_official(path: Path, content: Any) -> PersonalizedToken:

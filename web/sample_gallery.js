@@ -8,6 +8,11 @@ export function pictureOf(run, picture) {
     return api.apiURL(`/view?${query}`);
 }
 
+// What a sample is of. Where there are several sample prompts, they are told apart by their numbers.
+export function labelOf(run, { step, prompt }) {
+    return run.samples.some((sample) => sample.prompt > 1) ? `step ${step}, prompt ${prompt}` : `step ${step}`;
+}
+
 export function openGallery(run) {
     const dialog = document.createElement("dialog");
     dialog.className = "attractor-gallery";
@@ -20,7 +25,7 @@ export function openGallery(run) {
     close.addEventListener("click", () => dialog.close());
     head.append(title, close);
     const grid = document.createElement("div");
-    const pictures = run.samples.map((sample) => [sample, `step ${sample.step}`]);
+    const pictures = run.samples.map((sample) => [sample, labelOf(run, sample)]);
     if (run.photo) pictures.unshift([run.photo, run.photo.label]);
     grid.append(...pictures.map(([picture, label]) => tile(pictureOf(run, picture), label)));
     dialog.append(head, grid);

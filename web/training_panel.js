@@ -2,7 +2,7 @@
 // second browser and a finished run show the same.
 import { api } from "../../scripts/api.js";
 import { addElement, fit } from "./graph_nodes.js";
-import { openGallery, pictureOf } from "./sample_gallery.js";
+import { labelOf, openGallery, pictureOf } from "./sample_gallery.js";
 import { Chart, contrastCurves, lossCurves, scoreCurves } from "./training_charts.js";
 
 const EVENT = "attractor.run";
@@ -221,7 +221,7 @@ class Panel {
     }
 }
 
-// A sample image with a slider over the steps, and a photo of the subject beside it.
+// The sample images of a step with a slider over the steps, and a photo of the subject beside them.
 class Samples {
     constructor() {
         this.element = make("div", "attractor-samples");
@@ -232,15 +232,16 @@ class Samples {
         this.slider.setAttribute("aria-label", "Step of the sample image");
         this.slider.addEventListener("input", () => this.choose(Number(this.slider.value)));
         this.element.append(this.pictures, this.slider);
-        this.sample = figure();
+        this.figures = [];
         this.photo = figure();
-        this.pictures.append(this.sample.element, this.photo.element);
+        this.pictures.append(this.photo.element);
     }
 
     show(run) {
-        const latest = this.at == null || this.at === (this.run?.samples?.length ?? 0) - 1 || run.name !== this.run?.name;
+        const latest = this.at == null || this.at === (this.steps?.length ?? 0) - 1 || run.name !== this.run?.name;
         this.run = run;
-        const count = run.samples?.length ?? 0;
+        this.steps = [...new Set(run.samples?.map(({ step }) => step))];
+        const count = this.steps.length;
         this.slider.max = Math.max(count - 1, 0);
         this.slider.hidden = count < 2;
         if (count) this.choose(latest ? count - 1 : Math.min(this.at, count - 1));
@@ -251,8 +252,13 @@ class Samples {
     choose(at) {
         this.at = at;
         this.slider.value = at;
-        const sample = this.run.samples[at];
-        this.sample.set(pictureOf(this.run, sample), `step ${sample.step}`);
+        const samples = this.run.samples.filter(({ step }) => step === this.steps[at]);
+        while (this.figures.length > samples.length) this.figures.pop().element.remove();
+        while (this.figures.length < samples.length) {
+            this.figures.push(figure());
+            this.photo.element.before(this.figures.at(-1).element);
+        }
+        samples.forEach((sample, i) => this.figures[i].set(pictureOf(this.run, sample), labelOf(this.run, sample)));
     }
 }
 

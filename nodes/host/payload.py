@@ -10,7 +10,7 @@ import torch
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ...trainer.concept import LAYERS, Embedding, Representation, represent
+from ...trainer.concept import LAYERS, Embedding, Representation, Represented, represent
 from ...trainer.conditioning import BYPASS_SCALE, TokenRows, encode_layers
 from .text_encoder import HostTextEncoder
 
@@ -43,22 +43,27 @@ class AppliedToken:
         return not isinstance(self.concept, Embedding)
 
     @torch.no_grad()
-    def at(self, timesteps: Tensor, layers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Vectors (R, n, width) and bypass (R, width) or None, on the CPU in float32."""
+    def at(self, timesteps: Tensor, layers: Tensor) -> Represented:
+        """The token at R (time, layer) pairs, on the CPU in float32."""
         device = next(self.concept.parameters()).device  # in training it is on the GPU
-        vectors, bypass = represent(self.concept, timesteps.to(device), layers.to(device), self.truncation)
-        vectors, bypass = vectors.cpu(), None if bypass is None else bypass.cpu()
+        found = represent(self.concept, timesteps.to(device), layers.to(device), self.truncation)
+        vectors = found.vectors.cpu()
         if self.anchor is not None:
             vectors = self.anchor + self.strength * (vectors - self.anchor)
-        return vectors, bypass
+        bypass, share = (None if part is None else part.cpu() for part in found[1:])
+        return Represented(vectors, bypass, share)
+
+    def bypass_scale(self, share: Tensor | None) -> Tensor | float:
+        """Of a token's bypass, where it has this share of its usual strength."""
+        return BYPASS_SCALE * self.strength if share is None else BYPASS_SCALE * self.strength * share
 
     def representative(self) -> Tensor:
         """(n, width) that stands for the token where only one embedding can: t = 500, the layers' mean at
         the layers' mean norm."""
-        vectors, _ = self.at(torch.full((LAYERS,), 500.0), torch.arange(LAYERS))
-        mean = vectors.mean(0)
+        vectors = self.at(torch.full((LAYERS,), 500.0), torch.arange(LAYERS)).vectors
         if not self.varies:
-            return mean
+            return vectors[0]  # as it is: a mean of equal numbers is not always equal to them
+        mean = vectors.mean(0)
         return mean * vectors.norm(dim=-1).mean(0)[:, None] / mean.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
@@ -206,12 +211,12 @@ def _token_rows(slot: _Slot, moments: Tensor, layers: Tensor, chunks: int, devic
     """A slot's vectors at every (time, layer); a stock embedding is the same at all of them."""
     rows = torch.arange(len(layers)) * chunks + slot.chunk
     positions = torch.full_like(rows, slot.position)
-    scale = BYPASS_SCALE
-    if isinstance(slot.source, AppliedToken):
-        vectors, bypass = slot.source.at(moments, layers)
-        vectors, scale = vectors[:, slot.vector], BYPASS_SCALE * slot.source.strength
-    else:
-        vectors, bypass = slot.source.reshape(1, -1).float().cpu().expand(len(rows), -1), None
-    return TokenRows(
-        rows.to(device), positions.to(device), vectors.to(device), None if bypass is None else bypass.to(device), scale
-    )
+    places = rows.to(device), positions.to(device)
+    if not isinstance(slot.source, AppliedToken):
+        return TokenRows(*places, slot.source.reshape(1, -1).float().to(device).expand(len(rows), -1), None)
+    vectors, bypass, share = slot.source.at(moments, layers)
+    vectors = vectors[:, slot.vector].to(device)
+    if bypass is None:
+        return TokenRows(*places, vectors, None)
+    scale = slot.source.bypass_scale(None if share is None else share.to(device))
+    return TokenRows(*places, vectors, bypass.to(device), scale)

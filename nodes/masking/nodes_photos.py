@@ -4,10 +4,12 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...trainer.reading import shown_text
 from ..errors import UserError, validated
 from ..host import folders
 from ..host.progress import Progress, said
 from ..pictures import BadPicture, as_images, as_masks, natural_order, printable, read_picture
+from .caption_files import caption_of, captioned
 from .cropping import WHERE, crop, empty_mask, square_around, subject_box
 
 _OPAQUE, _TRANSPARENT, _IGNORED = "opaque is the subject", "transparent is the subject", "ignored"
@@ -70,6 +72,11 @@ class LoadSubjectImages(io.ComfyNode):
                     tooltip="One for each image, 1 on the subject; all 0 if an image has no alpha channel.",
                 ),
                 io.String.Output("names", is_output_list=True, tooltip="The file names, in the same order."),
+                io.String.Output(
+                    "captions",
+                    tooltip="The first line of the .txt file beside each photo, one a line; empty where there is none. Wire to "
+                    "captions of Training Options.",
+                ),
             ],
         )
 
@@ -79,17 +86,18 @@ class LoadSubjectImages(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, **_: object) -> str:
-        return folders.stamps(lambda: folders.pictures_in(folder))
+        return folders.stamps(lambda: captioned(folders.pictures_in(folder)))
 
     @classmethod
     def execute(cls, folder: str, alpha: str, unreadable_files: str, longest_side: int = LONGEST_SIDE) -> io.NodeOutput:
         paths = sorted(folders.pictures_in(folder), key=lambda path: natural_order(path.name))
-        images, masks, names, lines, broken = [], [], [], [], []
+        images, masks, names, captions, lines, broken = [], [], [], [], [], []
         progress = Progress(len(paths), cls.hidden.unique_id)
         for done, path in enumerate(paths):
             progress.update(done)
             try:
                 image, opaque, note = read_picture(path, longest_side)
+                caption = caption_of(path)
             except BadPicture as error:
                 broken.append(f"{printable(path.name)}: {error.reason}")
                 continue
@@ -100,7 +108,9 @@ class LoadSubjectImages(io.ComfyNode):
             images.append(image[None])
             masks.append(mask[None])
             names.append(printable(path.name))
-            about = [f"{image.shape[1]} x {image.shape[0]}", f"mask {mask.mean():.0%}" if mask.any() else "no mask", note]
+            captions.append(caption)
+            masked = f"mask {mask.mean():.0%}" if mask.any() else "no mask"
+            about = [f"{image.shape[1]} x {image.shape[0]}", masked, note, shown_text(caption, 40)]
             lines.append(f"{len(names)}. {names[-1]}: " + ", ".join(part for part in about if part))
         if broken and (unreadable_files == _STOP or not images):
             raise UserError(
@@ -111,7 +121,8 @@ class LoadSubjectImages(io.ComfyNode):
             raise UserError(f"folder: there are no images in {folder!r}. Put the photos there, or choose another folder.")
         text = "\n".join([*lines, *(f"left out: {line}" for line in broken)])
         progress.update(len(paths))
-        return io.NodeOutput(images, masks, names, ui=said(text))
+        said_of = "".join(f"{caption}\n" for caption in captions) if any(captions) else ""
+        return io.NodeOutput(images, masks, names, said_of, ui=said(text))
 
 
 class CropToSubject(io.ComfyNode):

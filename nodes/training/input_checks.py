@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ...trainer.concept import placeholder_problem
+from ...trainer.concept import PersonalizedToken, placeholder_problem
 from ...trainer.disk import RunFiles, megabytes, run_files, smaller_offer
 from ...trainer.methods import METHODS
+from ...trainer.own_prompts import sample_prompts
+from ...trainer.pools import template_problems
 from ...trainer.reading import shown_text
 from ...trainer.settings import ROWS, TrainingSettings
 from ...trainer.tuned import learnt_numbers
@@ -37,6 +39,7 @@ class Wired:
     masks: list[Tensor] | None
     dataset: Dataset | None
     encoders: EvaluationEncoders | None
+    start_from: PersonalizedToken | None = None
 
 
 def check_inputs(wired: Wired, settings: TrainingSettings, name: str) -> None:
@@ -49,12 +52,7 @@ def check_inputs(wired: Wired, settings: TrainingSettings, name: str) -> None:
     problems += folders.run_problems(name)
     problems += photo_problems(wired.images, wired.masks, settings.uses_attractor)
     problems += held_out_problems(wired.dataset, wired.encoders, wired.images)
-    problems += clip_problems(wired.clip) or _text_problems(settings, HostTextEncoder(wired.clip))
-    if settings.sample_every and "{}" not in settings.sample_prompt and settings.placeholder not in settings.sample_prompt:
-        problems.append(
-            f"sample_prompt does not mention the subject: write {{}} or {settings.placeholder} where it goes, or set "
-            "sample_every to 0."
-        )
+    problems += clip_problems(wired.clip) or _prompt_problems(wired, settings, HostTextEncoder(wired.clip))
     if problems:
         raise UserError.of(problems)
     _check_disk(wired, settings, folders.output_path(name))
@@ -94,6 +92,45 @@ def widget_problems(name: Any, placeholder: Any, method: Any, batch_size: Any, o
         if not options_wired and method in METHODS:  # Training Options may turn the contrast off
             problems += TrainingSettings(method=method, batch_size=batch_size).problems()
     return list(dict.fromkeys(problems))
+
+
+def _prompt_problems(wired: Wired, settings: TrainingSettings, text: HostTextEncoder) -> list[str]:
+    """What is wrong with the words of the settings, with prompts of one's own, and with the token to start from."""
+    problems = _text_problems(settings, text)
+    if settings.method in METHODS:
+        problems += template_problems(settings, text, len(wired.images))
+        problems += _start_problems(wired.start_from, settings, text.width)
+    prompts = sample_prompts(settings) if settings.sample_every else []
+    silent = [prompt for prompt in prompts if "{}" not in prompt and settings.placeholder not in prompt]
+    if silent or (settings.sample_every and not prompts):
+        which = f" in {shown_text(silent[0], 60)!r}" if len(prompts) > 1 else ""
+        problems.append(
+            f"sample_prompt does not mention the subject{which}: write {{}} or {settings.placeholder} where it goes, or set "
+            "sample_every to 0."
+        )
+    return problems
+
+
+def _start_problems(token: PersonalizedToken | None, settings: TrainingSettings, width: int) -> list[str]:
+    """Why training cannot start from a token, which has to be what the method learns."""
+    if token is None:
+        return []
+    name, count = token.placeholder, token.subject.count
+    if settings.tunes or token.weights:
+        return ["start_from is for Textual Inversion and NeTI, whose tokens have no weights of the U-Net: unwire it."]
+    if token.kind != settings.kind:
+        return [
+            f"start_from: {name} is of the kind {token.kind}, and {settings.method} learns {settings.kind}. Choose a method "
+            "that learns such a token, or another token."
+        ]
+    if token.width != width:
+        return [
+            f"start_from: {name} has width {token.width}, this text encoder {width}: it was made for another model family. Use "
+            "one that was trained on Stable Diffusion 1.5."
+        ]
+    if count != settings.vectors:
+        return [f"start_from: {name} has {count} vectors, and vectors is {settings.vectors}. Set vectors to {count}."]
+    return []
 
 
 def _text_problems(settings: TrainingSettings, text: HostTextEncoder) -> list[str]:

@@ -2,9 +2,10 @@
 
 from comfy_api.latest import io
 
+from ...trainer.concept import PersonalizedToken
 from ..evaluation.encoders import EvaluationEncoders
 from ..evaluation.pdst import Dataset
-from ..link_types import EvaluationEncodersType, PdstDatasetType, TrainingOptionsType
+from ..link_types import EvaluationEncodersType, PdstDatasetType, PersonalizedTokenType, TrainingOptionsType
 from .widgets import Options, settings_of, widget
 
 
@@ -36,6 +37,12 @@ class TrainingOptions(io.ComfyNode):
                     tooltip="From Load Evaluation Encoders: what scores samples against the test photos. Without it a data "
                     "set gives the loss on its photos only.",
                 ),
+                PersonalizedTokenType.Input(
+                    "start_from",
+                    optional=True,
+                    tooltip="A token to start from instead of the super-category's word, of the kind that the method learns: "
+                    "from Load NeTI Mapper, which reads every such file. Its attractors are not taken.",
+                ),
                 *(widget(name, optional=True) for name in settings_of(main=False)),
             ],
             outputs=[TrainingOptionsType.Output("options", tooltip="Wire to Train Attractor Embedding.")],
@@ -43,6 +50,10 @@ class TrainingOptions(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, dataset: Dataset | None = None, encoders: EvaluationEncoders | None = None, **settings: object
+        cls,
+        dataset: Dataset | None = None,
+        encoders: EvaluationEncoders | None = None,
+        start_from: PersonalizedToken | None = None,
+        **settings: object,
     ) -> io.NodeOutput:
-        return io.NodeOutput(Options(settings, dataset, encoders))
+        return io.NodeOutput(Options(settings, dataset, encoders, start_from))

@@ -89,7 +89,8 @@ class TrainAttractorEmbedding(io.ComfyNode):
         # The host runs nodes in inference mode, whose tensors autograd cannot use.
         with torch.inference_mode(False), torch.enable_grad():
             chosen = TrainingSettings.of(**more.settings, **{key: values[0] for key, values in settings.items()})
-            wired = Wired(model[0], clip[0], vae[0], as_images(images), as_masks(masks), more.dataset, more.encoders)
+            photos = as_images(images), as_masks(masks)
+            wired = Wired(model[0], clip[0], vae[0], *photos, more.dataset, more.encoders, more.start_from)
             check_inputs(wired, chosen, name[0].strip())
             run = train(wired, chosen, name[0].strip(), resume[0], cls.hidden.unique_id)
             best = load_token(run.best_path) if run.score_log.scores and run.best_path.exists() else run.token()

@@ -26,7 +26,7 @@ from .run_pictures import RunPictures
 from .sentences import Pace, step_line, summary
 
 STATE_FILE, PHOTO_FILE = "resume.state", "photo.png"
-MakeSample = Callable[[PersonalizedToken], Image.Image]
+MakeSample = Callable[[PersonalizedToken], list[Image.Image]]
 Score = Callable[[PersonalizedToken, Callable[[int], None]], dict[str, float]]
 
 
@@ -103,8 +103,8 @@ class Run:
     def train(self, progress: Progress, sample: MakeSample, score: Score | None = None) -> None:
         """Run the remaining steps.
 
-        sample(token) makes a sample picture. score(token, report) gives held-out scores and reports each image; without it
-        nothing is scored.
+        sample(token) makes a picture of each sample prompt. score(token, report) gives held-out scores and reports each image;
+        without it nothing is scored.
 
         Raises:
             Interrupted: the user cancelled; the partial result is saved.
@@ -183,8 +183,10 @@ class Run:
 
     def _make_sample(self, sample: MakeSample) -> None:
         self._say("sampling", f"Step {self.trainer.step_count}: making the sample image.")
-        self.pictures.sample = sample(self.token())
-        _save_picture(self.pictures.sample, self._sample_path(self.trainer.step_count))
+        pictures = sample(self.token())
+        self.pictures.sample = pictures[0]
+        for number, picture in reversed(list(enumerate(pictures, 1))):  # the first last: once it is there, all are
+            _save_picture(picture, self._sample_path(self.trainer.step_count, number))
 
     def _optional(self, what: str, action: Callable[[], object]) -> None:
         """Something that training can do without. If it fails, training continues and says so on the node and in the log."""
@@ -210,8 +212,9 @@ class Run:
     def _step_path(self, step: int) -> Path:
         return self.folder / f"{self.folder.name}-step-{step:06d}.safetensors"
 
-    def _sample_path(self, step: int) -> Path:
-        return self.folder / "samples" / f"step-{step:06d}.png"
+    def _sample_path(self, step: int, prompt: int = 1) -> Path:
+        """Of a sample prompt, counted from 1."""
+        return self.folder / "samples" / (f"step-{step:06d}.png" if prompt == 1 else f"step-{step:06d}-{prompt}.png")
 
     def _is_there(self, path: Path) -> bool:
         """Whether a file of this run is there; one that an earlier run of the same name left does not count."""

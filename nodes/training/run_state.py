@@ -12,7 +12,7 @@ from ..locks import is_held
 from .curves import points
 from .live import RECORD_FILE, live_run
 
-_SAMPLE = re.compile(r"step-(\d{6,7})\.png")
+_SAMPLE = re.compile(r"step-(\d{6,7})(?:-(\d{1,3}))?\.png")
 _MOST_SAMPLES = 1000
 _LARGEST = 2**20  # bytes of run.json
 _ENDED = ("cancelled", "failed", "done")
@@ -54,8 +54,8 @@ class _Scores(Checked):
 
 def run_state(name: str) -> dict[str, Any]:
     """Everything that the panel shows, JSON-able and of bounded size: `Live`'s record; `curves` as points by name; `scores` by
-    step; `samples` with step, file and time; `folder`, where those files are under the output folder. A run that does not
-    exist has the state `none`, one that was killed `stopped`.
+    step; `samples` with step, number of the prompt, file and time; `folder`, where those files are under the output folder. A
+    run that does not exist has the state `none`, one that was killed `stopped`.
 
     Raises:
         UserError: the name cannot be that of a run.
@@ -117,10 +117,10 @@ def _samples(folder: Path) -> list[dict[str, Any]]:
     """The latest sample images, in order of steps."""
     root = folder / "samples"
     names = [] if root.is_symlink() else _names(root)
-    found = [(int(match[1]), root / match[0]) for name in names if (match := _SAMPLE.fullmatch(name))]
+    found = [(int(match[1]), int(match[2] or 1), root / match[0]) for name in names if (match := _SAMPLE.fullmatch(name))]
     return [
-        {"step": step, "file": path.name, "time": path.stat().st_mtime_ns // 10**6, "path": path}
-        for step, path in sorted(found)[-_MOST_SAMPLES:]
+        {"step": step, "prompt": prompt, "file": path.name, "time": path.stat().st_mtime_ns // 10**6, "path": path}
+        for step, prompt, path in sorted(found)[-_MOST_SAMPLES:]
         if path.is_file() and not path.is_symlink()
     ]
 

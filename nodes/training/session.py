@@ -10,18 +10,21 @@ from PIL import Image
 from torch import Tensor
 
 from ...trainer.build import build_trainer
+from ...trainer.checkpoint import FROM_WORD, START_FROM
 from ...trainer.concept import PersonalizedToken
 from ...trainer.custom_diffusion import save_for_diffusers
 from ...trainer.dataset import Photos, mask_problems
 from ...trainer.disk import smaller_offer
 from ...trainer.loop import Trainer
 from ...trainer.methods import KEYS_VALUES
+from ...trainer.own_prompts import sample_prompts
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
 from ...trainer.tuning import TuningTrainer
 from ...trainer.views import cache_photos
 from ..errors import UserError
 from ..host import folders
+from ..host.identity import token_identity
 from ..host.memory import load_for_training, plan_memory, shrink
 from ..host.placeholders import bracket_warning
 from ..host.private_models import private_models
@@ -61,12 +64,14 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
     class_photos, of_class = _class_photos(wired, settings, folder, live)
     live.say("preparing", "Preparing: loading private copies of the models.")
     with private_models(wired.model, wired.clip) as (unet, text):
-        trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None, class_photos)
+        start = wired.start_from.subject if wired.start_from else None
+        trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None, class_photos, start)
         plan_memory(trainer, unet, text)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
             **_photos_identity(wired, settings),
             **({"class_images": of_class} if class_photos else {}),
+            START_FROM: _start_identity(wired.start_from),
         }
         studio = Studio(wired, settings, unet, text, held_out, photos.usual_size)
         scored_with = studio.scored_with
@@ -98,6 +103,10 @@ def _photo_to_compare(wired: Wired, held_out: HeldOut | None) -> tuple[Image.Ima
     picture = to_picture(photo[None])
     picture.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))
     return picture, "training photo" if held_out is None else "held-out photo"
+
+
+def _start_identity(token: PersonalizedToken | None) -> str:
+    return FROM_WORD if token is None else f"{token.placeholder} {token_identity(token)}"
 
 
 def _photos_identity(wired: Wired, settings: TrainingSettings) -> dict[str, str]:
@@ -203,12 +212,12 @@ class Studio:
         settings = self._settings
         return self._held_out.scored_with(sampling=self._sampling.to_dict(), images=settings.score_images, seed=settings.seed)
 
-    def sample(self, token: PersonalizedToken) -> Image.Image:
-        """The sample prompt's picture with a token."""
-        prompt = self._settings.sample_prompt.replace("{}", self._settings.placeholder)
-        pictures = self._maker(token)([prompt], [self._settings.seed])
+    def sample(self, token: PersonalizedToken) -> list[Image.Image]:
+        """A picture of each sample prompt with a token."""
+        prompts = [prompt.replace("{}", self._settings.placeholder) for prompt in sample_prompts(self._settings)]
+        pictures = self._maker(token)(prompts, [self._settings.seed] * len(prompts))
         load_for_training(self._unet, self._text)
-        return to_picture(pictures)
+        return [to_picture(picture[None]) for picture in pictures]
 
     def score(self, token: PersonalizedToken, report: Callable[[int], None]) -> dict[str, float]:
         """Mean held-out scores of a token. report: called with the number of each image before it is made."""

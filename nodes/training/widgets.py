@@ -5,6 +5,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...trainer.concept import PersonalizedToken
 from ...trainer.settings import ROWS, TrainingSettings
 from ..evaluation.encoders import EvaluationEncoders
 from ..evaluation.pdst import Dataset
@@ -14,11 +15,13 @@ _DEFAULTS = TrainingSettings()
 
 @dataclass(frozen=True)
 class Options:
-    """What the training node takes from Training Options: values of settings by name, and what held-out scores need."""
+    """What the training node takes from Training Options: values of settings by name, what held-out scores need, and a token to
+    start from."""
 
     settings: dict[str, Any]
     dataset: Dataset | None = None
     encoders: EvaluationEncoders | None = None
+    start_from: PersonalizedToken | None = None
 
 
 def settings_of(main: bool) -> list[str]:
@@ -33,7 +36,8 @@ def widget(name: str, optional: bool = False) -> Any:
     if row.choices:
         return io.Combo.Input(name, options=list(row.choices), **common)
     if isinstance(default, str):
-        return io.String.Input(name, **common)
+        lines = {"multiline": True, "dynamic_prompts": False} if row.multiline else {}  # dynamic prompts would take {} out
+        return io.String.Input(name, **common, **lines)
     if isinstance(default, bool):
         return io.Boolean.Input(name, **common)
     if isinstance(default, int):

@@ -191,7 +191,7 @@ def their_step(models: Models, trainer, fused: bool):
         for layer in range(trainer.layers):
             vectors, bypasses = [], []
             for n, name in enumerate(names):
-                vector, bypass = represent(
+                vector, bypass, _ = represent(
                     concepts[name], times[owner[n]].float()[None], torch.tensor([float(layer)], device=device)
                 )
                 vectors.append(vector[0, 0])

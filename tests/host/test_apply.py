@@ -3,11 +3,12 @@
 import contextlib
 import copy
 import logging
+from pathlib import Path
 
-import comfy.sample
 import comfy.sd
 import pytest
 import torch
+from in_process import encode, sample
 
 import nodes as host_nodes
 from attractor.nodes.errors import UserError
@@ -17,6 +18,7 @@ from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.nodes_tokens import ApplyPersonalizedToken
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.mapper import NeTIMapper
+from attractor.trainer.token_file import save_embedding
 from test_nodes.tiny_sd15 import tiny_model
 
 PROMPT = "a photo of a <cat> on the beach"
@@ -30,20 +32,6 @@ def neti_token(seed=1, attractors=0, placeholder="<cat>", super_category="cat", 
 @torch.inference_mode()
 def apply(model, clip, token=None, **options):
     return tuple(ApplyPersonalizedToken.execute(model, clip, token or neti_token(), **options).result)
-
-
-@torch.inference_mode()
-def encode(clip, text):
-    return host_nodes.CLIPTextEncode().encode(clip, text)[0]
-
-
-@torch.inference_mode()
-def sample(model, positive, negative, cfg=7.0, batch=1, steps=2):
-    latents = torch.zeros(batch, 4, 16, 16)
-    noise = comfy.sample.prepare_noise(latents, 1)
-    return comfy.sample.sample(
-        model, noise, steps, cfg, "euler", "normal", positive, negative, latents, disable_pbar=True, seed=1
-    )
 
 
 @pytest.fixture
@@ -355,3 +343,20 @@ def test_text_encoder_agrees_with_the_hosts(tiny_clip, skip):
         with torch.inference_mode():
             found = text.final_layer_norm(text.hidden_states(text.embed(torch.tensor([ids]))))
         assert (found.cpu() - expected.cpu()).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_exported_embedding_is_the_same_to_the_text_encoder_without_this_pack(tiny_model, tiny_clip, host_base, count):
+    vectors = torch.randn(count, 768, generator=torch.Generator().manual_seed(2)) * 0.05
+    folder = Path(host_base) / "models" / "embeddings"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_embedding(vectors, folder / f"exported-{count}.safetensors")
+    token = PersonalizedToken("<cat>", "cat", "textual_inversion", 768, Embedding(vectors))
+    _, clip = apply(tiny_model, tiny_clip, token)
+    stock = tiny_clip.clone()
+    stock.tokenizer = copy.copy(stock.tokenizer)
+    stock.tokenizer.clip_l = copy.copy(stock.tokenizer.clip_l)
+    stock.tokenizer.clip_l.embedding_directory = [str(folder)]
+    ours, theirs = encode(clip, PROMPT), encode(stock, PROMPT.replace("<cat>", f"embedding:exported-{count}"))
+    assert torch.equal(ours[0][0], theirs[0][0])
+    assert torch.equal(ours[0][1]["pooled_output"], theirs[0][1]["pooled_output"])

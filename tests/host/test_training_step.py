@@ -103,7 +103,7 @@ def slow_total_loss(trainer):
             for name, position in prompts[n].positions.items():
                 concept = trainer.concepts[name]
                 if isinstance(concept, Embedding):
-                    embeddings[0, position] = concept.vectors[0]
+                    embeddings[0, position : position + len(concept.vectors)] = concept.vectors
                 else:
                     time = batch.timesteps[rows[n].sample].float()[None]
                     vector, bypass = concept(time, torch.tensor([float(layer)]), cuts[name][layer][n])
@@ -148,8 +148,9 @@ def slow_total_loss(trainer):
         total = total + weight * (mask * error).square().sum() / (4 * mask.square().sum()) / settings.batch_size
         if pool == "subject" and settings.uses_attractor and settings.prior_weight:
             with torch.no_grad():  # the prompt with the plain word at the token's place, by the host's own path
-                ids = list(prompts[prompt].ids)
-                (ids[prompts[prompt].positions[SUBJECT]],) = text.tokenize(settings.super_category)
+                ids, place = list(prompts[prompt].ids), prompts[prompt].positions[SUBJECT]
+                ids[place : place + settings.vectors] = text.tokenize(settings.super_category)
+                ids += [text.eos] * (text.length - len(ids))
                 plain = text.final_layer_norm(text.hidden_states(text.embed(torch.tensor([ids]))))
                 left = unet.model.apply_model(noisy[None], sigma[None], c_crossattn=plain)[0]
             error, mask = (noisy - left) / sigma - predicted, 1 - batch.masks[sample]
@@ -167,7 +168,8 @@ def slow_info_nce(settings, batch, prompts, all_contexts, layers):
         subject, attractor = [], []
         for n, photo in enumerate(batch.photos):
             k = all_contexts[n][layer][0][0]
-            subject.append(torch.nn.functional.normalize(k[prompts[n].positions[SUBJECT]], dim=0))
+            last = prompts[n].positions[SUBJECT] + settings.vectors - 1
+            subject.append(torch.nn.functional.normalize(k[last], dim=0))
             attractor.append(torch.nn.functional.normalize(k[prompts[n].positions[attractor_name(photo)]], dim=0))
         size = len(subject)
         positive = sum((subject[i] @ subject[j] / settings.tau).exp() for i in range(size) for j in range(size) if i != j)
@@ -203,9 +205,14 @@ def modules_in_running_order(unet):
     return found
 
 
+OWN = "textual_inversion+", 0.7
+
+
 @pytest.mark.parametrize("method, prior", [*((method, 0.0) for method in METHODS), ("neti+", 0.7), ("textual_inversion+", 0.7)])
 def test_gradient_equals_the_slow_reference_of_the_equations(models, photos, method, prior):
-    trainer = trainer_of(models, photos, method, prior_weight=prior, subject_weight=2.0)
+    """Textual Inversion with a prior: of a token of three vectors, on captions and templates of one's own as well."""
+    own = {"vectors": 3, "templates": "one {} here", "captions": "a {} on a sofa\n\n\n"} if (method, prior) == OWN else {}
+    trainer = trainer_of(models, photos, method, prior_weight=prior, subject_weight=2.0, **own)
     fast = gradient(trainer)
     parameters = list(trainer.concepts.parameters())
     grads = torch.autograd.grad(slow_total_loss(trainer), parameters, allow_unused=True)

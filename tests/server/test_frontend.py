@@ -92,6 +92,7 @@ def test_a_run_is_followed_reloaded_cancelled_and_resumed(page, comfy, pictures)
     graph, name = Graph(), f"panel-{page.renderer}"
     images, masks = add_photos(graph, comfy, count=2)
     quick = {"sample_every": 3, "sample_steps": 1, "fixed_loss_every": 1, "prompts_per_step": "one"}
+    quick["more_sample_prompts"] = "a {} in the snow"
     trained = {"name": name, "method": "textual_inversion+", "steps": 400, "resume": True, **quick}
     add_training(graph, add_tiny(graph), images, masks, **trained)
 
@@ -121,7 +122,9 @@ def test_a_run_is_followed_reloaded_cancelled_and_resumed(page, comfy, pictures)
     for tab in ("Contrast", "Samples"):
         page.run(f"[...{PANEL}.querySelectorAll('.attractor-tab')].find(tab => tab.textContent === '{tab}').click()")
         look(page, pictures / f"{page.renderer}-3-{tab.lower()}.png")
-    wait(page, f"[...{PANEL}.querySelectorAll('figure img')].filter(image => image.naturalWidth > 0).length === 2")
+    wait(page, f"[...{PANEL}.querySelectorAll('figure img')].filter(image => image.naturalWidth > 0).length === 3")
+    labels = page.run(f"[...{PANEL}.querySelectorAll('figcaption')].map(caption => caption.textContent)")
+    assert [label.split(", ")[-1] for label in labels] == ["prompt 1", "prompt 2", "training photo"]
     assert page.run("[...document.querySelectorAll('[data-testid^=node-body-] > img')].every(i => !i.getClientRects().length)")
     assert page.run(f"!({NODE}.imgs ?? []).length"), "the host shows the chart as well"
     if page.renderer == "legacy":

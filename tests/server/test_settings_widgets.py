@@ -20,10 +20,14 @@ WIDGETS = {
         "tau normalize_contrast prompts_per_step loss_mean mask_resize mask_dilation flip prior_weight "
         "weight_decay attractor_kind subject_init attractor_init attractor_noise nested_dropout micro_batch "
         "gradient_checkpointing text_chunk score_every score_images checkpoint_every fixed_loss_every sample_steps "
-        "sample_cfg aspect rare_token prior class_weight class_images class_prompt rank optimizer"
+        "sample_cfg aspect rare_token prior class_weight class_images class_prompt rank optimizer vectors templates captions "
+        "more_sample_prompts"
     ),
 }
-LINKS = {"MODEL", "CLIP", "VAE", "IMAGE", "MASK", "PDST_DATASET", "EVALUATION_ENCODERS", "ATTRACTOR_TRAINING_OPTIONS"}
+LINKS = {
+    *("MODEL", "CLIP", "VAE", "IMAGE", "MASK", "PDST_DATASET", "EVALUATION_ENCODERS", "ATTRACTOR_TRAINING_OPTIONS"),
+    "PERSONALIZED_TOKEN",
+}
 # Where the next valid value would be slow or would need other inputs.
 OTHER = {
     "super_category": "cat",
@@ -42,6 +46,9 @@ OTHER = {
     "sample_steps": 1,
     "sample_every": 1,
     "checkpoint_every": 1,
+    "templates": "an image of a {}",
+    "captions": "a {} here\na {} there\n",
+    "more_sample_prompts": "a {} in the snow",
 }
 
 

@@ -57,6 +57,14 @@ def test_bypass_moves_a_state_by_a_fifth_of_its_own_length():
     torch.testing.assert_close(step / step.norm(dim=-1, keepdim=True), bypass / bypass.norm(dim=-1, keepdim=True))
 
 
+def test_a_place_without_a_bypass_among_others_stays_bit_for_bit():
+    states, bypass = torch.randn(3, 6), torch.randn(3, 6)
+    moved = add_bypass(states, bypass, torch.tensor([0.2, 0.0, 0.1]))
+    assert torch.equal(moved[1], states[1])
+    assert torch.equal(moved[0], add_bypass(states, bypass, 0.2)[0]), "a number for all and one for each are the same"
+    torch.testing.assert_close((moved - states).norm(dim=-1) / states.norm(dim=-1), torch.tensor([0.2, 0.0, 0.1]))
+
+
 def rows_for(text, layers, count, requires_grad=False):
     """A token at position 3 of every prompt but the first, another in every row, with bypass and without."""
     generator = torch.Generator().manual_seed(3)

@@ -243,7 +243,7 @@ FOREIGN = {
     "sdxl": ({"clip_l": VECTORS, "clip_g": torch.ones(2, 1280)}, "for SDXL .*Stable Diffusion 1.5"),
     "sdxl second": ({"clip_g": torch.ones(2, 1280)}, "for SDXL"),
     "output": ({"emp_params": VECTORS, "emp_params_out": VECTORS}, "output embedding of OneTrainer"),
-    "xti": ({name: VECTORS for name in LAYERS}, "XTI"),
+    "xti": ({name: VECTORS if name == "MID" else VECTORS[:1] for name in LAYERS}, "XTI .* same number of vectors"),
     "lora": ({"a.lora_up": VECTORS, "a.lora_down": VECTORS}, "holds no token"),
 }
 

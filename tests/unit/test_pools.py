@@ -3,8 +3,18 @@
 import pytest
 
 from attractor.trainer.dataset import step_generator
-from attractor.trainer.methods import BACKGROUND
-from attractor.trainer.pools import ONE_SLOT, TWO_SLOTS, Slot, build_prompt, draw_prompt_rows, pool_prompt
+from attractor.trainer.methods import BACKGROUND, SUBJECT
+from attractor.trainer.own_prompts import photo_captions
+from attractor.trainer.pools import (
+    ONE_SLOT,
+    TWO_SLOTS,
+    Slot,
+    build_prompt,
+    draw_prompt_rows,
+    pool_prompt,
+    subject_template,
+    template_problems,
+)
 from attractor.trainer.settings import TrainingSettings
 
 
@@ -48,7 +58,7 @@ def test_background_and_joint_prompts(template):
 
 def test_background_prompts_hold_the_whole_phrase():
     text = WordText()
-    ids = pool_prompt(text, BACKGROUND, 0, 3, "teddy bear").ids
+    ids = pool_prompt(TrainingSettings(super_category="teddy bear"), text, BACKGROUND, 0, 3).ids
     assert ids == expected_ids(text, TWO_SLOTS[0].replace("{}", "teddy bear", 1), "<>")
 
 
@@ -114,3 +124,84 @@ def test_each_sample_has_a_prompt_of_each_pool_weighted_by_its_share():
         *(("background", sample, 1.5, 0) for sample in (0, 1)),
     ]
     assert all("attractor_4" in row.prompt.positions for row in rows if row.pool != "subject")
+
+
+def test_several_vectors_take_as_many_places():
+    text = WordText()
+    prompt = build_prompt(text, "a {} in the {}", Slot("subject", 3), Slot("attractor_0"))
+    assert prompt.positions == {"subject": 2, "attractor_0": 7}
+    assert prompt.ids[:9] == expected_ids(text, "a {} {} {} in the {}", "<>", "<>", "<>", "<>")[:9]
+    with pytest.raises(ValueError, match="takes 21 tokens"):
+        build_prompt(text, "a b c d e f g h i j k l m n {}", Slot("subject", 5))
+
+
+def rows_of(settings, text):
+    return draw_prompt_rows(settings, text, [0, 1, 2, 1], step_generator(0, 5))
+
+
+def test_own_templates_change_the_subject_prompts_and_nothing_else():
+    text = WordText()
+    papers = rows_of(TrainingSettings(), text)
+    own = rows_of(TrainingSettings(templates="a {} of mine\n\n  the {} again "), text)
+    for before, after in zip(papers, own, strict=True):
+        if before.pool == SUBJECT:
+            assert after.prompt.ids in [expected_ids(text, template, "<>") for template in ("a {} of mine", "the {} again")]
+        else:
+            assert before == after
+    assert (
+        len(
+            {
+                row.prompt.ids
+                for n in range(9)
+                for row in draw_prompt_rows(TrainingSettings(templates="a {}\nthe {}"), text, [0], step_generator(0, n))
+                if row.pool == SUBJECT
+            }
+        )
+        == 2
+    ), "both are drawn"
+
+
+def test_a_photo_is_trained_on_its_caption_and_one_without_on_templates():
+    text = WordText()
+    settings = TrainingSettings(captions="a {} on a sofa\n\na {} outdoors\n")
+    papers, own = rows_of(TrainingSettings(), text), rows_of(settings, text)
+    for before, after, photo in zip(papers, own, [0, 1, 2, 1] * 3, strict=True):
+        caption = {0: "a {} on a sofa", 2: "a {} outdoors"}.get(photo)
+        if before.pool == SUBJECT and caption:
+            assert after.prompt.ids == expected_ids(text, caption, "<>")
+            assert subject_template(settings, after.template, photo) == caption, "the prior's prompt too"
+        else:
+            assert before == after
+
+
+@pytest.mark.parametrize(
+    "captions, found",
+    [
+        ("", []),
+        (" \n\n", []),
+        ("a {}", ["a {}"]),
+        ("a {}\n", ["a {}"]),
+        ("a {}\n\n", ["a {}", ""]),
+        ("\r\na {}\r\n", ["", "a {}"]),
+    ],
+)
+def test_captions_are_a_line_a_photo(captions, found):
+    assert photo_captions(TrainingSettings(captions=captions)) == found
+
+
+@pytest.mark.parametrize(
+    "changes, photos, words",
+    [
+        ({"templates": "a {}\na photo"}, 2, ["templates: line 2 ('a photo') must hold {} once".replace("'", "")]),
+        ({"templates": "{} and {}"}, 2, ["templates: line 1"]),
+        ({"captions": "a {}\nthe {}\n"}, 3, ["captions: there are 2 lines and 3 photos"]),
+        ({"captions": "a {}\ndog\n"}, 2, ["captions: line 2 (dog) must hold {} once"]),
+        ({"templates": " ".join("abcdefghijklmnopqrs") + " {}"}, 2, ["templates: line 1 is too long", "Shorten it"]),
+        ({"templates": "a {}", "vectors": 18}, 2, ["templates: line 1 is too long"]),
+        ({"templates": "a {}", "captions": "\na {} there"}, 2, []),
+    ],
+)
+def test_what_is_wrong_with_prompts_of_ones_own_is_said(changes, photos, words):
+    problems = template_problems(TrainingSettings(**changes), WordText(), photos)
+    assert len(problems) == bool(words)
+    assert all(word in problems[0] for word in words)

@@ -28,9 +28,10 @@ ARROWS = {
     "nodes/training": ("nodes/evaluation", "nodes/host"),
     "nodes/nodes_checkpoints": ("nodes/host",),
     "nodes/nodes_tokens": ("nodes/host",),
+    "nodes/nodes_mixing": (),
     "nodes": (  # its __init__.py
         *("nodes/host", "nodes/masking", "nodes/evaluation", "nodes/training"),
-        *("nodes/nodes_checkpoints", "nodes/nodes_tokens"),
+        *("nodes/nodes_checkpoints", "nodes/nodes_tokens", "nodes/nodes_mixing"),
     ),
 }
 SHARED = ("nodes/errors", "nodes/locks", "nodes/pictures", "nodes/plotting", "nodes/link_types")

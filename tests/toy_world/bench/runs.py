@@ -83,7 +83,7 @@ def carry_out(run: Run, comfy, root: Path, judge: Judge) -> dict:
     """
     started = time.monotonic()
     if run.configuration.trained:
-        comfy.run(_training(run), timeout=6 * _HOURS)
+        comfy.run(training_graph(run), timeout=6 * _HOURS)
     trained = time.monotonic()
     comfy.run(_evaluation(run), timeout=6 * _HOURS)
     evaluated = time.monotonic()
@@ -114,7 +114,7 @@ def carry_out(run: Run, comfy, root: Path, judge: Judge) -> dict:
 # -- graphs ---------------------------------------------------------------------------------------------
 
 
-def _training(run: Run) -> Graph:
+def training_graph(run: Run) -> Graph:
     graph = Graph()
     loader = graph.add("TestToyWorld")
     wired = {"model": loader[0], "clip": loader[1], "vae": loader[2]}
@@ -167,7 +167,7 @@ def _entries(run: Run, folder: Path, judge: Judge) -> list[dict]:
     found = []
     for path in folder.glob("*.jsonl"):
         header, *lines = map(json.loads, path.read_text().splitlines())
-        looks = judge.look(torch.stack([_pixels(Image.open(folder / line["image"])) for line in lines]))
+        looks = judge.look(torch.stack([pixels(Image.open(folder / line["image"])) for line in lines]))
         images = [
             {
                 "photo": line["photo"],
@@ -227,7 +227,7 @@ def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
     found = []
     for number, node in saved.items():
         kind = {-2: "class", -1: "word", 0: "subject"}.get(number, "attractor")
-        looks = judge.look(torch.stack([_pixels(image) for image in comfy.images(entry, node)]))
+        looks = judge.look(torch.stack([pixels(image) for image in comfy.images(entry, node)]))
         for index, (seen, file) in enumerate(zip(looks, entry["outputs"][node.id]["images"], strict=True)):
             found.append(
                 {
@@ -243,7 +243,7 @@ def _alone(run: Run, comfy, judge: Judge) -> list[dict]:
     return found
 
 
-def _pixels(picture: Image.Image) -> torch.Tensor:
+def pixels(picture: Image.Image) -> torch.Tensor:
     """(H, W, 3) in 0..1."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)
 
