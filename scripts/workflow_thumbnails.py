@@ -117,6 +117,10 @@ def rows(name, comfy, photos_root):
     options = {"prompts_per_step": "one", "score_every": 40, "score_images": 5, "checkpoint_every": 40}
     if number in (5, 7, 12):  # several trainings
         training["steps"], options["score_every"] = 60, 0
+    if number in (12, 13):  # weights of a small U-Net are learnt faster
+        options |= {"class_images": 20, "learning_rate": 1e-3}
+    if number == 13:
+        training |= {"steps": 240, "learning_rate_preset": "custom"}
     prompt = on_toy_world(name, sampling_steps=12, evaluate=few, options=options, **training)
     for node in prompt.values():
         if number in (1, 4) and node["class_type"] == "EmptyLatentImage":
