@@ -85,6 +85,11 @@ class ComfyServer:
                 raise Lost("somebody cancelled the job there")
         return entry is not None
 
+    def said(self, prompt: str) -> list[str]:
+        """What the nodes of a graph that was run say of themselves, in the order of their ids."""
+        outputs = self._json("GET", f"/history/{prompt}")[prompt]["outputs"]
+        return [str(text) for _, output in sorted(outputs.items()) for text in output.get("text", [])]
+
     def waiting(self, prompt: str) -> list[str]:
         """The ids of the graphs that are run now, if this one is among them or waits for them; empty if neither."""
         queue = self._json("GET", "/queue")
