@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
+
 from .methods import BACKGROUND, JOINT, METHODS, PRIOR, SUBJECT, TOKEN, Method, resolve_learning_rate
 from .rows import Row
 from .setting_rows import SettingRows
@@ -110,6 +112,8 @@ class TrainingSettings(SettingRows):
                 "batch_size is 1, and the InfoNCE loss compares the samples of a batch: use 2 or more "
                 "(micro_batch, not batch_size, saves memory), or set contrast_weight to 0."
             )
+        if self.optimizer == "adafactor" and not hasattr(torch.optim, "Adafactor"):
+            found.append(f"optimizer adafactor needs torch 2.5, and this is {torch.__version__}: choose adamw.")
         if self.class_prior != "none" and "{}" not in self.class_prompt:
             found.append("class_prompt does not mention the class: write {} where it goes, or set prior to none.")
         return found

@@ -110,3 +110,10 @@ def test_fingerprints_tell_tensors_apart():
     others = (tensor.reshape(2, 3), tensor.double(), tensor + 1e-6)
     assert len({fingerprint(t) for t in (tensor, *others)}) == 4
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_an_optimiser_that_this_torch_lacks_is_named(monkeypatch):
+    settings = TrainingSettings(optimizer="adafactor")
+    assert not settings.problems()
+    monkeypatch.delattr(torch.optim, "Adafactor")
+    assert settings.problems() == [f"optimizer adafactor needs torch 2.5, and this is {torch.__version__}: choose adamw."]
