@@ -84,10 +84,10 @@ def _tables(table: Table) -> list[str]:
         rows = [name for name in names if name in table.configurations]
         if not rows or group in ("rates", "overfitting", "prior"):
             continue
-        own = table.shared(rows)
+        own, shown = table.shared(rows), _with_interval if group == "systems" else _number
         lines = [f"## {group.capitalize()}", "", _row("", *COLUMNS, "runs"), _rule(len(COLUMNS) + 2)]
         lines += [
-            _row(grid.SHOWN_AS.get(group, {}).get(name, name), *(_number(own.mean(name, c)) for c in COLUMNS), own.runs(name))
+            _row(grid.SHOWN_AS.get(group, {}).get(name, name), *(shown(own.mean(name, c)) for c in COLUMNS), own.runs(name))
             for name in rows
         ]
         found.append("\n".join(lines))
@@ -100,7 +100,7 @@ def _tables(table: Table) -> list[str]:
         lines = ["## Overfitting of DreamBooth (Fig. 1)", "", "Scored by the training itself, without a prior loss.", ""]
         lines += [_row("step", *names), _rule(len(names) + 1)]
         for step in steps:
-            lines.append(_row(step, *(_number(estimate_of(table.scored(OVERFITTING, name, step))) for name in names)))
+            lines.append(_row(step, *(_with_interval(estimate_of(table.scored(OVERFITTING, name, step))) for name in names)))
         found.append("\n".join(lines))
     return found
 
@@ -259,6 +259,12 @@ def _rule(columns: int) -> str:
 
 def _number(estimate) -> str:
     return "" if estimate is None else f"{estimate.mean:.3f}"
+
+
+def _with_interval(estimate) -> str:
+    if estimate is None or estimate.low is None:
+        return _number(estimate)
+    return f"{estimate.mean:.2f} ({estimate.low:.2f} … {estimate.high:.2f})"
 
 
 def _difference(estimate) -> tuple[str, str]:
