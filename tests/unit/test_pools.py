@@ -1,9 +1,10 @@
 """The training templates, as the paper lists them, filled and tokenised."""
 
 import pytest
+import torch
 
-from attractor.trainer.dataset import step_generator
-from attractor.trainer.methods import BACKGROUND, SUBJECT
+from attractor.trainer.dataset import Batch, step_generator
+from attractor.trainer.methods import BACKGROUND, PRIOR, SUBJECT
 from attractor.trainer.own_prompts import photo_captions
 from attractor.trainer.pools import (
     ONE_SLOT,
@@ -14,6 +15,7 @@ from attractor.trainer.pools import (
     pool_prompt,
     subject_template,
     template_problems,
+    tuning_rows,
 )
 from attractor.trainer.settings import TrainingSettings
 
@@ -205,3 +207,40 @@ def test_what_is_wrong_with_prompts_of_ones_own_is_said(changes, photos, words):
     problems = template_problems(TrainingSettings(**changes), WordText(), photos)
     assert len(problems) == bool(words)
     assert all(word in problems[0] for word in words)
+
+
+@pytest.mark.parametrize("changes", [{"prompts_per_step": "one"}, {"templates": "a {}\nthe {}\nmy {}\none {}\ntwo {}"}])
+def test_all_draws_come_from_the_steps_own_numbers(changes):
+    """A resumed run draws the same ones."""
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        settings = TrainingSettings(method="neti+", batch_size=8, **changes)
+        rows = draw_prompt_rows(settings, WordText(), list(range(8)), step_generator(0, 5))
+        return [(row.pool, row.sample, row.template, row.seen, row.weight) for row in rows]
+
+    assert drawn(1) == drawn(2)
+
+
+def batch_of(*wordings):
+    nothing = torch.zeros(len(wordings), 4, 2, 2)
+    return Batch(list(range(len(wordings))), nothing, nothing[:, :1], nothing, torch.zeros(len(wordings)), list(wordings))
+
+
+def test_a_step_that_learns_weights_has_the_subject_and_the_class():
+    """DreamBooth's word as it is, Custom Diffusion's as a token; each loss is a mean, and the prior's has its weight."""
+    text, settings = WordText(), {"super_category": "dog", "class_weight": 0.5, "batch_size": 2}
+    rows = tuning_rows(TrainingSettings(method="dreambooth", **settings), text, batch_of("{}", "{}"))
+    assert [(row.pool, row.sample, row.weight) for row in rows] == [
+        *((SUBJECT, n, 0.5) for n in range(2)),
+        *((PRIOR, n, 0.25) for n in range(2)),
+    ]
+    assert rows[0].prompt.ids == expected_ids(text, "a photo of a sks dog") and not rows[0].prompt.positions
+    assert rows[2].prompt.ids == expected_ids(text, "a photo of a dog") == rows[3].prompt.ids
+    placed = tuning_rows(TrainingSettings(method="custom_diffusion", **settings), text, batch_of("{}", "very small {}"))
+    assert placed[0].prompt.ids == expected_ids(text, "a photo of a {} dog", "<>")
+    assert placed[1].prompt.ids == expected_ids(text, "very small a photo of a {} dog", "<>")
+    assert placed[1].prompt.positions == {SUBJECT: 7}
+    for off in ({"prior": "none"}, {"class_weight": 0.0}):
+        alone = tuning_rows(TrainingSettings(method="dreambooth", **{**settings, **off}), text, batch_of("{}", "{}"))
+        assert {row.pool for row in alone} == {SUBJECT}
