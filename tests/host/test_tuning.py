@@ -1,5 +1,7 @@
 """DreamBooth and Custom Diffusion on the host's own U-Net (small, random): gradients, and what their files do to a model."""
 
+from dataclasses import replace
+
 import comfy.model_management as mm
 import comfy.sd
 import comfy.utils
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from attractor.nodes.errors import UserError
+from attractor.nodes.host.identity import token_identity
 from attractor.nodes.host.sampling import ImageMaker, Sampling, evaluation_maker
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.host.unet import HostUNet
@@ -194,6 +197,15 @@ def test_evaluation_makes_the_image_that_applying_makes(loaded, models):
     evaluated = evaluation_maker(model, clip, vae, token, sampling)(["a photo of <x>"], [1])
     plain = evaluation_maker(model, clip, vae, None, sampling)(["a photo of sks cat"], [1])
     assert torch.equal(evaluated, by_hand) and not torch.allclose(evaluated, plain, atol=1e-2)
+
+
+def test_tokens_that_differ_in_weights_or_phrase_are_told_apart(models):
+    """Or results of one would be taken for the other's."""
+    token = trained(models, "custom_diffusion", steps=1).token({})
+    doubled = {name: 2 * value for name, value in token.weights.items()}
+    others = [replace(token, phrase="{}"), replace(token, weights={}), replace(token, weights=doubled)]
+    assert len({token_identity(own) for own in (token, *others)}) == 4
+    assert token_identity(replace(token, placeholder="<y>", record={"step": 3})) == token_identity(token)
 
 
 def test_files_for_diffusers_are_read_back_as_the_same_weights(loaded, models, tmp_path):
