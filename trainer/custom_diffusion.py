@@ -6,6 +6,7 @@ All hold whole keys and values of the 16 cross-attentions, not differences: on a
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -38,15 +39,14 @@ def is_custom_diffusion(keys: object) -> bool:
     return {"unet", "modifier_token"} <= set(names) or any("attn2.processor.to_" in name for name in names)
 
 
-def load_custom_diffusion(path: Path) -> PersonalizedToken:
+def load_custom_diffusion(path: Path, content: Mapping[str, Any]) -> PersonalizedToken:
     """The token and weights of a delta.bin, or of diffusers' file with the token's file beside it (`<new1>.bin`).
 
-    In prompts the class goes behind the placeholder, as in training: "a <new1> cat".
+    content: of the file. In prompts the class goes behind the placeholder, as in training: "a <new1> cat".
 
     Raises:
         BadFile: a part is missing or damaged, or there are several tokens.
     """
-    content = read_safetensors(path) if path.suffix.lower() in (".safetensors", ".sft") else read_pickle(path)
     if "modifier_token" in content:
         weights, tokens = content["unet"], content["modifier_token"]
     else:

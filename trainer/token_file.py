@@ -86,7 +86,7 @@ def load_token(path: str | os.PathLike) -> PersonalizedToken:
         if is_mapper(content):
             return _from_official(path, content)
         if is_custom_diffusion(content):
-            return load_custom_diffusion(path)
+            return load_custom_diffusion(path, content)
         mapper = path.with_name(path.name.replace("learned_embeds", "mapper")).with_suffix(".pt")
         if "learned_embeds" in path.name and mapper.is_file():  # its vector is the super-category's, never trained
             raise BadFile(f"{path.name} only names the NeTI token that lies beside it. Choose {mapper.name}.")
@@ -109,7 +109,7 @@ def _version(token: PersonalizedToken) -> int:
 def _load_safetensors(path: Path) -> PersonalizedToken:
     metadata, shapes = safetensors_header(path)
     if "attractor" not in metadata and is_custom_diffusion(shapes):
-        return load_custom_diffusion(path)
+        return load_custom_diffusion(path, read_safetensors(path))
     if "attractor" not in metadata:
         if layers := layer_keys(shapes):
             for layer in layers:  # before it is read: it may be a whole model's

@@ -93,13 +93,13 @@ class TrainAttractorEmbedding(io.ComfyNode):
             wired = Wired(model[0], clip[0], vae[0], *photos, more.dataset, more.encoders, more.start_from)
             check_inputs(wired, chosen, name[0].strip())
             run = train(wired, chosen, name[0].strip(), resume[0], cls.hidden.unique_id)
-            best = load_token(run.best_path) if run.score_log.scores and run.best_path.exists() else run.token()
+            token = run.token()
+            best = load_token(run.best_path) if run.score_log.scores and run.best_path.exists() else token
             best.subject.requires_grad_(False)
         chart, curve = to_tensor(run.pictures.chart()), to_tensor(run.pictures.overfitting_curve())
         fixed = [value for value in run.trainer.curves["fixed"] if value == value]
         shown = [chart[0], curve[0]] if run.score_log.scores else chart
         pictures = ui.PreviewImage(shown, cls=cls).as_dict()
-        token = run.token()
         return io.NodeOutput(
             *(token, chart, {"loss": fixed}, str(run.token_path), best, curve, with_weights(model[0], token.weights)),
             ui={**pictures, "text": [run.summary()]},
