@@ -114,7 +114,7 @@ def rows(name, comfy, photos_root):
         return [photos(), [cut_out(path) for path in PHOTOS]]
     few = {"images_per_caption": 1, "max_captions": 1}
     training = {"steps": 120, "batch_size": 4, "sample_every": 0}
-    options = {"prompts_per_step": "one", "score_every": 40, "score_images": 5, "checkpoint_every": 40}
+    options = {"prompts_per_step": "one", "patience": 0, "score_every": 40, "score_images": 5, "checkpoint_every": 40}
     if number in (5, 7, 12):  # several trainings
         training["steps"], options["score_every"] = 60, 0
     if number in (12, 13):  # weights of a small U-Net are learnt faster

@@ -273,7 +273,8 @@ def several(flow, model, images, trainings, name):
             title = f"contrast_schedule: {label}" if "contrast_schedule" in options else f"Options: {label}"
             differ = {"options": flow.add("AttractorTrainingOptions", title, collapsed=True, **options)[0]}
         run = f"{name}/{label}".lower().replace(" ", "-")
-        tokens.append(training(flow, model, images[0], images[1], run, label, method=method, **differ, **inputs)[0])
+        inputs = {"method": method, "quality": "paper", **differ, **inputs}
+        tokens.append(training(flow, model, images[0], images[1], run, label, **inputs)[0])
     return tokens
 
 
@@ -607,7 +608,14 @@ Without a prior loss, as far as the paper says. Needs about 16 GB of GPU memory;
     flow.column()
     dataset, encoders = held_out(flow)
     flow.group("2  Train, and score")
-    scoring = {"dataset": dataset[0], "encoders": encoders[0], "prior": "none", "score_every": 500, "checkpoint_every": 500}
+    scoring = {
+        "dataset": dataset[0],
+        "encoders": encoders[0],
+        "prior": "none",
+        "patience": 0,
+        "score_every": 500,
+        "checkpoint_every": 500,
+    }
     options = flow.add("AttractorTrainingOptions", "Training options", **scoring)
     flow.column()
     long = {"method": "dreambooth", "steps": 5000, "batch_size": 1, "sample_every": 500, "options": options[0]}

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .methods import BACKGROUND, JOINT, METHODS, PRIOR, SUBJECT, TOKEN, Method, resolve_learning_rate
+from .qualities import with_quality
 from .rows import Row
 from .setting_rows import SettingRows
 
@@ -16,11 +17,13 @@ class TrainingSettings(SettingRows):
 
     @classmethod
     def of(cls, **values: Any) -> "TrainingSettings":
-        """Settings from what a person chose, where `learning_rate` counts with the preset `custom` only.
+        """Settings from what a person chose, where `quality` decides what was left at its default, and `learning_rate` counts
+        with the preset `custom` only.
 
         Raises:
             ValueError: unknown preset.
         """
+        values = with_quality(values, {part.name: part.default for part in fields(cls)})
         chosen = cls(**values)
         rate = resolve_learning_rate(chosen.learning_rate_preset, chosen.method, chosen.batch_size, chosen.learning_rate)
         return cls(**{**values, "learning_rate": rate})

@@ -9,7 +9,7 @@ const EVENT = "attractor.run";
 const SECONDS_APART = 2; // between two looks at the curves
 const RUNS = ["preparing", "training", "scoring", "sampling"]; // states of a run that goes on
 const USABLE_NAME = /^[\p{L}\p{N}_][\p{L}\p{N}_ .+-]*(\/[\p{L}\p{N}_][\p{L}\p{N}_ .+-]*)*$/u;
-const IDLE = 56, FULL = 246; // pixels: the least height without and with a run
+const IDLE = 56, FULL = 222; // pixels: the least height without and with a run
 const WIDTH = 420; // of a new node
 const panels = new Set();
 

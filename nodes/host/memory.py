@@ -56,7 +56,7 @@ def plan_memory(trainer: Trainer, unet: HostUNet, text: HostTextEncoder) -> None
     for level in {"auto": (0, 1, 2), "on": (1, 2), "off": (0,)}[settings.gradient_checkpointing]:
         unet.checkpointing = level
         try:
-            fits = int(free / _bytes_kept(unet.device, lambda: _one_row(unet, text, trainer.photos.largest_size)))
+            fits = int(free / _bytes_kept(unet.device, lambda: one_row(unet, text, trainer.photos.largest_size)))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -82,7 +82,8 @@ def _sequences(text: HostTextEncoder, count: int) -> tuple[Tensor, Tensor]:
     return text.hidden_states(vectors), vectors
 
 
-def _one_row(unet: HostUNet, text: HostTextEncoder, latent_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def one_row(unet: HostUNet, text: HostTextEncoder, latent_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A prediction for one photo, and the contexts that it is differentiated by."""
     context = torch.zeros(1, 1, text.length, text.width, device=unet.device, requires_grad=True)
     latents = torch.zeros(1, 4, *latent_size, device=unet.device)
     return unet.predict_noise(latents, torch.tensor([500], device=unet.device), context, context), context

@@ -54,20 +54,17 @@ class HostUNet:
 
     def sample_weights(self) -> list[Tensor]:
         """Some weights that tell models (and the LoRAs in them) apart: the cross-attention's key projections."""
-        blocks = (m for m in self.model.diffusion_model.modules() if isinstance(m, BasicTransformerBlock))
-        return [block.attn2.to_k.weight.float() for block in blocks]
+        return [block.attn2.to_k.weight.float() for block in self._transformer_blocks().values()]
 
     def tunable(self, learns: str) -> dict[str, Tensor]:
-        unet = self.model.diffusion_model
         if learns not in (KEYS_VALUES, LOW_RANK):
-            return dict(unet.named_parameters())
+            return dict(self.model.diffusion_model.named_parameters())
         found: dict[str, Tensor] = {}
-        for name, block in unet.named_modules():
-            if isinstance(block, BasicTransformerBlock):
-                of_keys = [(f"{name}.attn2", block.attn2, ("to_k", "to_v"))]
-                of_both = [(f"{name}.{part}", getattr(block, part), _LOW_RANK) for part in ("attn1", "attn2")]
-                for place, attention, parts in of_keys if learns == KEYS_VALUES else of_both:
-                    found |= {f"{place}.{part}.weight": attention.get_submodule(part).weight for part in parts}
+        for name, block in self._transformer_blocks().items():
+            of_keys = [(f"{name}.attn2", block.attn2, ("to_k", "to_v"))]
+            of_both = [(f"{name}.{part}", getattr(block, part), _LOW_RANK) for part in ("attn1", "attn2")]
+            for place, attention, parts in of_keys if learns == KEYS_VALUES else of_both:
+                found |= {f"{place}.{part}.weight": attention.get_submodule(part).weight for part in parts}
         return found
 
     @contextmanager
@@ -90,8 +87,13 @@ class HostUNet:
 
     def _keys_values(self) -> list[torch.nn.Module]:
         """The key and value projections of the cross-attentions."""
-        blocks = (m for m in self.model.diffusion_model.modules() if isinstance(m, BasicTransformerBlock))
-        return [part for block in blocks for part in (block.attn2.to_k, block.attn2.to_v)]
+        return [part for block in self._transformer_blocks().values() for part in (block.attn2.to_k, block.attn2.to_v)]
+
+    def _transformer_blocks(self) -> dict[str, BasicTransformerBlock]:
+        """By their names in the U-Net, in its order."""
+        return {
+            name: part for name, part in self.model.diffusion_model.named_modules() if isinstance(part, BasicTransformerBlock)
+        }
 
     def _precision(self) -> AbstractContextManager[object]:
         """Learnt tensors are float32; products are of the precision that the device is fast in."""
@@ -108,10 +110,12 @@ class HostUNet:
     def predict_noise(
         self, noisy: Tensor, timesteps: Tensor, context_k: Tensor, context_v: Tensor, samples: Sequence[int] | None = None
     ) -> Tensor:
-        last = len(context_k) - 1
+        # Taken apart at once: the gradient of a layer that is indexed is as large as all of them, filled with zeros.
+        layers_k, layers_v = context_k.unbind(), context_v.unbind()
+        last = len(layers_k) - 1
 
         def contexts(layer: int, _context: Tensor) -> tuple[Tensor, Tensor]:
-            return context_k[min(layer, last)], context_v[min(layer, last)]
+            return layers_k[min(layer, last)], layers_v[min(layer, last)]
 
         options = {
             "patches": {"attn2_patch": [context_patch(contexts)]},

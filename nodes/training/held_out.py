@@ -144,6 +144,12 @@ class ScoreLog:
         complete = [entry for entry in self.scores if all(name in entry for name in names)]
         return max(complete, key=overall_score, default=None)
 
+    def has_stalled(self, patience: int) -> bool:
+        """Whether the last `patience` scores were no better than the best before them; with 0 never."""
+        best = self.best()
+        since = 0 if best is None else sum(entry["step"] > best["step"] for entry in self.scores)
+        return 0 < patience <= since
+
     def add(self, step: int, scores: dict[str, float]) -> None:
         """Scores that are not finite are left out."""
         self.scores.append({"step": step, **{name: value for name, value in scores.items() if math.isfinite(value)}})

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ...trainer.settings import TrainingSettings
+from ...trainer.settings import ROWS, TrainingSettings
 from ...trainer.token_file import load_token
 from ..host.links import Clip, Model, Vae
 from ..host.weights import with_weights
@@ -141,5 +141,6 @@ def _widgets() -> list:
             default=True,
             tooltip="Continue where a run of this name stopped. Off: start over and replace it.",
         ),
-        *(widget(name) for name in settings_of(main=True)),
+        # Graphs that were made before there was a setting leave it out.
+        *(widget(name, optional=ROWS[name].before is not None) for name in settings_of(main=True)),
     ]

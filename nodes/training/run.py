@@ -115,7 +115,7 @@ class Run:
         self._say("training", "The first step is on its way.")
         try:
             self._do_what_is_due(sample, score)  # what a kill or a cancel came before, and a data set wired since
-            while self.trainer.step_count < settings.steps:
+            while self.trainer.step_count < settings.steps and not self.score_log.has_stalled(settings.patience):
                 result = self._step()
                 self._do_what_is_due(sample, score)
                 speed = pace.of(result.step)
@@ -140,8 +140,10 @@ class Run:
 
     def summary(self) -> str:
         """What came out, in a sentence or two."""
-        best = self.score_log.best()
-        return summary(self.live.record["name"], self.trainer.step_count, best, self.token_path.name, self.best_path.name)
+        settings, best = self.trainer.settings, self.score_log.best()
+        early = settings.patience if self.trainer.step_count < settings.steps else 0
+        files = self.token_path.name, self.best_path.name
+        return summary(self.live.record["name"], self.trainer.step_count, best, *files, early)
 
     def _do_what_is_due(self, sample: MakeSample, score: Score | None) -> None:
         """Checkpoint, held-out scores and sample of the present step, where they are due and not there yet.

@@ -29,10 +29,13 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
-def summary(name: str, step: int, best: dict[str, float] | None, token: str, best_token: str) -> str:
-    """What came out of a run. best: the scores of its best step, if there are any. token, best_token: names of the files."""
-    where = f"output/neti/{name}"
+def summary(name: str, step: int, best: dict[str, float] | None, token: str, best_token: str, early: int) -> str:
+    """What came out of a run. best: the scores of its best step, if there are any. token, best_token: names of the files.
+    early: after how many scores that were no better it stopped before its last step; 0: it did not."""
+    where, done = f"output/neti/{name}", f"Done: {step} steps."
+    if early:
+        done += f" It stopped early, as {early} held-out score{'s were' if early > 1 else ' was'} no better (patience)."
     if best is None:
-        return f"Done: {step} steps. The token is {where}/{token}"
+        return f"{done} The token is {where}/{token}"
     scores = ", ".join(f"{TITLES[name]} {best[name]:.3f}" for name in COMPARED if name in best)
-    return f"Done: {step} steps. The best is step {best['step']:.0f} ({scores}): {where}/{best_token}"
+    return f"{done} The best is step {best['step']:.0f} ({scores}): {where}/{best_token}"

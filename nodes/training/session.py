@@ -18,12 +18,14 @@ from ...trainer.disk import smaller_offer
 from ...trainer.loop import Trainer
 from ...trainer.methods import KEYS_VALUES
 from ...trainer.own_prompts import sample_prompts
+from ...trainer.qualities import quality_note
 from ...trainer.settings import TrainingSettings
 from ...trainer.storage import fingerprint
 from ...trainer.tuning import TuningTrainer
 from ...trainer.views import cache_photos
 from ..errors import UserError
 from ..host import folders
+from ..host.compiling import compile_parts
 from ..host.identity import token_identity
 from ..host.memory import load_for_training, plan_memory, shrink
 from ..host.placeholders import bracket_warning
@@ -66,6 +68,7 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
     with private_models(wired.model, wired.clip) as (unet, text):
         start = wired.start_from.subject if wired.start_from else None
         trainer = build_trainer(settings, photos, text, unet, held_out.photos if held_out else None, class_photos, start)
+        uncompiled = _compile(settings, unet, text, photos)
         plan_memory(trainer, unet, text)
         identity = {
             "base_model": fingerprint(*unet.sample_weights(), *text.sample_weights()),
@@ -77,7 +80,8 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
         scored_with = studio.scored_with
         run = Run(trainer, folder, identity, {"images": photos.count}, partial(shrink, unet), live, scored_with)
         offer = smaller_offer(settings, photos.count, text.width)
-        notes = cut_note(wired.images, _sizes(wired, settings)), bracket_warning(settings.placeholder), offer
+        cut = cut_note(wired.images, _sizes(wired, settings))
+        notes = quality_note(settings), uncompiled, cut, bracket_warning(settings.placeholder), offer
         run.notes += filter(None, notes)
         if resume:
             run.resume()
@@ -88,6 +92,16 @@ def _train(wired: Wired, settings: TrainingSettings, folder: Path, resume: bool,
             _save_for_diffusers(trainer, run)
         trainer.concepts.to("cpu").requires_grad_(False)
     return run
+
+
+def _compile(settings: TrainingSettings, unet: HostUNet, text: HostTextEncoder, photos: Photos) -> str:
+    """Compile the U-Net if that is wanted; a note if it is not done."""
+    if not settings.compile:
+        return ""
+    if settings.tunes:
+        return f"compile: not done, as {settings.method} changes the U-Net's weights in every step"
+    why = compile_parts(unet, text, photos.largest_size)
+    return why and f"compile: torch could not, and training goes on without ({why})"
 
 
 def _save_for_diffusers(trainer: Trainer, run: Run) -> None:

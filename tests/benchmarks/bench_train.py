@@ -8,6 +8,7 @@ table that is written back, AdamW on the table). The noise predictions of both U
 
 import os
 import sys
+from collections.abc import Callable
 
 from sides import Clock, makers, measure, options, start_host, write
 
@@ -22,8 +23,11 @@ def main() -> int:
     parser.add_argument(
         "--their-precision", choices=("same", "float32"), default="same", help="NeTI trains in float32 by default"
     )
+    parser.add_argument("--their-rows", type=int, default=0, help="through their U-Net at once, where all do not fit; 0: all")
     parser.add_argument("--card-gb", type=float, default=0, help="on CUDA: as on a card of so many GB")
     parser.add_argument("--micro-batch", type=int, default=0, help="0: what fits")
+    parser.add_argument("--compile", action="store_true", help="and ours with the setting compile")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step of ours goes, and nothing else")
     arguments = parser.parse_args()
     start_host(arguments.cpu)
     sys.path.append(os.environ["DIFFUSERS_PATH"])
@@ -40,6 +44,9 @@ def main() -> int:
             facts["noise predictions agree to"] = models.agreement()
     for method in arguments.methods:
         sides, trainer = step_sides(models, method, arguments)
+        if arguments.profile:
+            rows += profile(f"{method} step", sides["ours"])
+            continue
         pools = len(trainer.settings.loss_weights)
         floor = arguments.batch * (
             pools * UNET_TFLOP - (pools - 1) * TRUNK_TFLOP + max(pools, 1) * trainer.layers * SEQUENCE_TFLOP
@@ -51,8 +58,49 @@ def main() -> int:
             + (f"checkpointing {models.unet.checkpointing}")
         )
         mm.soft_empty_cache()
-    write(f"train_{arguments.size}_{arguments.batch}_{arguments.their_precision}", rows, facts)
+    kind = "profile" if arguments.profile else arguments.their_precision
+    write(f"train_{arguments.size}_{arguments.batch}_{kind}", rows, facts)
     return 0
+
+
+# Kinds of work by words in torch's names of operators; the first that fits.
+WORK = {
+    "attention": ("attention",),
+    "convolutions": ("conv",),
+    "matrix products": ("mm", "bmm", "linear", "matmul"),
+    "norms": ("norm",),
+    "copies": ("copy", "cat", "contiguous", "clone", "fill", "zero"),
+    "element by element": ("",),
+}
+
+
+def profile(name: str, step: Callable[[], object]) -> list[dict]:
+    """Seconds of a step by kind of work, of operators themselves and not of what they call; and the FLOPs that torch counts."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cuda = Clock().cuda
+    with FlopCounterMode(display=False) as counter:
+        step()
+    counted = counter.get_flop_counts()["Global"].items()
+    with profiler(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as found:
+        step()
+    rows = []
+    events = [
+        (event.key, event.self_device_time_total if cuda else event.self_cpu_time_total) for event in found.key_averages()
+    ]
+    whole = sum(time for _, time in events)
+    for kind in WORK:
+        time = sum(time for operator, time in events if _kind_of(operator) == kind)
+        work = sum(flops for operator, flops in counted if _kind_of(str(operator)) == kind) / 1e12
+        row = {"what": name, "work": kind, "s": round(time / 1e6, 3), "share": f"{time / whole:.0%}"}
+        rows.append({**row, "TFLOP": round(work, 3), "TFLOP/s": round(work / time * 1e6, 3)} if work else row)
+    return rows
+
+
+def _kind_of(operator: str) -> str:
+    return next(kind for kind, words in WORK.items() if any(word in operator.lower() for word in words))
 
 
 def limit_memory(size: float) -> None:
@@ -151,13 +199,32 @@ def step_sides(models: Models, method: str, arguments) -> tuple[dict, object]:
     plan_memory(trainer, models.unet, models.text)
     trainer.step()  # the first evaluates the fixed batch
     sides = {"ours": trainer.step}
+    if arguments.compile:
+        sides |= with_and_without_compiling(models, trainer)
     for kind in arguments.sides:
         name = "diffusers' example" if method == "textual_inversion" else "NeTI's way"
-        sides[f"{name}, {kind} attention"] = their_step(models, trainer, kind == "fused")
+        sides[f"{name}, {kind} attention"] = their_step(models, trainer, kind == "fused", arguments.their_rows)
     return sides, trainer
 
 
-def their_step(models: Models, trainer, fused: bool):
+def with_and_without_compiling(models: Models, trainer) -> dict:
+    """Our step twice: the U-Net's parts run as they are, and compiled."""
+    from attractor.nodes.host.compiling import compile_parts
+
+    why = compile_parts(models.unet, models.text, trainer.photos.largest_size)
+    assert not why, f"torch cannot compile here: {why}"
+    parts = [part for part in models.model.diffusion_model.modules() if part._compiled_call_impl is not None]
+    compiled = [part._compiled_call_impl for part in parts]
+
+    def step(calls: list) -> None:
+        for part, call in zip(parts, calls, strict=True):
+            part._compiled_call_impl = call
+        trainer.step()
+
+    return {"ours": lambda: step([None] * len(parts)), "ours, compiled": lambda: step(compiled)}
+
+
+def their_step(models: Models, trainer, fused: bool, rows_at_once: int = 0):
     import torch
     from references import PlainText, diffusers_step
 
@@ -200,7 +267,12 @@ def their_step(models: Models, trainer, fused: bool):
             found.append(plain.contexts(ids, position, torch.stack(vectors), bypass))
         k, v = (torch.stack(part) for part in zip(*found, strict=True))
         noise = torch.randn_like(latents)
-        loss_of(latents[owner], noise[owner], times[owner], k, v).backward()
+        leaves = [context.detach().requires_grad_() for context in (k, v)]
+        for part in torch.arange(len(rows), device=device).split(rows_at_once or len(rows)):
+            own = owner[part]
+            loss = loss_of(latents[own], noise[own], times[own], *(leaf[:, part] for leaf in leaves))
+            (loss * len(part) / len(rows)).backward()
+        torch.autograd.backward([k, v], [leaf.grad for leaf in leaves])
         optimizer.step()
         optimizer.zero_grad()
         plain.restore()

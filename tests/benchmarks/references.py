@@ -85,11 +85,13 @@ def diffusers_unet(model: nn.Module, fused: bool) -> tuple[nn.Module, dict[str, 
 
     config, weights = model.model_config.unet_config, model.diffusion_model.state_dict()
     widths = [config["model_channels"] * factor for factor in config["channel_mult"]]
-    unet = UNet2DConditionModel(
-        block_out_channels=widths, cross_attention_dim=config["context_dim"], attention_head_dim=config["num_heads"]
-    )
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=widths, cross_attention_dim=config["context_dim"], attention_head_dim=config["num_heads"]
+        )
     names = comfy.utils.unet_to_diffusers(config)
-    unet.load_state_dict({theirs: weights[ours] for theirs, ours in names.items() if ours in weights})
+    # The very tensors: three full-size copies and what a step takes would not fit into the memory of a small machine.
+    unet.load_state_dict({theirs: weights[ours] for theirs, ours in names.items() if ours in weights}, assign=True)
     unet.requires_grad_(False).to(next(iter(weights.values())).dtype)
     contexts: dict[str, Tensor] = {}
     # The order in which the U-Net calls them is NeTI's order of layers.

@@ -1,6 +1,7 @@
 """What benchmarks share: the host in this process, models of real size, sides interleaved in one run, and their table."""
 
 import argparse
+import ctypes
 import gc
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,7 @@ def measure(name: str, sides: Sides, arguments: argparse.Namespace, floors: dict
 
                 torch.cuda.reset_peak_memory_stats()
             else:
+                _give_back()
                 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
             sides[arguments.only]()
             print(json.dumps({"peak": _peak(clock)}))
@@ -157,7 +160,15 @@ def _peak(clock: Clock) -> float:
     return int(status["VmHWM"].split()[0]) * 1024 / 1e9
 
 
+def _give_back() -> None:
+    """What the C library keeps of freed memory goes back to the system, which the other process needs."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _peak_alone(side: str) -> float | str:
+    _give_back()
     done = subprocess.run([sys.executable, *sys.argv, "--only", side], capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()
     return round(json.loads(lines[-1])["peak"], 2) if done.returncode == 0 and lines else "failed"

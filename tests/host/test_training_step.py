@@ -53,6 +53,7 @@ def trainer_of(models, photos, method="neti+", **changes):
         "batch_size": 3,
         "steps": 9,
         "contrast_schedule": "one",
+        "prompts_per_step": "all",
         "seed": 3,
         "text_chunk": 40,
         "tau": 1.0,

@@ -88,6 +88,20 @@ def test_steps_are_scored_and_the_best_is_kept(base, straight):
     assert all(output[key].equal(kept[key]) for key in kept), "best_token is another than the file"
 
 
+def test_a_run_stops_when_its_scores_no_longer_rise(comfy, base):
+    """At the first score that is no better than the best before it; queued again nothing is done, without patience the rest."""
+    name, options = "watched-patient", {"steps": 12, "score_every": 1, "score_images": 1}
+    graph, node = watched(comfy, name, patience=1, **options)
+    (text,) = comfy.run(graph, timeout=300)["outputs"][node.id]["text"]
+    values = [np.prod([max(entry[part], 0) for part in ("clip_t", "clip_i", "dino")]) for entry in scores_of(base, name)]
+    assert len(values) < 12, "of twelve scores each was better than all before: take another seed"
+    assert values[:-1] == sorted(set(values[:-1])) and values[-1] <= values[-2]
+    assert f"Done: {len(values)} steps. It stopped early" in text and f"The best is step {len(values) - 1} " in text
+    for patience, steps in ((1, len(values)), (0, 12)):
+        comfy.run(watched(comfy, name, patience=patience, **options)[0], timeout=300)
+        assert len(scores_of(base, name)) == steps
+
+
 def test_the_node_shows_the_curve_beside_the_losses(straight):
     shown, curve = straight
     assert len(shown) == 2 and len(curve) == 1

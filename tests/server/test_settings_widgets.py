@@ -13,7 +13,8 @@ pytestmark = pytest.mark.one_host
 # Workflows save widget values by position: add new names at the end, and never move or remove one.
 WIDGETS = {
     "AttractorTrain": (
-        "name resume super_category placeholder method steps batch_size learning_rate_preset seed sample_prompt sample_every"
+        "name resume super_category placeholder method steps batch_size learning_rate_preset seed sample_prompt sample_every "
+        "quality"
     ),
     "AttractorTrainingOptions": (
         "learning_rate resolution subject_weight background_weight joint_weight contrast_weight contrast_schedule "
@@ -21,7 +22,7 @@ WIDGETS = {
         "weight_decay attractor_kind subject_init attractor_init attractor_noise nested_dropout micro_batch "
         "gradient_checkpointing text_chunk score_every score_images checkpoint_every fixed_loss_every sample_steps "
         "sample_cfg aspect rare_token prior class_weight class_images class_prompt rank optimizer vectors templates captions "
-        "more_sample_prompts"
+        "more_sample_prompts compile patience"
     ),
 }
 LINKS = {
@@ -96,6 +97,22 @@ def test_every_setting_reaches_the_run(comfy, comfy_server):
     add_training(graph, add_tiny(graph), images, masks, name="every-setting", **wanted)
     comfy.run(graph, timeout=300)
     assert recorded(comfy_server, "every-setting") == wanted
+
+
+def test_quality_decides_what_was_left_alone_and_says_so(comfy, comfy_server):
+    """Of quick's settings one was changed by hand, and counts."""
+    graph, default = Graph(), TrainingSettings()
+    loader, (images, _) = add_tiny(graph), add_photos(graph, comfy, count=1)
+    inputs = {name: getattr(default, name) for name, row in ROWS.items() if row.group == "main"}
+    inputs |= {"quality": "quick", "method": "textual_inversion", "steps": 1, "sample_every": 0, "super_category": "cat"}
+    options = graph.add("AttractorTrainingOptions", resolution=128)[0]
+    wired = {"model": loader[0], "clip": loader[1], "vae": loader[2], "images": images, "options": options}
+    graph.add("AttractorTrain", name="quick", resume=False, **wired, **inputs)
+    comfy.run(graph)
+    settings = recorded(comfy_server, "quick")
+    assert (settings["steps"], settings["batch_size"]) == (1, 4)
+    notes = json.loads((comfy_server.output / "neti" / "quick" / "run.json").read_text())["notes"]
+    assert "quality quick: batch_size 4" in notes
 
 
 def test_options_left_out_are_the_defaults(comfy, comfy_server):

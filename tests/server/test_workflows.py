@@ -12,7 +12,7 @@ from example_workflows import API, NAMES, ROOT, UI, on_toy_world
 from toy_world import judges
 
 SIZE = 64  # pixels, as small as a training goes
-QUICK = {"steps": 2, "batch_size": 2, "sample_every": 0}
+QUICK = {"steps": 2, "batch_size": 2, "sample_every": 0, "quality": "balanced"}
 CHEAP = {"prompts_per_step": "one", "attractor_kind": "embedding", "score_every": 2, "score_images": 1, "fixed_loss_every": 2}
 CHEAP |= {"class_images": 1}
 ONE_IMAGE = {"images_per_caption": 1, "max_captions": 1, "max_photos": 1}

@@ -29,7 +29,7 @@ def add_photos(graph, comfy, count=3, size=128):
 
 ON_TRAINING_NODE = {
     *("model", "clip", "vae", "images", "masks", "name", "resume", "super_category", "placeholder", "method", "steps"),
-    *("batch_size", "learning_rate_preset", "seed", "sample_prompt", "sample_every"),
+    *("batch_size", "learning_rate_preset", "seed", "sample_prompt", "sample_every", "quality"),
 }
 
 
@@ -69,6 +69,7 @@ def add_training(graph, loader, images, masks=None, **changes):
         "seed": 0,
         "resume": False,
         "checkpoint_every": 0,
+        "patience": 0,
         "sample_every": 0,
         "sample_prompt": "a photo of a {}",
     }

@@ -1,5 +1,7 @@
 """The training templates, as the paper lists them, filled and tokenised."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -118,7 +120,8 @@ def test_what_the_unet_does_not_see_is_there_for_the_contrast_alone(contrast_wei
 
 
 def test_each_sample_has_a_prompt_of_each_pool_weighted_by_its_share():
-    settings = TrainingSettings(subject_weight=2.0, background_weight=3.0, joint_weight=0.5, prior_weight=0.7)
+    weights = {"subject_weight": 2.0, "background_weight": 3.0, "joint_weight": 0.5, "prior_weight": 0.7}
+    settings = TrainingSettings(prompts_per_step="all", **weights)
     rows = draw_prompt_rows(settings, WordText(), [4, 4], step_generator(0, 0))
     assert [(row.pool, row.sample, row.weight, row.prior) for row in rows] == [
         *(("joint", sample, 0.25, 0) for sample in (0, 1)),
@@ -143,8 +146,8 @@ def rows_of(settings, text):
 
 def test_own_templates_change_the_subject_prompts_and_nothing_else():
     text = WordText()
-    papers = rows_of(TrainingSettings(), text)
-    own = rows_of(TrainingSettings(templates="a {} of mine\n\n  the {} again "), text)
+    papers = rows_of(TrainingSettings(prompts_per_step="all"), text)
+    own = rows_of(TrainingSettings(prompts_per_step="all", templates="a {} of mine\n\n  the {} again "), text)
     for before, after in zip(papers, own, strict=True):
         if before.pool == SUBJECT:
             assert after.prompt.ids in [expected_ids(text, template, "<>") for template in ("a {} of mine", "the {} again")]
@@ -165,8 +168,8 @@ def test_own_templates_change_the_subject_prompts_and_nothing_else():
 
 def test_a_photo_is_trained_on_its_caption_and_one_without_on_templates():
     text = WordText()
-    settings = TrainingSettings(captions="a {} on a sofa\n\na {} outdoors\n")
-    papers, own = rows_of(TrainingSettings(), text), rows_of(settings, text)
+    settings = TrainingSettings(prompts_per_step="all", captions="a {} on a sofa\n\na {} outdoors\n")
+    papers, own = rows_of(replace(settings, captions=""), text), rows_of(settings, text)
     for before, after, photo in zip(papers, own, [0, 1, 2, 1] * 3, strict=True):
         caption = {0: "a {} on a sofa", 2: "a {} outdoors"}.get(photo)
         if before.pool == SUBJECT and caption:

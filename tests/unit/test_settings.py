@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from attractor.trainer.methods import LEARNING_RATE_PRESETS, resolve_learning_rate
+from attractor.trainer.qualities import QUALITIES, quality_note
 from attractor.trainer.rows import GROUPS
 from attractor.trainer.settings import ROWS, TrainingSettings
 from attractor.trainer.storage import fingerprint
@@ -117,3 +118,19 @@ def test_an_optimiser_that_this_torch_lacks_is_named(monkeypatch):
     assert not settings.problems()
     monkeypatch.delattr(torch.optim, "Adafactor")
     assert settings.problems() == [f"optimizer adafactor needs torch 2.5, and this is {torch.__version__}: choose adamw."]
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_a_preset_sets_what_stands_at_its_default_and_nothing_else(quality):
+    chosen, default = TrainingSettings.of(quality=quality), TrainingSettings.of()
+    assert not chosen.problems()
+    changed = {name for name in ROWS if getattr(chosen, name) != getattr(default, name)} - {"quality", "learning_rate"}
+    assert changed <= set(QUALITIES[quality]), "another setting changed"
+    assert all(getattr(chosen, name) == value for name, value in QUALITIES[quality].items())
+    assert all(f"{name} {value}" in quality_note(chosen) for name, value in QUALITIES[quality].items())
+    mine = TrainingSettings.of(quality=quality, steps=7)
+    assert mine.steps == 7 and "steps" not in quality_note(mine)
+
+
+def test_the_rate_follows_the_batch_of_a_preset():
+    assert TrainingSettings.of(quality="quick").learning_rate == pytest.approx(1e-3 * QUALITIES["quick"]["batch_size"])

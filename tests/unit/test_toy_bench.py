@@ -29,6 +29,14 @@ def seen(scene):
     return look | {name: getattr(known, name) for name in ("category", "colour", "pattern", "shape", "part")}
 
 
+def test_presets_are_measured_as_nobody_touched_them():
+    for name, value in grid.UNTOUCHED.items():
+        if name in ("steps", "batch_size", "checkpoint_every"):
+            assert value == getattr(TrainingSettings(), name)
+    for configuration in map(grid.CONFIGURATIONS.get, grid.GROUPS["qualities"][1:]):
+        assert not {"prompts_per_step", "patience", "score_every"} & set(configuration.inputs())
+
+
 # --- measures ---------------------------------------------------------------------------------------
 
 
@@ -96,7 +104,8 @@ def test_nothing_is_run_twice():
         )
         for name in ("steps", "checkpoint_every"):
             inputs.pop(name, None)
-        found.append((configuration.super_category, rate, sorted(inputs.items())))
+        # A share of the steps is no checkpoint of all of them: the contrast's schedule is another.
+        found.append((configuration.super_category, configuration.share, rate, sorted(inputs.items())))
     assert all(one != other for i, one in enumerate(found) for other in found[:i])
 
 
@@ -118,6 +127,9 @@ def test_the_rungs_of_the_ladder_are_what_they_are_called():
 def test_all_are_compared_after_the_same_steps():
     for configuration in grid.CONFIGURATIONS.values():
         inputs = configuration.inputs(40)
+        if configuration.quality or configuration.share < 1:
+            assert inputs["steps"] == (500 if configuration.quality else 13)
+            continue
         assert inputs["steps"] % inputs["checkpoint_every"] == 0
         saved = range(inputs["checkpoint_every"], inputs["steps"] + 1, inputs["checkpoint_every"])
         if configuration.slow:

@@ -35,6 +35,9 @@ EVALUATION = {
 }
 QUICK_STEPS, QUICK_EVALUATION = 4, {**EVALUATION, "steps": 2, "max_photos": 2}  # to see that all works
 
+# What a preset decides, as the training node has it when nobody touches it; and how its own scores are sampled here.
+UNTOUCHED = {"steps": 500, "batch_size": 8, "checkpoint_every": 100, "score_images": 10, "sample_steps": 12, "sample_cfg": 4.0}
+
 # The attractors' loss weights, all off: what is left is the subject loss inside the mask.
 _MASK_ONLY = {"background_weight": 0.0, "joint_weight": 0.0, "contrast_weight": 0.0}
 RATES = {"neti+": (1e-5, 1e-4, 1e-3), "textual_inversion+": (1e-5, 1e-3, 1e-2)}  # beside the preset's; the paper's is 1e-5
@@ -46,7 +49,8 @@ NEUTRAL = "thing"  # a word that says nothing; the toy model has never read it, 
 class Configuration:
     """changes: to BASE. super_category: right, wrong or neutral. curve: every checkpoint is evaluated, not the last alone.
     long: LONG times the steps. slow: the same, and compared at the end, as it learns little in fewer. scored: twice as
-    many, scored by the training itself on the way. attractors: images of the attractors too. trained: False for the word."""
+    many, scored by the training itself on the way. attractors: images of the attractors too. trained: False for the word.
+    share: of the steps, where a step does more. quality: as this preset has it, scored on the way, and its best step counts."""
 
     name: str
     changes: dict = field(default_factory=dict)
@@ -57,11 +61,16 @@ class Configuration:
     scored: bool = False
     attractors: bool = False
     trained: bool = True
+    share: float = 1.0
+    quality: str = ""
 
     def inputs(self, steps: int = STEPS) -> dict:
         """Of Train Attractor Embedding, but for what subject and seed decide."""
-        total = steps * (LONG if self.long or self.slow else 1) * (2 if self.scored else 1)
-        scoring = {"score_every": total // (2 * CHECKPOINTS), "score_images": 10} if self.scored else {}
+        if self.quality:
+            base = {name: value for name, value in BASE.items() if name != "prompts_per_step"}
+            return {**base, **UNTOUCHED, **self.changes, "quality": self.quality}
+        total = round(steps * self.share) * (LONG if self.long or self.slow else 1) * (2 if self.scored else 1)
+        scoring = {"score_every": total // (2 * CHECKPOINTS), "score_images": 10, "patience": 0} if self.scored else {}
         return {**BASE, **self.changes, **scoring, "steps": total, "checkpoint_every": total // CHECKPOINTS}
 
     @property
@@ -111,6 +120,9 @@ CONFIGURATIONS = {
         ),
         Configuration("mask only", _MASK_ONLY),
         Configuration("mask + prior", {**_MASK_ONLY, "prior_weight": 1.0}),
+        Configuration("all prompts", {"prompts_per_step": "all"}),
+        Configuration("all prompts, a third of the steps", {"prompts_per_step": "all"}, share=1 / 3),
+        *(Configuration(f"quality {name}", quality=name) for name in ("quick", "balanced", "paper")),
         Configuration("word wrong", super_category="wrong"),
         Configuration("word neutral", super_category="neutral"),
         *(_rate(method, rate) for method, rates in RATES.items() for rate in rates),
@@ -128,6 +140,8 @@ GROUPS = {
     "schedules": ("schedule zero", "neti+", "schedule sigmoid", "schedule linear", "schedule exponential", "schedule one"),
     "ladder": ("neti", "mask only", "mask + prior", "schedule zero", "neti+"),
     "words": ("neti+", "word wrong", "word neutral"),
+    "prompts": ("floor", "neti+", "all prompts, a third of the steps", "all prompts"),
+    "qualities": ("floor", "quality quick", "quality balanced", "quality paper"),
     "overfitting": ("neti",),
     "rates": (
         "floor",
@@ -138,6 +152,7 @@ SHOWN_AS = {
     "ladder": {"neti": "no mask", "schedule zero": "mask + attractor", "neti+": "mask + attractor + contrast"},
     "schedules": {"neti+": "schedule cosine"},
     "words": {"neti+": "word right"},
+    "prompts": {"neti+": "one prompt"},
     "rates": {"neti+": "neti+ lr 0.004 (preset neti)", "textual_inversion+": "textual_inversion+ lr 0.002 (its preset)"},
 }
 

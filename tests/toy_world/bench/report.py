@@ -85,11 +85,12 @@ def _tables(table: Table) -> list[str]:
         if not rows or group in ("rates", "overfitting", "prior"):
             continue
         own, shown = table.shared(rows), _with_interval if group == "systems" else _number
-        lines = [f"## {group.capitalize()}", "", _row("", *COLUMNS, "runs"), _rule(len(COLUMNS) + 2)]
-        lines += [
-            _row(grid.SHOWN_AS.get(group, {}).get(name, name), *(shown(own.mean(name, c)) for c in COLUMNS), own.runs(name))
-            for name in rows
-        ]
+        cost = own.cost if group in ("prompts", "qualities") else lambda _name: ()
+        columns = (*COLUMNS, *(("steps", "minutes") if cost(rows[0]) else ()), "runs")
+        lines = [f"## {group.capitalize()}", "", _row("", *columns), _rule(len(columns) + 1)]
+        for name in rows:
+            means = (shown(own.mean(name, column)) for column in COLUMNS)
+            lines.append(_row(grid.SHOWN_AS.get(group, {}).get(name, name), *means, *cost(name), own.runs(name)))
         found.append("\n".join(lines))
     if len(steps := table.steps("neti")) > 1:
         lines = ["## Overfitting of NeTI (Fig. 1)", "", _row("step", *COLUMNS), _rule(len(COLUMNS) + 1)]

@@ -95,7 +95,8 @@ def carry_out(run: Run, comfy, root: Path, judge: Judge) -> dict:
         "plan": asdict(run.plan),
         "entries": _entries(run, root / "output" / "pdst" / run.key, judge),
         "alone": _alone(run, comfy, judge),
-        "scores": _scores(root / "output" / "neti" / run.key) if run.configuration.scored else [],
+        "scores": _scores(root / "output" / "neti" / run.key) if _is_scored(run) else [],
+        "steps": _steps(root / "output" / "neti" / run.key) if run.configuration.trained else 0,
         "seconds": {
             "training": round(trained - started, 1),
             "evaluation": round(evaluated - trained, 1),
@@ -125,7 +126,7 @@ def training_graph(run: Run) -> Graph:
         wired |= {"images": photos[0], "masks": photos[1]}
     else:
         wired["images"] = add_toy_dataset(graph, run.toy.name)[1]
-    if run.configuration.scored:
+    if _is_scored(run):
         encoders = {"clip": "evaluation/toy-clip", "dino": "evaluation/toy-dino", "download_if_missing": False}
         wired["dataset"] = add_toy_dataset(graph, run.toy.name)[0]
         wired["encoders"] = graph.add("AttractorLoadEvaluationEncoders", **encoders)[0]
@@ -156,6 +157,7 @@ def _evaluation(run: Run) -> Graph:
 
 def _token(graph: Graph, run: Run):
     step = f"-step-{run.plan.steps:06d}" if run.configuration.long else ""  # the one that is compared with others
+    step = "-best" if run.configuration.quality else step
     return graph.add("AttractorLoadNeTIMapper", file=f"{run.key}/{run.key}{step}.safetensors")[0]
 
 
@@ -179,8 +181,18 @@ def _entries(run: Run, folder: Path, judge: Judge) -> list[dict]:
             }
             for line, seen in zip(lines, looks, strict=True)
         ]
-        found.append({"step": header["step"] or 0, "images": images})
+        # A preset's best step, whichever it is, is compared with the others' one.
+        found.append({"step": run.plan.steps if run.configuration.quality else header["step"] or 0, "images": images})
     return sorted(found, key=lambda entry: entry["step"])
+
+
+def _is_scored(run: Run) -> bool:
+    return run.configuration.scored or bool(run.configuration.quality)
+
+
+def _steps(folder: Path) -> int:
+    """That the training did."""
+    return json.loads((folder / "run.json").read_text())["step"]
 
 
 def _scores(folder: Path) -> list[dict]:

@@ -75,6 +75,12 @@ class Table:
                     found.setdefault(key, []).append(image[measure])
         return {key: sum(values) / len(values) for key, values in found.items()}
 
+    def cost(self, configuration: str) -> tuple[str, str]:
+        """Steps and minutes of a training, as means over the runs."""
+        of = self._of(configuration)
+        steps, seconds = sum(run.get("steps", 0) for run in of), sum(run["seconds"]["training"] for run in of)
+        return f"{steps / len(of):.0f}", f"{seconds / 60 / len(of):.1f}"
+
     def scored_steps(self, configuration: str) -> list[int]:
         """Those that all trainings of a configuration scored by themselves."""
         found = [{scores["step"] for scores in result.get("scores", [])} for result in self._of(configuration)]
