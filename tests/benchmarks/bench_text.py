@@ -15,6 +15,7 @@ SEQUENCE_TFLOP = 0.0268  # forward and backward of one sequence, counted (facts 
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--samples", type=int, default=1, help="of a batch: 48 sequences each")
+    parser.add_argument("--by-layer", action="store_true", help="their gradient after each layer: all at once may not fit")
     arguments = parser.parse_args()
     start_host(arguments.cpu)
     import comfy.model_management as mm
@@ -59,7 +60,18 @@ def main() -> int:
 
     plain = PlainText(text._model)
 
+    def theirs_by_layer() -> list[torch.Tensor]:
+        parts = []
+        for layer in range(LAYERS):
+            part = slice(layer * count, (layer + 1) * count)
+            contexts = plain.contexts(ids, position, vectors[part], bypass[part])
+            parts.append(torch.autograd.grad(contexts, [*leaves, plain.table], (grad_k[layer], grad_v[layer])))
+        plain.restore()
+        return [sum(grads) for grads in zip(*parts, strict=True)][:2]
+
     def theirs() -> list[torch.Tensor]:
+        if arguments.by_layer:
+            return theirs_by_layer()
         contexts, grads = [], []
         for layer in range(LAYERS):
             part = slice(layer * count, (layer + 1) * count)
