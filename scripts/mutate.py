@@ -159,8 +159,8 @@ class Mutation:
         return found
 
     def chosen(self) -> Iterator[tuple[Path, range, str, ast.Module]]:
-        code = ROOT / self.options.code
-        files = sorted(code.glob("*.py")) if code.is_dir() else [code]
+        places = [ROOT / part for part in self.options.code.split(",")]
+        files = [file for place in places for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])]
         count = sum(1 for path in files for _ in mutants(path.read_text(encoding="utf-8")))
         most = self.options.number or count
         numbers = set(random.Random(self.options.seed).sample(range(count), min(most, count)))
@@ -204,7 +204,7 @@ class Mutation:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("code", help="a folder or a file")
+    parser.add_argument("code", help="folders and files, with commas between")
     parser.add_argument("tests", nargs="+")
     parser.add_argument("--number", type=int, default=100, help="of changes; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
