@@ -176,7 +176,8 @@ class Panel {
         this.root.dataset.state = run.state;
         this.root.classList.toggle("full", this.there);
         this.facts.replaceChildren(...this.factsOf(run).map((text, i) => make(i ? "span" : "b", "", text)));
-        this.bar.firstChild.style.width = `${run.steps ? (100 * run.step) / run.steps : 0}%`;
+        const part = run.state === "done" ? 1 : run.step / (run.steps || Infinity); // it may stop early
+        this.bar.firstChild.style.width = `${100 * part}%`;
         this.sentence.textContent = this.sentenceOf(run);
         this.sentence.title = this.sentence.textContent;
         const drawn = { loss: lossCurves(run), contrast: contrastCurves(run), scores: scoreCurves(run) };
