@@ -1,11 +1,8 @@
 """A token is read as it was written, whatever it is made of."""
 
-import json
-
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from token_headers import header_of
 
 from attractor.trainer.concept import Embedding, LayeredEmbedding, Mixed, PersonalizedToken, config_of, kind_of
 from attractor.trainer.mapper import NeTIMapper
@@ -44,15 +41,6 @@ def test_a_token_is_read_as_it_was_written(tmp_path, subject, attractors):
         was, now = before.state_dict(), after.state_dict()
         assert was.keys() == now.keys() and all(torch.equal(was[key], now[key]) for key in was)
         assert config_of(before) == config_of(after)
-
-
-def header_of(path, **changes):
-    """The header of a token's file; with changes, which are written."""
-    with safe_open(path, "pt") as file:
-        header = json.loads(file.metadata()["attractor"])
-    if changes:
-        save_file(load_file(path), path, {"attractor": json.dumps({**header, **changes})})
-    return header
 
 
 def saved(path, name):
