@@ -84,7 +84,8 @@ def _read_older(name: str, content: bytes, classes: frozenset[str]) -> Any:
     for key in keys:
         count = int.from_bytes(file.read(8), "little")  # of numbers, whose size their tensors know
         buffer = buffers[key]
-        if count and (len(buffer) % count or file.readinto(buffer) != len(buffer)):
+        whole = len(buffer) % count == 0 if count else not buffer
+        if not whole or file.readinto(buffer) != len(buffer):
             raise ValueError("it is cut short")
     if set(keys) != set(buffers):
         raise ValueError("numbers are missing")
