@@ -126,8 +126,9 @@ class Mutation:
             code = {place_of(part): part for part in codes(compile(tree, str(path), "exec"))}
             live = [f for f in self.functions(path) if place_of(f.__code__) in code]
             changed = [f for f in live if code[place_of(f.__code__)] != f.__code__]
+            changed = [f for f in changed if code[place_of(f.__code__)].co_freevars == f.__code__.co_freevars]
             if not changed:
-                continue  # what is run on import: constants, defaults, tables
+                continue  # what is run on import (constants, defaults, tables), or would need another closure
             done += 1
             names = {name for line in span for name in lines.get(str(path), {}).get(line, [])}
             names = sorted((name for name in names if name in items), key=self.seconds.__getitem__)[: self.options.most]
