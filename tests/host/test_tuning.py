@@ -7,6 +7,7 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
+from torch import nn
 
 from attractor.nodes.errors import UserError
 from attractor.nodes.host.identity import token_identity
@@ -18,6 +19,7 @@ from attractor.nodes.nodes_tokens import ApplyPersonalizedToken
 from attractor.trainer.build import build_trainer
 from attractor.trainer.custom_diffusion import WEIGHTS_FILE, save_for_diffusers
 from attractor.trainer.dataset import Photos, draw_batch, step_generator
+from attractor.trainer.loop import GradientOverflow, NonFiniteLoss
 from attractor.trainer.settings import TrainingSettings
 from attractor.trainer.token_file import load_token, save_lora, save_token
 from test_nodes.tiny_sd15 import NARROW, tiny_clip, tiny_model, tiny_vae
@@ -61,6 +63,7 @@ def weighted_loss(trainer):
     batch = draw_batch(trainer.photos, trainer.settings.batch_size, generator)
     trainer.optimizer.zero_grad()
     losses, _ = trainer.backward(batch, generator)
+    assert ("prior" in losses) == (trainer.settings.class_prior != "none")
     return losses["subject"] + trainer.settings.class_weight * losses.get("prior", 0.0)
 
 
@@ -105,6 +108,54 @@ def test_micro_batches_and_recomputing_change_nothing(models, method):
             assert ((other - whole).norm() / whole.norm()).item() < 1e-4
     finally:
         models[0].checkpointing = 0
+
+
+def gradient_of(trainer):
+    weighted_loss(trainer)
+    return torch.cat([parameter.grad.flatten() for parameter in trainer.learnables().values()])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_scaled_loss_gives_the_same_gradient(models, method):
+    """As half precision needs it."""
+    plain = gradient_of(trainer_of(models, method))
+    models[0].loss_scale = 64.0
+    try:
+        torch.testing.assert_close(gradient_of(trainer_of(models, method)), plain, rtol=1e-3, atol=1e-6)
+    finally:
+        models[0].loss_scale = 1.0
+
+
+def test_what_was_predicted_before_is_what_the_prior_keeps(models):
+    """At the start there is nothing to mend; away from it there is."""
+    trainer = trainer_of(models, "dreambooth", prior="prediction")
+    generator = step_generator(3, 0)
+    batch = draw_batch(trainer.photos, 2, generator)
+    start, _ = trainer.backward(batch, generator)
+    assert start["prior"] == pytest.approx(0, abs=1e-10) and start["subject"] > 0.1
+    with torch.no_grad():
+        for parameter in trainer.learnables().values():
+            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)) * 0.02
+    assert trainer.backward(batch, generator)[0]["prior"] > 1e-6
+
+
+def test_custom_diffusion_trains_with_the_start_token_detached(models, monkeypatch):
+    detached = gradient_of(trainer_of(models, "custom_diffusion"))
+    monkeypatch.setattr("attractor.trainer.tuning.KEYS_VALUES", "not detached")
+    other = gradient_of(trainer_of(models, "custom_diffusion"))
+    assert ((detached - other).norm() / other.norm()).item() > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numbers_that_are_not_finite_stop_a_step(models, method, monkeypatch):
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(GradientOverflow, match="step 1"):
+        weighted_loss(trainer_of(models, method))
+    broken = trainer_of(models, method)
+    with torch.no_grad():
+        next(iter(broken.tuned.parameters.values())).fill_(float("nan"))
+    with pytest.raises(NonFiniteLoss, match="step 1"):
+        weighted_loss(broken)
 
 
 def test_keys_and_values_of_the_start_token_get_no_gradient(models):
