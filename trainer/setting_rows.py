@@ -128,7 +128,7 @@ class SettingRows:
     prompts_per_step: str = setting(
         "one",
         "all: each sample sees all three prompts on the same noise, as in the paper. one: a single prompt, drawn by weight; "
-        "three times cheaper, unbiased, and in our toy world better in the same time.",
+        "three times cheaper, unbiased, and in our toy world no worse.",
         "losses",
         choices=("all", "one"),
     )
