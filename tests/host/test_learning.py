@@ -43,6 +43,7 @@ def test_training_lowers_each_of_the_four_losses(models):
         steps=6,
         batch_size=2,
         learning_rate=1e-2,
+        prompts_per_step="all",
         tau=1.0,
         contrast_schedule="one",
         contrast_weight=1.0,

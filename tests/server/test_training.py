@@ -55,7 +55,7 @@ def test_each_method_trains_and_records_its_losses(comfy, run_folder, method):
     graph = Graph()
     images, masks = add_photos(graph, comfy)
     name = method.replace("+", "-plus")
-    settings = {"method": method, "name": name, "super_category": "teddy bear"}
+    settings = {"method": method, "name": name, "super_category": "teddy bear", "prompts_per_step": "all"}
     trained = add_training(graph, add_tiny(graph), images, masks if "+" in method else None, **settings)
     graph.add("LossGraphNode", loss=trained[2], filename_prefix="loss")
     comfy.run(graph, timeout=300)
