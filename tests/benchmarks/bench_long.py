@@ -35,7 +35,8 @@ def main() -> int:
     write_world(folder, [toy_subject(0)], os.environ["COMFYUI_PATH"])
     with make_server(os.environ["COMFYUI_PATH"], folder, 0) as server:
         comfy, process = ComfyClient(server.url), server.process.pid
-        comfy.run(training("warm-up", 20, arguments.batch), timeout=3600)
+        comfy.run(training("warm-up", 100, arguments.batch), timeout=3600)
+        time.sleep(2)
         before = resident(process), free(comfy)
         prompt, looks = comfy.queue(training("long", arguments.steps, arguments.batch)), []
         while comfy.history(prompt) is None:
