@@ -13,10 +13,11 @@ from in_process import encode, sample
 import nodes as host_nodes
 from attractor.nodes.errors import UserError
 from attractor.nodes.host.conds import KEY
-from attractor.nodes.host.payload import Payload
+from attractor.nodes.host.payload import AppliedToken, Payload
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.nodes_tokens import ApplyPersonalizedToken
 from attractor.trainer.concept import Embedding, PersonalizedToken
+from attractor.trainer.conditioning import BYPASS_SCALE
 from attractor.trainer.mapper import NeTIMapper
 from attractor.trainer.token_file import save_embedding
 from test_nodes.tiny_sd15 import tiny_model
@@ -190,6 +191,25 @@ def test_conditioning_survives_a_deep_copy(tiny_model, tiny_clip):
     positive, negative = encode(clip, PROMPT), encode(clip, "")
     expected = sample(model, positive, negative)
     assert torch.equal(sample(model, copy.deepcopy(positive), copy.deepcopy(negative)), expected)
+
+
+def test_strength_is_a_share_of_vectors_and_bypass():
+    concept, anchor = NeTIMapper(8, norm_scale=1.0, hidden=4, num_w=4, seed=1), torch.arange(8.0)
+    times, layers = torch.tensor([0.0, 999.0]), torch.tensor([0.0, 15.0])
+    whole = AppliedToken("<x>", concept).at(times, layers)
+    quarter = AppliedToken("<x>", concept, strength=0.25, anchor=anchor)
+    torch.testing.assert_close(quarter.at(times, layers).vectors, 0.75 * anchor + 0.25 * whole.vectors)
+    assert quarter.bypass_scale(None) == BYPASS_SCALE * 0.25
+    assert torch.equal(quarter.bypass_scale(torch.tensor([1.0, 0.5])), BYPASS_SCALE * torch.tensor([0.25, 0.125]))
+
+
+def test_contexts_of_the_time_that_was_asked_for_longest_ago_are_let_go(tiny_model, tiny_clip, monkeypatch):
+    monkeypatch.setattr("attractor.nodes.host.payload.CACHED_TIMES", 2)
+    _, clip = apply(tiny_model, tiny_clip)
+    payload = encode(clip, PROMPT)[0][1]["model_conds"][KEY].payload
+    for time in (1, 2, 1, 3):
+        payload.get(time, torch.device("cpu"), torch.float32)
+    assert set(payload._cache) == {1, 3}
 
 
 def test_strength_leans_between_the_plain_word_and_the_token(tiny_model, tiny_clip):
