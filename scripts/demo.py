@@ -120,6 +120,7 @@ class Demo:
             method="neti+",
             steps=steps,
             batch_size=4,
+            quality="paper",
             learning_rate_preset="auto",
             resolution=SIZE,
             sample_every=max(1, steps // 4),
