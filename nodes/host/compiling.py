@@ -8,6 +8,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 
 from .memory import one_row
+from .progress import Interrupted
 from .text_encoder import HostTextEncoder
 from .unet import HostUNet
 
@@ -19,6 +20,9 @@ def compile_parts(unet: HostUNet, text: HostTextEncoder, latent_size: tuple[int,
 
     Returns:
         why torch cannot compile here, and then all is as it was; empty if all is well.
+
+    Raises:
+        Interrupted: the user cancelled.
     """
     parts = [part for module in unet.model.diffusion_model.modules() for part in _parts(module)]
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
@@ -27,6 +31,8 @@ def compile_parts(unet: HostUNet, text: HostTextEncoder, latent_size: tuple[int,
     try:
         predicted, context = one_row(unet, text, latent_size)
         torch.autograd.grad(predicted.float().sum(), context)
+    except Interrupted:
+        raise
     except Exception as error:  # a compiler is missing or old, or torch or Triton has a fault: of any kind
         for part in parts:
             part._compiled_call_impl = None

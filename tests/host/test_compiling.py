@@ -6,22 +6,20 @@ import comfy.model_management as mm
 import pytest
 import torch
 import torch._inductor.config as inductor
+from in_process import narrow_models
 
 from attractor.nodes.host.compiling import compile_parts
 from attractor.nodes.host.memory import one_row
+from attractor.nodes.host.progress import Interrupted
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.host.unet import HostUNet
-from test_nodes.tiny_sd15 import NARROW, tiny_clip, tiny_model
 
 pytestmark = pytest.mark.one_host
 
 
 @pytest.fixture
 def models():
-    model, clip = tiny_model(seed=1, context=NARROW), tiny_clip(seed=1, width=NARROW)
-    model.model.requires_grad_(False)
-    clip.cond_stage_model.requires_grad_(False)
-    mm.load_models_gpu([model, clip.patcher], force_full_load=True)
+    model, clip = narrow_models()
     yield HostUNet(model), HostTextEncoder(clip)
     torch._dynamo.reset()
 
@@ -47,6 +45,15 @@ def test_gradients_are_those_of_the_model_as_it_was(models):
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5 * before.abs().max().item())
     with torch.inference_mode():  # as samples are made in between
         one_row(*models, (16, 16))
+
+
+def test_a_cancel_while_it_compiles_is_a_cancel(models):
+    mm.interrupt_current_processing()
+    try:
+        with pytest.raises(Interrupted):
+            compile_parts(*models, (16, 16))
+    finally:
+        mm.interrupt_current_processing(False)
 
 
 def test_where_torch_cannot_compile_all_is_as_it_was(models, monkeypatch):

@@ -5,10 +5,10 @@ What is marked one_host is about how the trainer carries a step out: with the eq
 
 import math
 
-import comfy.model_management as mm
 import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
+from in_process import narrow_models
 
 from attractor.nodes.errors import UserError
 from attractor.nodes.host import memory
@@ -31,10 +31,7 @@ METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")  # of the
 @pytest.fixture(scope="module")
 def models():
     """A `HostUNet` and a `HostTextEncoder` on small models."""
-    model, clip = tiny_model(seed=1, context=NARROW), tiny_clip(seed=1, width=NARROW)
-    model.model.requires_grad_(False)
-    clip.cond_stage_model.requires_grad_(False)
-    mm.load_models_gpu([model, clip.patcher], force_full_load=True)
+    model, clip = narrow_models()
     return HostUNet(model), HostTextEncoder(clip)
 
 

@@ -7,6 +7,7 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
+from in_process import narrow_models
 from torch import nn
 
 from attractor.nodes.errors import UserError
@@ -22,7 +23,7 @@ from attractor.trainer.dataset import Photos, draw_batch, step_generator
 from attractor.trainer.loop import GradientOverflow, NonFiniteLoss
 from attractor.trainer.settings import TrainingSettings
 from attractor.trainer.token_file import load_token, save_lora, save_token
-from test_nodes.tiny_sd15 import NARROW, tiny_clip, tiny_model, tiny_vae
+from test_nodes.tiny_sd15 import NARROW, tiny_vae
 
 pytestmark = pytest.mark.one_host
 METHODS = ("dreambooth", "dreambooth_lora", "custom_diffusion")
@@ -31,11 +32,7 @@ METHODS = ("dreambooth", "dreambooth_lora", "custom_diffusion")
 @pytest.fixture(scope="module")
 def loaded():
     """A MODEL and CLIP, loaded."""
-    model, clip = tiny_model(seed=1, context=NARROW), tiny_clip(seed=1, width=NARROW)
-    model.model.requires_grad_(False)
-    clip.cond_stage_model.requires_grad_(False)
-    mm.load_models_gpu([model, clip.patcher], force_full_load=True)
-    return model, clip
+    return narrow_models()
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +91,17 @@ def test_the_gradient_is_that_of_central_differences(models, method, prior, monk
     assert (found[0] - found[1]) / (2 * step) == pytest.approx(expected, rel=0.03, abs=1e-4)
 
 
+def gradient_of(trainer):
+    weighted_loss(trainer)
+    return torch.cat([parameter.grad.flatten() for parameter in trainer.learnables().values()])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_micro_batches_and_recomputing_change_nothing(models, method):
     def gradient(micro_batch, checkpointing):
         trainer = trainer_of(models, method)
         trainer.micro_batch, models[0].checkpointing = micro_batch, checkpointing
-        weighted_loss(trainer)
-        return torch.cat([parameter.grad.flatten() for parameter in trainer.learnables().values()])
+        return gradient_of(trainer)
 
     whole = gradient(2, 0)
     try:
@@ -108,11 +109,6 @@ def test_micro_batches_and_recomputing_change_nothing(models, method):
             assert ((other - whole).norm() / whole.norm()).item() < 1e-4
     finally:
         models[0].checkpointing = 0
-
-
-def gradient_of(trainer):
-    weighted_loss(trainer)
-    return torch.cat([parameter.grad.flatten() for parameter in trainer.learnables().values()])
 
 
 @pytest.mark.parametrize("method", METHODS)
