@@ -101,17 +101,16 @@ def _bytes_kept(device: torch.device, run: Callable[[], tuple[Tensor, Tensor]]) 
         output, source = run()
         torch.autograd.grad(output.float().sum(), source)
         return max(1, torch.cuda.max_memory_allocated(device) - before)
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
-    def count(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:  # giving the tensor back would make circles that nothing frees, with the model in them
         if not isinstance(tensor, torch.nn.Parameter):
             storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            kept[storage.data_ptr()] = storage
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
         run()
-    return max(1, sum(kept.values()) * 4 // 3)
+    return max(1, sum(storage.nbytes() for storage in kept.values()) * 4 // 3)
 
 
 def shrink(unet: HostUNet, trainer: Trainer, error: Exception) -> None:

@@ -16,6 +16,7 @@ from attractor.nodes.masking.boxes import Box
 from attractor.nodes.masking.sam import load_sam2
 from attractor.nodes.masking.sam_checkpoint import _official_config
 from attractor.nodes.pretrained.model_files import SAM2, native_classes
+from test_nodes.live_tensors import tensor_megabytes
 
 BOXES = [Box(10, 20, 50, 30), Box(60.5, 5, 30.25, 70), Box(0, 0, 120, 90)]
 CORNERS = [[10, 20, 60, 50], [60.5, 5, 90.75, 75], [0, 0, 120, 90]]
@@ -168,17 +169,12 @@ def test_the_host_can_take_the_model_away_and_nothing_else_stays(name, vision_mo
     ask(sam2, picture(), BOXES)  # what the libraries keep from their first call on
     gc.collect()
 
-    def megabytes():
-        gc.collect()
-        real = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]  # none of torch.compile's
-        return sum(tensor.nbytes for tensor in real) / 2**20
-
     loaded = [m for m in mm.current_loaded_models if m.model is sam2._managed._patcher]
     assert len(loaded) == 1 and loaded[0].model_memory() > 10**6
-    before = megabytes()
+    before = tensor_megabytes()
     for seed in range(3):
         ask(sam2, picture(seed=seed), BOXES)
-    assert megabytes() <= before + 0.1
+    assert tensor_megabytes() <= before + 0.1
     assert len([m for m in mm.current_loaded_models if m.model is sam2._managed._patcher]) == 1
     mm.unload_all_models()
     assert not mm.current_loaded_models

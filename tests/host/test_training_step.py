@@ -23,6 +23,7 @@ from attractor.trainer.methods import SUBJECT
 from attractor.trainer.pools import attractor_name, draw_prompt_rows
 from attractor.trainer.schedules import contrast_weight
 from attractor.trainer.settings import TrainingSettings
+from test_nodes.live_tensors import tensor_megabytes
 from test_nodes.tiny_sd15 import NARROW, tiny_clip, tiny_model
 
 METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")  # of the others: test_tuning.py
@@ -419,6 +420,16 @@ def test_the_plan_fits_the_memory_and_changes_no_gradient(models, photos, plain_
         assert relative(gradient(trainer, trainer.micro_batch), plain_gradient) < 1e-5
     finally:
         unet.checkpointing = 0
+
+
+@pytest.mark.one_host
+def test_the_plan_leaves_no_memory_behind(photos):
+    own = HostUNet(tiny_model(seed=1, context=NARROW)), HostTextEncoder(tiny_clip(seed=1, width=NARROW))
+    own[0].model.requires_grad_(False)
+    trainer = trainer_of(own, photos, text_chunk=0)
+    before = tensor_megabytes()
+    memory.plan_memory(trainer, *own)
+    assert tensor_megabytes() < before + 0.1
 
 
 def test_out_of_memory_is_met_step_by_step_and_ends_in_a_sentence(models, photos):

@@ -4,9 +4,12 @@ import json
 import sys
 from pathlib import Path
 
+from aiohttp import web
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
 
 from . import full_size, tiny_flux, tiny_sd15, tiny_sdxl, unfit_models
+from .live_tensors import tensor_megabytes
 
 KINDS = ["sd15", "pruned", "sdxl", "fp8", "inpainting", "sd2 text encoder", "U-Net only"]
 
@@ -162,5 +165,10 @@ class TestOldBoxes(io.ComfyNode):
 
 
 class TestExtension(ComfyExtension):
+    async def on_load(self):
+        @PromptServer.instance.routes.get("/test/tensor_megabytes")
+        async def answer(_request):
+            return web.json_response(tensor_megabytes())
+
     async def get_node_list(self):
         return [TestTinySD15, TestTinySDXL, TestTinyFlux, TestFullSizeSD15, TestToyWorld, TestTinyControlNet, TestOldBoxes]

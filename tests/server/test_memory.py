@@ -1,0 +1,85 @@
+"""What a job leaves in the server's memory once it has ended: nothing."""
+
+import pytest
+from graphs import add_evaluation, add_photos, add_sampling, add_tiny, add_training, encode
+
+from attractor.trainer.concept import PersonalizedToken
+from attractor.trainer.mapper import NeTIMapper
+from attractor.trainer.token_file import save_token
+from comfy_client import Graph
+from pdst_set import write_subject
+
+
+def training(comfy, number, **changes):
+    graph = Graph()
+    loader = add_tiny(graph)
+    images, masks = add_photos(graph, comfy, 2)
+    small = {"steps": 2, "sample_every": 2, "sample_steps": 1, "checkpoint_every": 1, "seed": number}
+    trained = add_training(graph, loader, images, masks, **{"name": f"memory-{number}", **small, **changes})
+    graph.add("PreviewImage", images=trained[1])
+    return graph
+
+
+def dreambooth(comfy, number):
+    own = {"class_images": 2, "learning_rate_preset": "custom", "name": f"memory-dreambooth-{number}"}
+    return training(comfy, number, method="dreambooth", **own)
+
+
+def sampling(comfy, number):
+    """A prompt with a token, another one each time, on a model that stays loaded."""
+    graph = Graph()
+    loader = add_tiny(graph, text_width=768)
+    token = graph.add("AttractorLoadNeTIMapper", file="memory.safetensors")
+    applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=token[0])
+    prompts = encode(graph, applied[1], f"photo {number} of <memory>"), encode(graph, applied[1], "")
+    graph.add(
+        "PreviewImage", images=graph.add("VAEDecode", samples=add_sampling(graph, applied[0], *prompts)[0], vae=loader[2])[0]
+    )
+    return graph
+
+
+def evaluation(comfy, number):
+    graph = Graph()
+    loader = add_tiny(graph, text_width=768)
+    dataset = graph.add("AttractorLoadPDST", folder="pdst/memory", subjects="all", captions_per_photo=2)
+    encoders = graph.add(
+        "AttractorLoadEvaluationEncoders",
+        clip="evaluation/clip-tiny",
+        dino="evaluation/dino-tiny",
+        download_if_missing=False,
+    )
+    add_evaluation(
+        graph,
+        model=loader[0],
+        clip=loader[1],
+        vae=loader[2],
+        dataset=dataset[0],
+        encoders=encoders[0],
+        tokens=graph.add("AttractorLoadNeTIMapper", file="memory.safetensors")[0],
+        name=f"memory-{number}",
+        images_per_caption=2,
+        save_images=True,
+        include_floor=False,
+        steps=1,
+        width=64,
+        height=64,
+        seed=number,
+    )
+    return graph
+
+
+@pytest.fixture(scope="module")
+def files(comfy_server, server_encoders):
+    subject = NeTIMapper(768, norm_scale=0.4, seed=0)
+    token = PersonalizedToken("<memory>", "cat", "neti", 768, subject, record={})
+    save_token(token, comfy_server.output / "neti" / "memory.safetensors")
+    write_subject(comfy_server.base / "models" / "pdst" / "memory", "cat")
+
+
+@pytest.mark.parametrize("job", [training, dreambooth, sampling, evaluation])
+def test_a_job_leaves_no_tensors_behind(comfy, files, job):
+    held = []
+    for number in range(4):  # what libraries and the host keep is there after the first
+        comfy.run(job(comfy, number), timeout=300)
+        held.append(comfy.get("/test/tensor_megabytes"))
+    assert held[-1] < held[1] + 1, held
