@@ -6,7 +6,7 @@ from graphs import add_evaluation, add_photos, add_sampling, add_tiny, add_train
 from attractor.trainer.concept import PersonalizedToken
 from attractor.trainer.mapper import NeTIMapper
 from attractor.trainer.token_file import save_token
-from comfy_client import Graph
+from comfy_client import ExecutionFailed, Graph, Interrupted
 from pdst_set import write_subject
 
 
@@ -76,10 +76,40 @@ def files(comfy_server, server_encoders):
     write_subject(comfy_server.base / "models" / "pdst" / "memory", "cat")
 
 
+@pytest.fixture
+def held(comfy, files):
+    """Carries out four jobs of a kind, and gives the MB that tensors held after each."""
+
+    def held_after(carry_out):
+        megabytes = []
+        for number in range(4):
+            carry_out(number)
+            megabytes.append(comfy.get("/test/tensor_megabytes"))
+        return megabytes
+
+    return held_after
+
+
 @pytest.mark.parametrize("job", [training, dreambooth, sampling, evaluation])
-def test_a_job_leaves_no_tensors_behind(comfy, files, job):
-    held = []
-    for number in range(4):  # what libraries and the host keep is there after the first
-        comfy.run(job(comfy, number), timeout=300)
-        held.append(comfy.get("/test/tensor_megabytes"))
-    assert held[-1] < held[1] + 1, held
+def test_a_job_leaves_no_tensors_behind(comfy, held, job):
+    megabytes = held(lambda number: comfy.run(job(comfy, number), timeout=300))
+    assert megabytes[-1] < megabytes[1] + 1, megabytes  # what libraries and the host keep is there after the first
+
+
+@pytest.mark.one_host
+@pytest.mark.parametrize("kind", ["cancelled", "failed"])
+def test_nor_does_one_that_was_cancelled_or_failed(comfy, comfy_server, held, kind):
+    def carry_out(number):
+        name = f"memory-{kind}-{number}"
+        if kind == "failed":
+            (comfy_server.output / "neti" / name / f"{name}.safetensors").mkdir(parents=True)  # where the token goes
+        with comfy.listen() as listener:
+            prompt = comfy.queue(training(comfy, number, name=name, steps=400 if kind == "cancelled" else 3))
+            if kind == "cancelled":
+                listener.wait_for("progress", lambda event: event["max"] == 400 and event["value"] >= 2, timeout=300)
+                comfy.interrupt(prompt)
+            with pytest.raises(Interrupted if kind == "cancelled" else ExecutionFailed):
+                comfy.wait(prompt)
+
+    megabytes = held(carry_out)
+    assert megabytes[-1] < megabytes[1] + 1, megabytes
