@@ -198,14 +198,14 @@ def test_the_newest_training_is_found_or_asked_for(tmp_path, monkeypatch):
     for find in (folders.token_path, folders.checkpoint_files):
         with pytest.raises(UserError, match="Train first"):
             find(folders.NEWEST)
-    written = ["a/b/b-step-1.safetensors", "a/b/b.safetensors", "c/c.safetensors", "c/c-best.safetensors", "saved.safetensors"]
+    written = ["x/b/b-step-1.safetensors", "x/b/b.safetensors", "a/a.safetensors", "a/a-best.safetensors", "saved.safetensors"]
     for age, name in enumerate(written):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (age, age))
-    assert folders.token_path(folders.NEWEST) == str(tmp_path / "c" / "c.safetensors")
+    assert folders.token_path(folders.NEWEST) == str(tmp_path / "a" / "a.safetensors")
     assert folders.checkpoint_files(folders.NEWEST) == [tmp_path / name for name in written[:2]]
-    assert folders.runs() == [folders.NEWEST, "a/b"]
+    assert folders.runs() == [folders.NEWEST, "x/b"]
 
 
 def test_the_packs_own_photos_are_listed_first_and_nobody_writes_there():

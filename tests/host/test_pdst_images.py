@@ -121,17 +121,33 @@ def test_the_quick_scores_are_the_means_of_the_scorer(maker, tmp_path, small_enc
 
 def test_another_model_or_patch_is_another_identity_and_the_same_anew_is_not(tiny_model, tiny_clip, tiny_vae):
     import comfy.hooks
+    from comfy.weight_adapter.lora import LoRAAdapter
     from comfy_extras.nodes_freelunch import FreeU_V2
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 
     from test_nodes import tiny_sd15
 
-    def lora(strength):
+    def lora(strength, part="k"):
         patched = tiny_model.clone()
-        key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+        key = f"diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_{part}.weight"
         shape = tiny_model.model_state_dict()[key].shape
         patched.add_patches({key: ("diff", (torch.ones(shape),))}, strength)
         return patched
+
+    def low_rank(seed):
+        """As Load LoRA does it."""
+        patched, key = tiny_model.clone(), "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+        rows, columns = tiny_model.model_state_dict()[key].shape
+        random = torch.Generator().manual_seed(seed)
+        parts = torch.randn(rows, 2, generator=random), torch.randn(2, columns, generator=random)
+        patched.add_patches({key: LoRAAdapter(set(), (*parts, 2.0, None, None, None))}, 1.0)
+        return patched
+
+    def of_another_prediction():
+        """A checkpoint of the same weights, which its configuration says to predict v."""
+        model = tiny_sd15.tiny_model()
+        model.model.model_sampling = patched(ModelSamplingDiscrete, "v_prediction", False).object_patches["model_sampling"]
+        return model
 
     def patched(node, *settings):
         node = node()
@@ -156,6 +172,10 @@ def test_another_model_or_patch_is_another_identity_and_the_same_anew_is_not(tin
             "other": tiny_sd15.tiny_model(1),
             "lora": lora(1.0),
             "weaker": lora(0.5),
+            "elsewhere": lora(1.0, "q"),
+            "low rank": low_rank(0),
+            "low rank too": low_rank(1),
+            "v checkpoint": of_another_prediction(),
             "freeu": patched(FreeU_V2, 1.3, 1.4, 0.9, 0.2),
             "freeu2": patched(FreeU_V2, 1.2, 1.4, 0.9, 0.2),
             "v": patched(ModelSamplingDiscrete, "v_prediction", True),
