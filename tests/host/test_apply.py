@@ -212,6 +212,57 @@ def test_contexts_of_the_time_that_was_asked_for_longest_ago_are_let_go(tiny_mod
     assert set(payload._cache) == {1, 3}
 
 
+def constant(kind):
+    """A token of one vector: as a mapper that always gives it, or as an embedding, which the host encodes by itself."""
+    vector = torch.randn(768, generator=torch.Generator().manual_seed(7)) * 0.05
+    if kind == "textual_inversion":
+        return PersonalizedToken("<cat>", "cat", kind, 768, Embedding(vector[None]))
+    mapper = NeTIMapper(bypass=False, nested_dropout=0.0, seed=0).requires_grad_(False)
+    mapper.output_layer.weight.zero_()
+    mapper.output_layer.bias.copy_(vector)
+    return PersonalizedToken("<cat>", "cat", kind, 768, mapper)
+
+
+def contexts(positive, time=100):
+    return positive[0][1]["model_conds"][KEY].payload.get(time, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [PROMPT, f"{'very ' * 80}{PROMPT}", "a (<cat>:1.4) in the (snow:0.3)", "(<cat>:0.5), <cat> beside embedding:beside"],
+)
+def test_every_layers_context_is_what_the_host_makes_of_the_vector(tiny_model, tiny_clip, prompt, tmp_path):
+    save_embedding(torch.randn(2, 768, generator=torch.Generator().manual_seed(2)) * 0.05, tmp_path / "beside.safetensors")
+    stock = tiny_clip.clone()
+    stock.tokenizer = copy.copy(stock.tokenizer)
+    stock.tokenizer.clip_l = copy.copy(stock.tokenizer.clip_l)
+    stock.tokenizer.clip_l.embedding_directory = [str(tmp_path)]
+    (_, ours), (_, theirs) = (apply(tiny_model, stock, constant(kind)) for kind in ("neti", "textual_inversion"))
+    expected, found = encode(theirs, prompt)[0][0], contexts(encode(ours, prompt))
+    for layer in (0, 7, 15):
+        for own in (found.k[layer], found.v[layer]):
+            torch.testing.assert_close(own, expected[0].float(), rtol=1e-4, atol=1e-5)
+
+
+def test_contexts_are_encoded_with_the_loras_of_their_own_clip(tiny_model, tiny_clip):
+    """Clones share weights, into which the host puts the patches of whichever was used last."""
+    key = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+    patched = tiny_clip.clone()
+    shape = tiny_clip.patcher.model_state_dict()[key].shape
+    patched.add_patches({key: ("diff", (0.05 * torch.randn(shape, generator=torch.Generator().manual_seed(3)),))}, 1.0)
+    clips = {
+        kind: [apply(tiny_model, clip, constant(kind))[1] for clip in (tiny_clip, patched)]
+        for kind in ("neti", "textual_inversion")
+    }
+    expected = [encode(clip, PROMPT)[0][0][0].float() for clip in clips["textual_inversion"]]
+    assert relative(*expected) > 0.01
+    encoded = [encode(clip, PROMPT) for clip in clips["neti"]]
+    for time, order in ((100, (0, 1)), (200, (1, 0))):
+        for which in order:
+            found = contexts(encoded[which], time).k[5]
+            torch.testing.assert_close(found, expected[which], rtol=1e-4, atol=1e-5)
+
+
 def test_strength_leans_between_the_plain_word_and_the_token(tiny_model, tiny_clip):
     def result(**options):
         model, clip = apply(tiny_model, tiny_clip, neti_token(), **options)
