@@ -5,6 +5,7 @@ import copy
 import logging
 from pathlib import Path
 
+import comfy.hooks
 import comfy.sd
 import pytest
 import torch
@@ -261,6 +262,33 @@ def test_contexts_are_encoded_with_the_loras_of_their_own_clip(tiny_model, tiny_
         for which in order:
             found = contexts(encoded[which], time).k[5]
             torch.testing.assert_close(found, expected[which], rtol=1e-4, atol=1e-5)
+
+
+def test_a_clip_whose_loader_knew_no_folder_of_embeddings_takes_tokens_too(tiny_model, tiny_clip):
+    stock = tiny_clip.clone()
+    stock.tokenizer = copy.copy(stock.tokenizer)
+    stock.tokenizer.clip_l = copy.copy(stock.tokenizer.clip_l)
+    stock.tokenizer.clip_l.embedding_directory = None
+    (_, bare), (_, usual) = (apply(tiny_model, clip, constant("neti")) for clip in (stock, tiny_clip))
+    assert torch.equal(contexts(encode(bare, PROMPT)).k, contexts(encode(usual, PROMPT)).k)
+    assert stock.tokenizer.clip_l.embedding_directory is None
+
+
+def test_clip_hooks_with_a_schedule_leave_one_embedding_and_a_warning(tiny_model, tiny_clip, caplog):
+    hook = comfy.hooks.WeightHook(strength_clip=1.0)
+    hook.need_weight_init, hook.weights_clip = False, {}
+    hook.hook_keyframe.add(comfy.hooks.HookKeyframe(0.5, 0.5))
+    group = comfy.hooks.HookGroup()
+    group.add(hook)
+    _, clip = apply(tiny_model, tiny_clip)
+    hooked = clip.clone()
+    hooked.patcher.forced_hooks, hooked.use_clip_schedule = group, True
+    with caplog.at_level(logging.WARNING):
+        encode(hooked, PROMPT)
+    assert "CLIP hooks with a schedule: the personalised token falls back to a single embedding" in caplog.text
+    caplog.clear()
+    encode(clip, PROMPT)
+    assert "schedule" not in caplog.text
 
 
 def test_strength_leans_between_the_plain_word_and_the_token(tiny_model, tiny_clip):
