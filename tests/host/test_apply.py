@@ -137,6 +137,28 @@ def test_an_encode_without_extra_data_is_one_embedding_and_a_warning(tiny_model,
     assert relative(degraded, single_embedding(tiny_model, tiny_clip)) < 1e-4
 
 
+def test_a_node_that_regroups_the_batch_leaves_one_embedding_and_a_warning(tiny_model, tiny_clip, caplog):
+    """As nodes that run the U-Net row by row do."""
+
+    def row_by_row(unet, given):
+        def row(value, i):
+            return value[i : i + 1] if torch.is_tensor(value) and len(value) == len(given["input"]) else value
+
+        rows = range(len(given["input"]))
+        calls = [
+            (row(given["input"], i), row(given["timestep"], i), {k: row(v, i) for k, v in given["c"].items()}) for i in rows
+        ]
+        return torch.cat([unet(x, t, **c) for x, t, c in calls])
+
+    model, clip = apply(tiny_model, tiny_clip)
+    regrouped = model.clone()
+    regrouped.set_model_unet_function_wrapper(row_by_row)
+    with caplog.at_level(logging.WARNING):
+        degraded = sample(regrouped, encode(clip, PROMPT), encode(clip, ""))
+    assert "A node regrouped the U-Net's batch: NeTI tokens fall back to a single embedding." in caplog.text
+    assert relative(degraded, single_embedding(tiny_model, tiny_clip)) < 1e-4
+
+
 @pytest.mark.parametrize("change", ["average", "zero out"])
 def test_arithmetic_on_a_conditioning_falls_back_with_a_warning(tiny_model, tiny_clip, caplog, change):
     model, clip = apply(tiny_model, tiny_clip)

@@ -1,6 +1,7 @@
 """What makes the evaluation's images: an image depends on its prompt and seed only; another model is another identity."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -101,6 +102,16 @@ def test_a_sample_while_training_is_the_evaluations_image(tiny_model, tiny_clip,
         sample, again = (training_maker(unet, text.patcher, tiny_clip, tiny_vae, token, SMALL)([PROMPT], [3]) for _ in "12")
     assert torch.equal(sample, again)
     assert close(maker(token)([PROMPT], [3]), sample)
+
+
+def test_a_tokens_phrase_is_part_of_the_prompt(tiny_model, tiny_clip, tiny_vae, maker):
+    """DreamBooth's and Custom Diffusion's are learnt with the class's word behind them."""
+    alone, own = neti(), dataclasses.replace(neti(), phrase="{} cat")
+    written_out = maker(alone)([PROMPT.replace("<my-cat>", "<my-cat> cat")], [3])
+    assert close(maker(own)([PROMPT], [3]), written_out) and not close(maker(alone)([PROMPT], [3]), written_out)
+    with torch.inference_mode(False), private_models(tiny_model, tiny_clip) as (unet, text):
+        sample = training_maker(unet, text.patcher, tiny_clip, tiny_vae, own, SMALL)([PROMPT], [3])
+    assert close(sample, written_out)
 
 
 def test_the_quick_scores_are_the_means_of_the_scorer(maker, tmp_path, small_encoders):
