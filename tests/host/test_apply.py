@@ -15,6 +15,7 @@ import nodes as host_nodes
 from attractor.nodes.errors import UserError
 from attractor.nodes.host.conds import KEY
 from attractor.nodes.host.payload import AppliedToken, Payload
+from attractor.nodes.host.personalized_model import add_wrappers
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.nodes_tokens import ApplyPersonalizedToken
 from attractor.trainer.concept import Embedding, PersonalizedToken
@@ -135,6 +136,31 @@ def test_an_encode_without_extra_data_is_one_embedding_and_a_warning(tiny_model,
     assert "drops extra data" in caplog.text
     degraded = sample(model, [[context, {"pooled_output": pooled}]], encode(clip, ""))
     assert relative(degraded, single_embedding(tiny_model, tiny_clip)) < 1e-4
+
+
+def test_tokens_in_both_prompts_and_in_the_only_one(tiny_model, tiny_clip, caplog):
+    """At CFG 1 the host samples without the negative prompt."""
+    varying, same = (apply(tiny_model, tiny_clip, token) for token in (neti_token(), constant("neti")))
+    stock = apply(tiny_model, tiny_clip, constant("textual_inversion"))
+
+    def result(model, clip, negative, cfg):
+        return sample(model, encode(clip, PROMPT), encode(clip, negative), cfg=cfg)
+
+    for negative, cfg in (("a blurry <cat>", 7.0), ("", 1.0)):
+        assert relative(result(*same, negative, cfg), result(*stock, negative, cfg)) < 1e-4
+        fallen_back = result(tiny_model, varying[1], negative, cfg)
+        assert "does not come through Apply Personalized Token" in caplog.text
+        caplog.clear()
+        assert relative(result(*varying, negative, cfg), fallen_back) > 1e-2
+        assert not caplog.text
+
+
+def test_wrappers_are_put_on_a_model_once(tiny_model):
+    patcher = tiny_model.clone()
+    add_wrappers(patcher)
+    once = {kind: len(patcher.get_all_wrappers(kind)) for kind in patcher.wrappers}
+    add_wrappers(patcher)
+    assert once and {kind: len(patcher.get_all_wrappers(kind)) for kind in patcher.wrappers} == once
 
 
 def test_a_node_that_regroups_the_batch_leaves_one_embedding_and_a_warning(tiny_model, tiny_clip, caplog):
