@@ -90,7 +90,9 @@ def held(comfy, files):
     return held_after
 
 
-@pytest.mark.parametrize("job", [training, dreambooth, sampling, evaluation])
+@pytest.mark.parametrize(
+    "job", [training, evaluation, *(pytest.param(job, marks=pytest.mark.one_host) for job in (dreambooth, sampling))]
+)
 def test_a_job_leaves_no_tensors_behind(comfy, held, job):
     megabytes = held(lambda number: comfy.run(job(comfy, number), timeout=300))
     assert megabytes[-1] < megabytes[1] + 1, megabytes  # what libraries and the host keep is there after the first
