@@ -89,6 +89,13 @@ class TrainingSettings(SettingRows):
         return self.uses_attractor and self.contrast_weight > 0 and self.contrast_schedule != "zero"
 
     @property
+    def most_prompts(self) -> tuple[int, int]:
+        """How many prompts of one sample a step has at most, through the U-Net and through the text encoder. The latter reads a
+        joint prompt for the InfoNCE loss besides."""
+        through_unet = 1 if self.prompts_per_step == "one" else len(self.loss_weights)
+        return through_unet, min(3, through_unet + self.uses_contrast)
+
+    @property
     def uses_prior(self) -> bool:
         return self.uses_attractor and self.prior_weight > 0
 

@@ -39,12 +39,12 @@ def plan_memory(trainer: Trainer, unet: HostUNet, text: HostTextEncoder) -> None
     unet, text: the trainer's, loaded.
     """
     settings, free = trainer.settings, 0.9 * _memory(unet.device)
-    prompts = len(settings.loss_weights) * settings.batch_size
+    prompts, encoded = (count * settings.batch_size for count in settings.most_prompts)
     # Of two sequences and of one: what is kept once, such as weights in another precision, is not in the difference.
     sequence = max(
         1, _bytes_kept(text.device, lambda: _sequences(text, 2)) - _bytes_kept(text.device, lambda: _sequences(text, 1))
     )
-    everything = prompts * trainer.layers * sequence
+    everything = encoded * trainer.layers * sequence
     trainer.recompute_text = everything > TEXT_SHARE * free
     suits = text_chunk_for(text.device)
     if trainer.recompute_text:

@@ -423,6 +423,26 @@ def test_the_plan_fits_the_memory_and_changes_no_gradient(models, photos, plain_
 
 
 @pytest.mark.one_host
+def test_the_plan_counts_the_prompts_that_a_step_has(models, photos, monkeypatch):
+    """At most two of a sample go through the text encoder with one through the U-Net, and three with all three."""
+    unet, text = models
+    plans = {}
+    two, one = (memory._bytes_kept(text.device, lambda n=n: memory._sequences(text, n)) for n in (2, 1))
+    room = 2.5 * 3 * LAYERS * (two - one) / (0.9 * memory.TEXT_SHARE)  # for two and a half prompts of each of the three samples
+    monkeypatch.setattr(memory, "_memory", lambda _device: room)
+    for prompts in ("one", "all"):
+        trainer = trainer_of(models, photos, text_chunk=0, prompts_per_step=prompts)
+        rows = draw_prompt_rows(trainer.settings, text, [0, 1, 2], step_generator(0, 0))
+        most_seen, most_encoded = (3 * count for count in trainer.settings.most_prompts)
+        assert sum(row.seen for row in rows) <= most_seen and len(rows) <= most_encoded
+        memory.plan_memory(trainer, unet, text)
+        plans[prompts] = trainer.recompute_text, trainer.micro_batch
+        unet.checkpointing = 0
+    assert plans["all"][0] and not plans["one"][0]
+    assert plans["one"][1] == 3
+
+
+@pytest.mark.one_host
 def test_the_plan_leaves_no_memory_behind(photos):
     own = HostUNet(tiny_model(seed=1, context=NARROW)), HostTextEncoder(tiny_clip(seed=1, width=NARROW))
     own[0].model.requires_grad_(False)
