@@ -35,7 +35,8 @@ def main() -> int:
     mm.load_models_gpu([clip.patcher], force_full_load=True)
     text = HostTextEncoder(clip)
     text.use_half_precision()
-    settings = TrainingSettings(placeholder="<x>", super_category="cat", batch_size=arguments.samples)
+    own = {"batch_size": arguments.samples, "prompts_per_step": "all"}
+    settings = TrainingSettings(placeholder="<x>", super_category="cat", **own)
     rows = draw_prompt_rows(settings, text, [0] * arguments.samples, torch.Generator().manual_seed(0))
     ids = torch.tensor([row.prompt.ids for row in rows], device=text.device)
     position = torch.tensor([min(row.prompt.positions.values()) for row in rows], device=text.device)

@@ -187,6 +187,7 @@ def step_sides(models: Models, method: str, arguments) -> tuple[dict, object]:
         steps=100_000,
         placeholder="<x>",
         super_category="cat",
+        prompts_per_step="all",  # as theirs
         fixed_loss_every=100_000,
         micro_batch=arguments.micro_batch,
         contrast_weight=0.0 if arguments.batch == 1 else 0.1,
