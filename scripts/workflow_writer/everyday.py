@@ -5,6 +5,7 @@ from .parts import (
     EXAMPLE,
     NEWEST,
     OWN_PHOTOS,
+    QUICK,
     SCENE,
     SUBJECT,
     TOKEN,
@@ -15,7 +16,9 @@ from .parts import (
     photos,
     picture,
     prompts,
+    reported,
     sample,
+    scored,
     train_and_use,
     training,
     use,
@@ -264,9 +267,8 @@ The first time, turn on *download_if_missing* on *CLIP and DINO*. No token yet? 
     flow.group("1  Photos held out, and what to ask for")
     dataset, encoders = held_out(flow)
     flow.column()
-    quick = {"images_per_caption": 2, "max_captions": 2}
     asked = flow.add(
-        "AttractorPDSTPrompts", "A prompt for every caption", dataset=dataset[0], trigger="sks {super_category}", **quick
+        "AttractorPDSTPrompts", "A prompt for every caption", dataset=dataset[0], trigger="sks {super_category}", **QUICK
     )
     flow.group("2  Your own graph")
     model = checkpoint(flow)
@@ -280,18 +282,7 @@ The first time, turn on *download_if_missing* on *CLIP and DINO*. No token yet? 
     flow.group("3  A token, on the same photos")
     token = flow.add("AttractorLoadNeTIMapper", "The token", file=NEWEST, placeholder=TOKEN)
     flow.column()
-    scored = flow.add(
-        "AttractorPDSTEvaluate",
-        "Token and plain word",
-        model=model[0],
-        clip=model[1],
-        vae=model[2],
-        dataset=dataset[0],
-        encoders=encoders[0],
-        tokens=token[0],
-        name="any-graph",
-        **quick,
-    )
+    results = scored(flow, "Token and plain word", model, dataset, encoders, token[0], "any-graph")
     flow.group("4  Score the own graph's images")
     both = flow.add(
         "AttractorPDSTScoreImages",
@@ -300,15 +291,12 @@ The first time, turn on *download_if_missing* on *CLIP and DINO*. No token yet? 
         encoders=encoders[0],
         images=images,
         names=asked[3],
-        results=scored[0],
+        results=results[0],
         name="any-graph",
         label="my-graph",
     )
     flow.group("5  Report")
-    report = flow.add("AttractorPDSTReport", "Report", results=both[0])
-    flow.column()
-    for title, slot in {"Scores": 0, "Contact sheet (Fig. 6)": 3}.items():
-        flow.add("PreviewImage", title, images=report[slot])
+    reported(flow, both, {"Scores": 0, "Contact sheet (Fig. 6)": 3})
     return flow
 
 

@@ -15,6 +15,13 @@ For a first look two captions of each photo are used, and two images of each. Th
 """
 
 
+def model_and_photos(flow):
+    flow.group("1  Model and photos")
+    model = checkpoint(flow)
+    flow.column()
+    return model, photos(flow)
+
+
 def several(flow, model, images, trainings, name):
     """A row of trainings that differ in a thing. trainings: label -> method, Training Options, other inputs."""
     flow.row()
@@ -43,10 +50,7 @@ the paper's method.
 The bubble chart is the paper's Fig. 5: right and up is better, on captions and on photos.
 """,
     )
-    flow.group("1  Model and photos")
-    model = checkpoint(flow)
-    flow.column()
-    images = photos(flow)
+    model, images = model_and_photos(flow)
     tokens = several(flow, model, images, {label: (method, {}, {}) for label, method in METHODS.items()}, "methods")
     compared(flow, model, tokens, "\n".join(METHODS), "compare-methods", {"Bubbles (Fig. 5)": 1, "Contact sheet (Fig. 6)": 3})
     return flow
@@ -85,10 +89,7 @@ how: the paper found *cosine* and *sigmoid* best, and a weight that is high from
 Six trainings: set *steps* lower for a first look.
 """,
     )
-    flow.group("1  Model and photos")
-    model = checkpoint(flow)
-    flow.column()
-    images = photos(flow)
+    model, images = model_and_photos(flow)
     trainings = {schedule: ("textual_inversion+", {"contrast_schedule": schedule}, {}) for schedule in SCHEDULES}
     tokens = several(flow, model, images, trainings, "schedules")
     compared(flow, model, tokens, "\n".join(SCHEDULES), "contrast-schedules", {"Scores (Fig. 7)": 0, "Contact sheet": 3})
@@ -145,10 +146,7 @@ a custom learning rate; or choose the method `dreambooth_lora`, and say so when 
 Steps and batch are the authors': 800 of 1 for DreamBooth, 250 of 2 for Custom Diffusion.
 """,
     )
-    flow.group("1  Model and photos")
-    model = checkpoint(flow)
-    flow.column()
-    images = photos(flow)
+    model, images = model_and_photos(flow)
     trainings = {label: (method, {}, {}) for label, method in METHODS.items()}
     trainings["Custom Diffusion"] = "custom_diffusion", {}, {"steps": 250, "batch_size": 2}
     trainings["DreamBooth"] = "dreambooth", {}, {"steps": 800, "batch_size": 1}

@@ -4,6 +4,7 @@ SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
 EXAMPLE, SUBJECT, TOKEN, WORD = "attractor example", "my-monster", "<my-monster>", "monster"
 NEWEST = "newest training"
 SCENE = "a photo of a {} in the green forest"
+QUICK = {"images_per_caption": 2, "max_captions": 2}
 OWN_PHOTOS = """
 **Your own photos**: make a folder in ComfyUI's `input` folder, put about five photos there, press R, and choose it in
 *Load Subject Images*. Their masks come from their alpha channel (cut-outs); `2_mask_and_train_textual_inversion` makes masks
@@ -99,6 +100,23 @@ def train_and_use(flow, title, model, photos, name):
     use(flow, model, trained[0], name)
 
 
+def scored(flow, title, model, dataset, encoders, tokens, name, **inputs):
+    """An evaluation short enough for a first look."""
+    return flow.add(
+        "AttractorPDSTEvaluate",
+        title,
+        model=model[0],
+        clip=model[1],
+        vae=model[2],
+        dataset=dataset[0],
+        encoders=encoders[0],
+        tokens=tokens,
+        name=name,
+        **QUICK,
+        **inputs,
+    )
+
+
 def compared(flow, model, tokens, labels, name, previews):
     """A row that evaluates tokens on the held-out photos and reports."""
     flow.row()
@@ -106,22 +124,16 @@ def compared(flow, model, tokens, labels, name, previews):
     many = flow.add("CreateList", "All tokens", inputs=tokens) if isinstance(tokens, list) else None
     dataset, encoders = held_out(flow)
     flow.column()
-    scored = flow.add(
-        "AttractorPDSTEvaluate",
-        "Images of every caption, scored",
-        model=model[0],
-        clip=model[1],
-        vae=model[2],
-        dataset=dataset[0],
-        encoders=encoders[0],
-        tokens=many[0] if many else tokens,
-        name=name,
-        images_per_caption=2,
-        max_captions=2,
-        labels=labels,
+    found = scored(
+        flow, "Images of every caption, scored", model, dataset, encoders, many[0] if many else tokens, name, labels=labels
     )
     flow.group(f"{flow.rows + 1}  Report")
-    report = flow.add("AttractorPDSTReport", "Report", results=scored[0])
+    reported(flow, found, previews)
+
+
+def reported(flow, results, previews):
+    """The report on a node's results. previews: title -> which of its pictures."""
+    report = flow.add("AttractorPDSTReport", "Report", results=results[0])
     flow.column()
     for title, slot in previews.items():
         flow.add("PreviewImage", title, images=report[slot])

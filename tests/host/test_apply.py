@@ -272,6 +272,15 @@ def constant(kind):
     return PersonalizedToken("<cat>", "cat", kind, 768, mapper)
 
 
+def with_embeddings_of(clip, folders):
+    """As of a loader that knows other folders of stock embeddings."""
+    other = clip.clone()
+    other.tokenizer = copy.copy(other.tokenizer)
+    other.tokenizer.clip_l = copy.copy(other.tokenizer.clip_l)
+    other.tokenizer.clip_l.embedding_directory = folders
+    return other
+
+
 def contexts(positive, time=100):
     return positive[0][1]["model_conds"][KEY].payload.get(time, torch.device("cpu"), torch.float32)
 
@@ -282,10 +291,7 @@ def contexts(positive, time=100):
 )
 def test_every_layers_context_is_what_the_host_makes_of_the_vector(tiny_model, tiny_clip, prompt, tmp_path):
     save_embedding(torch.randn(2, 768, generator=torch.Generator().manual_seed(2)) * 0.05, tmp_path / "beside.safetensors")
-    stock = tiny_clip.clone()
-    stock.tokenizer = copy.copy(stock.tokenizer)
-    stock.tokenizer.clip_l = copy.copy(stock.tokenizer.clip_l)
-    stock.tokenizer.clip_l.embedding_directory = [str(tmp_path)]
+    stock = with_embeddings_of(tiny_clip, [str(tmp_path)])
     (_, ours), (_, theirs) = (apply(tiny_model, stock, constant(kind)) for kind in ("neti", "textual_inversion"))
     expected, found = encode(theirs, prompt)[0][0], contexts(encode(ours, prompt))
     for layer in (0, 7, 15):
@@ -313,10 +319,7 @@ def test_contexts_are_encoded_with_the_loras_of_their_own_clip(tiny_model, tiny_
 
 
 def test_a_clip_whose_loader_knew_no_folder_of_embeddings_takes_tokens_too(tiny_model, tiny_clip):
-    stock = tiny_clip.clone()
-    stock.tokenizer = copy.copy(stock.tokenizer)
-    stock.tokenizer.clip_l = copy.copy(stock.tokenizer.clip_l)
-    stock.tokenizer.clip_l.embedding_directory = None
+    stock = with_embeddings_of(tiny_clip, None)
     (_, bare), (_, usual) = (apply(tiny_model, clip, constant("neti")) for clip in (stock, tiny_clip))
     assert torch.equal(contexts(encode(bare, PROMPT)).k, contexts(encode(usual, PROMPT)).k)
     assert stock.tokenizer.clip_l.embedding_directory is None
@@ -499,10 +502,7 @@ def test_an_exported_embedding_is_the_same_to_the_text_encoder_without_this_pack
     save_embedding(vectors, folder / f"exported-{count}.safetensors")
     token = PersonalizedToken("<cat>", "cat", "textual_inversion", 768, Embedding(vectors))
     _, clip = apply(tiny_model, tiny_clip, token)
-    stock = tiny_clip.clone()
-    stock.tokenizer = copy.copy(stock.tokenizer)
-    stock.tokenizer.clip_l = copy.copy(stock.tokenizer.clip_l)
-    stock.tokenizer.clip_l.embedding_directory = [str(folder)]
+    stock = with_embeddings_of(tiny_clip, [str(folder)])
     ours, theirs = encode(clip, PROMPT), encode(stock, PROMPT.replace("<cat>", f"embedding:exported-{count}"))
     assert torch.equal(ours[0][0], theirs[0][0])
     assert torch.equal(ours[0][1]["pooled_output"], theirs[0][1]["pooled_output"])

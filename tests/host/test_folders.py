@@ -155,10 +155,3 @@ def test_checkpoints_of_a_run(base):
         folders.checkpoint_files("y")
     with pytest.raises(UserError, match="run '../x' cannot be a file name"):
         folders.checkpoint_files("../x")
-
-
-def test_asked_for_the_newest_where_there_is_none_it_says_what_is_missing(base):
-    with pytest.raises(UserError, match="file: no training has left a token in output/neti yet"):
-        folders.token_path(folders.NEWEST)
-    with pytest.raises(UserError, match=r"run: no training has left checkpoints \(checkpoint_every in Training Options\)"):
-        folders.checkpoint_files(folders.NEWEST)

@@ -195,9 +195,11 @@ def test_a_photo_whose_captions_would_have_too_long_a_name_is_named_before_any_w
 def test_the_newest_training_is_found_or_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "output_folder", lambda: tmp_path)
     assert folders.runs() == [folders.NEWEST]
-    for find in (folders.token_path, folders.checkpoint_files):
-        with pytest.raises(UserError, match="Train first"):
-            find(folders.NEWEST)
+    with pytest.raises(UserError, match="file: no training has left a token in output/neti yet. Train first"):
+        folders.token_path(folders.NEWEST)
+    nothing = r"run: no training has left checkpoints \(checkpoint_every in Training Options\) in output/neti yet. Train first"
+    with pytest.raises(UserError, match=nothing):
+        folders.checkpoint_files(folders.NEWEST)
     written = ["x/b/b-step-1.safetensors", "x/b/b.safetensors", "a/a.safetensors", "a/a-best.safetensors", "saved.safetensors"]
     for age, name in enumerate(written):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

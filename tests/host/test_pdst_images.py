@@ -18,6 +18,7 @@ from attractor.trainer.mapper import NeTIMapper
 from pdst_set import write_subject
 
 SMALL = Sampling(steps=2, width=64, height=64, cfg=3.0)
+WEIGHT = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_{}.weight"
 PROMPT = "a photo of a <my-cat> on the beach"
 
 
@@ -140,14 +141,14 @@ def test_another_model_or_patch_is_another_identity_and_the_same_anew_is_not(tin
 
     def lora(strength, part="k"):
         patched = tiny_model.clone()
-        key = f"diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_{part}.weight"
+        key = WEIGHT.format(part)
         shape = tiny_model.model_state_dict()[key].shape
         patched.add_patches({key: ("diff", (torch.ones(shape),))}, strength)
         return patched
 
     def low_rank(seed):
         """As Load LoRA does it."""
-        patched, key = tiny_model.clone(), "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+        patched, key = tiny_model.clone(), WEIGHT.format("k")
         rows, columns = tiny_model.model_state_dict()[key].shape
         random = torch.Generator().manual_seed(seed)
         parts = torch.randn(rows, 2, generator=random), torch.randn(2, columns, generator=random)
@@ -213,7 +214,7 @@ def test_sampling_with_a_patched_clone_leaves_the_identity(tiny_model, tiny_clip
     """The host puts patches into the weights that clones share, and takes them out again."""
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
-    key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    key = WEIGHT.format("k")
     with torch.inference_mode():
         before = model_identity(tiny_model)
         node = ModelSamplingDiscrete()

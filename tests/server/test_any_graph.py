@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from graphs import add_evaluation, add_sampling, add_tiny
+from graphs import add_encoders, add_evaluation, add_sampling, add_tiny
 from PIL import Image
 
 from comfy_client import ComfyClient, ExecutionFailed, Graph, GraphRejected
@@ -27,11 +27,6 @@ def base(comfy_server, server_encoders):
 
 def add_data(graph, folder="any-one", captions=2):
     return graph.add("AttractorLoadPDST", folder=f"pdst/{folder}", subjects="all", captions_per_photo=captions)[0]
-
-
-def add_encoders(graph, dino="dino-tiny"):
-    names = {"clip": "evaluation/clip-tiny", "dino": f"evaluation/{dino}"}
-    return graph.add("AttractorLoadEvaluationEncoders", download_if_missing=False, **names)[0]
 
 
 def add_model(graph, loader):
@@ -68,7 +63,7 @@ def score(comfy, graph, asked, name, label="own", dino="dino-tiny", **inputs):
     """PDST Score Images; what its node says."""
     inputs = {"save_images": True, **inputs}
     node = graph.add(
-        "AttractorPDSTScoreImages", plan=asked[0], encoders=add_encoders(graph, dino), name=name, label=label, **inputs
+        "AttractorPDSTScoreImages", plan=asked[0], encoders=add_encoders(graph, dino=dino), name=name, label=label, **inputs
     )
     return comfy.run(graph, timeout=300)["outputs"][node.id]["text"][0]
 

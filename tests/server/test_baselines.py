@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from graphs import add_photos, add_sampling, add_tiny, add_training, encode
+from graphs import add_photos, add_preview, add_tiny, add_training
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -30,11 +30,6 @@ def train(comfy, name, method, **changes):
     return graph, loader, trained
 
 
-def picture(graph, loader, model, clip, prompt):
-    sampled = add_sampling(graph, model, encode(graph, clip, prompt), encode(graph, clip, ""))
-    return graph.add("PreviewImage", images=graph.add("VAEDecode", samples=sampled[0], vae=loader[2])[0])
-
-
 def apart(comfy, pictures):
     """The largest difference between two pictures, of 255; each an entry of the history and its node."""
     a, b = (comfy.images(entry, node)[0].convert("RGB") for entry, node in pictures)
@@ -47,14 +42,14 @@ def test_each_is_trained_applied_and_read_by_the_stock_loader(comfy, comfy_serve
     graph, loader, trained = train(comfy, name, method, checkpoint_every=2, sample_every=3)
     saved = graph.add("AttractorSaveToken", token=trained[0], name=f"saved-{method}")
     applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=trained[0])
-    node = picture(graph, loader, applied[0], applied[1], "a photo of <my-cat> at night")
+    node = add_preview(graph, loader, applied[0], applied[1], "a photo of <my-cat> at night")
     with comfy.listen() as listener:
         entry = comfy.run(graph, timeout=300)
     ours = entry, node
     # Stock nodes alone: dreambooth's word and class are written out, Custom Diffusion's token is a stock embedding.
     word = f"embedding:saved-{method}" if method == "custom_diffusion" else "sks"
-    tuned = picture(graph, loader, trained[TUNED_MODEL], loader[1], f"a photo of {word} cat at night")
-    before = picture(graph, loader, loader[0], loader[1], f"a photo of {word} cat at night")
+    tuned = add_preview(graph, loader, trained[TUNED_MODEL], loader[1], f"a photo of {word} cat at night")
+    before = add_preview(graph, loader, loader[0], loader[1], f"a photo of {word} cat at night")
     later = comfy.run(graph, timeout=300)  # the training is not carried out again
     assert apart(comfy, [ours, (later, tuned)]) <= 1, "a vector put in rounds otherwise than a word"
     assert apart(comfy, [ours, (later, before)]) > 5
@@ -78,7 +73,7 @@ def test_each_is_trained_applied_and_read_by_the_stock_loader(comfy, comfy_serve
         strength_model=1,
         strength_clip=0,
     )
-    node = picture(again, loader, lora[0], lora[1], f"a photo of {word} cat at night")
+    node = add_preview(again, loader, lora[0], lora[1], f"a photo of {word} cat at night")
     assert apart(comfy, [ours, (comfy.run(again), node)]) <= 1
 
 
@@ -124,10 +119,10 @@ def test_files_of_diffusers_load_as_a_token_with_weights(comfy, comfy_server, ru
     file = "baseline-source/diffusers/pytorch_custom_diffusion_weights.safetensors"
     loaded = again.add("AttractorLoadNeTIMapper", file=file)
     applied = again.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=loaded[0])
-    theirs = picture(again, loader, applied[0], applied[1], "a photo of <my-cat> cat at night")
+    theirs = add_preview(again, loader, applied[0], applied[1], "a photo of <my-cat> cat at night")
     own = again.add("AttractorLoadNeTIMapper", file="baseline-source/baseline-source.safetensors")
     applied = again.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=own[0])
-    ours = picture(again, loader, applied[0], applied[1], "a photo of <my-cat> at night")
+    ours = add_preview(again, loader, applied[0], applied[1], "a photo of <my-cat> at night")
     entry = comfy.run(again)
     assert apart(comfy, [(entry, theirs), (entry, ours)]) <= 1, "whole weights against differences"
     assert len(load_file(run_folder("baseline-source") / "baseline-source.safetensors")) == 33

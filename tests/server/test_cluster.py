@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from graphs import add_evaluation, add_tiny, add_training
+from graphs import add_encoders, add_evaluation, add_tiny, add_training
 
 from attractor.trainer.concept import Embedding, PersonalizedToken
 from attractor.trainer.token_file import save_token
@@ -36,13 +36,10 @@ def evaluation(name, loader=tiny, each=EACH, **changes):
     """A graph that evaluates a token and the plain word, an image a batch."""
     graph = Graph()
     loaded = loader(graph)
-    encoders = graph.add(
-        "AttractorLoadEvaluationEncoders", clip="evaluation/clip-tiny", dino="evaluation/dino-tiny", download_if_missing=False
-    )
     inputs = {
         "dataset": graph.add("AttractorLoadPDST", folder="pdst/cluster-pets", subjects="cat", captions_per_photo=CAPTIONS)[0],
         "tokens": graph.add("AttractorLoadNeTIMapper", file="cluster-token.safetensors")[0],
-        "encoders": encoders[0],
+        "encoders": add_encoders(graph),
         "include_floor": True,
         "save_images": True,
         "images_per_caption": each,

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from graphs import add_photos, add_pictures, add_tiny, add_training
+from graphs import add_encoders, add_photos, add_pictures, add_tiny, add_training
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -42,12 +42,7 @@ def watched(comfy, name, folder="watched", encoders=True, dataset=True, images=N
     if dataset:
         inputs["dataset"] = graph.add("AttractorLoadPDST", folder=f"pdst/{folder}", subjects="all", captions_per_photo=2)[0]
     if encoders:
-        inputs["encoders"] = graph.add(
-            "AttractorLoadEvaluationEncoders",
-            clip="evaluation/clip-tiny",
-            dino="evaluation/dino-tiny",
-            download_if_missing=False,
-        )[0]
+        inputs["encoders"] = add_encoders(graph)
     if images:
         photos = add_pictures(graph, comfy, images, "watched-test")
         masks, inputs["method"] = None, "textual_inversion"

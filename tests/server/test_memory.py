@@ -1,7 +1,7 @@
 """What a job leaves in the server's memory once it has ended: nothing."""
 
 import pytest
-from graphs import add_evaluation, add_photos, add_sampling, add_tiny, add_training, encode
+from graphs import add_encoders, add_evaluation, add_photos, add_preview, add_tiny, add_training
 
 from attractor.trainer.concept import PersonalizedToken
 from attractor.trainer.mapper import NeTIMapper
@@ -31,10 +31,7 @@ def sampling(comfy, number):
     loader = add_tiny(graph, text_width=768)
     token = graph.add("AttractorLoadNeTIMapper", file="memory.safetensors")
     applied = graph.add("AttractorApplyToken", model=loader[0], clip=loader[1], token=token[0])
-    prompts = encode(graph, applied[1], f"photo {number} of <memory>"), encode(graph, applied[1], "")
-    graph.add(
-        "PreviewImage", images=graph.add("VAEDecode", samples=add_sampling(graph, applied[0], *prompts)[0], vae=loader[2])[0]
-    )
+    add_preview(graph, loader, applied[0], applied[1], f"photo {number} of <memory>")
     return graph
 
 
@@ -42,19 +39,13 @@ def evaluation(comfy, number):
     graph = Graph()
     loader = add_tiny(graph, text_width=768)
     dataset = graph.add("AttractorLoadPDST", folder="pdst/memory", subjects="all", captions_per_photo=2)
-    encoders = graph.add(
-        "AttractorLoadEvaluationEncoders",
-        clip="evaluation/clip-tiny",
-        dino="evaluation/dino-tiny",
-        download_if_missing=False,
-    )
     add_evaluation(
         graph,
         model=loader[0],
         clip=loader[1],
         vae=loader[2],
         dataset=dataset[0],
-        encoders=encoders[0],
+        encoders=add_encoders(graph),
         tokens=graph.add("AttractorLoadNeTIMapper", file="memory.safetensors")[0],
         name=f"memory-{number}",
         images_per_caption=2,
@@ -77,29 +68,28 @@ def files(comfy_server, server_encoders):
 
 
 @pytest.fixture
-def held(comfy, files):
-    """Carries out four jobs of a kind, and gives the MB that tensors held after each."""
+def leaves_nothing(comfy, files):
+    """Carries out four jobs of a kind. What libraries and the host keep is there after the first."""
 
-    def held_after(carry_out):
+    def check(carry_out):
         megabytes = []
         for number in range(4):
             carry_out(number)
             megabytes.append(comfy.get("/test/tensor_megabytes"))
-        return megabytes
+        assert megabytes[-1] < megabytes[1] + 1, megabytes
 
-    return held_after
+    return check
 
 
 @pytest.mark.parametrize(
     "job", [training, evaluation, *(pytest.param(job, marks=pytest.mark.one_host) for job in (dreambooth, sampling))]
 )
-def test_a_job_leaves_no_tensors_behind(comfy, held, job):
-    megabytes = held(lambda number: comfy.run(job(comfy, number), timeout=300))
-    assert megabytes[-1] < megabytes[1] + 1, megabytes  # what libraries and the host keep is there after the first
+def test_a_job_leaves_no_tensors_behind(comfy, leaves_nothing, job):
+    leaves_nothing(lambda number: comfy.run(job(comfy, number), timeout=300))
 
 
 @pytest.mark.one_host
-def test_nor_does_a_training_that_was_cancelled(comfy, held):
+def test_nor_does_a_training_that_was_cancelled(comfy, leaves_nothing):
     def carry_out(number):
         with comfy.listen() as listener:
             prompt = comfy.queue(training(comfy, number, name=f"memory-cancelled-{number}", steps=400))
@@ -108,16 +98,14 @@ def test_nor_does_a_training_that_was_cancelled(comfy, held):
             with pytest.raises(Interrupted):
                 comfy.wait(prompt)
 
-    megabytes = held(carry_out)
-    assert megabytes[-1] < megabytes[1] + 1, megabytes
+    leaves_nothing(carry_out)
 
 
 @pytest.mark.one_host
-def test_nor_does_one_that_failed(comfy, held):
+def test_nor_does_one_that_failed(comfy, leaves_nothing):
     def carry_out(number):
         too_fast = {"learning_rate_preset": "custom", "learning_rate": 1e30, "name": f"memory-failed-{number}"}
         with pytest.raises(ExecutionFailed, match="learning_rate"):
             comfy.run(training(comfy, number, steps=400, **too_fast), timeout=300)
 
-    megabytes = held(carry_out)
-    assert megabytes[-1] < megabytes[1] + 1, megabytes
+    leaves_nothing(carry_out)

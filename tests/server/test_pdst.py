@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from graphs import EVALUATE_OPTIONS, add_evaluation, add_sampling, add_tiny, encode
+from graphs import EVALUATE_OPTIONS, add_encoders, add_evaluation, add_sampling, add_tiny, encode
 from PIL import Image
 
 from attractor.trainer.concept import Embedding, PersonalizedToken
@@ -63,10 +63,7 @@ def evaluation(name, *tokens, folder="pets", clip="clip-tiny", dino="dino-tiny",
     if tokens:
         inputs["tokens"] = graph.add("AttractorLoadNeTIMapper", file=tokens[0])[0]
     if inputs.get("metrics", True):
-        encoders = graph.add(
-            "AttractorLoadEvaluationEncoders", clip=f"evaluation/{clip}", dino=f"evaluation/{dino}", download_if_missing=False
-        )
-        inputs["encoders"] = encoders[0]
+        inputs["encoders"] = add_encoders(graph, clip, dino)
     node = add_evaluation(
         graph,
         model=loader[0],

@@ -93,6 +93,12 @@ def add_sampling(graph, model, positive, negative, latent=None, **changes):
     )
 
 
+def add_preview(graph, loader, model, clip, prompt):
+    """A picture of a prompt, by stock nodes."""
+    sampled = add_sampling(graph, model, encode(graph, clip, prompt), encode(graph, clip, ""))
+    return graph.add("PreviewImage", images=graph.add("VAEDecode", samples=sampled[0], vae=loader[2])[0])
+
+
 def encode(graph, clip, text):
     """The conditioning of a prompt by the stock node."""
     return graph.add("CLIPTextEncode", text=text, clip=clip)[0]
@@ -103,6 +109,12 @@ def add_toy_dataset(graph, subject):
     return graph.add(
         "AttractorLoadPDST", folder=f"pdst/{toy_subjects.DATASET}", subjects=subject, captions_per_photo=toy_subjects.CAPTIONS
     )
+
+
+def add_encoders(graph, clip="clip-tiny", dino="dino-tiny"):
+    """EVALUATION_ENCODERS of those in models/evaluation."""
+    names = {"clip": f"evaluation/{clip}", "dino": f"evaluation/{dino}"}
+    return graph.add("AttractorLoadEvaluationEncoders", download_if_missing=False, **names)[0]
 
 
 EVALUATE_OPTIONS = set("sampler scheduler steps cfg width height batch_size negative shard shards".split())
@@ -118,16 +130,13 @@ def add_evaluation(graph, **inputs):
 
 def add_toy_evaluation(graph, loader, subject, **inputs):
     """PDST Evaluate on it with the toy world's encoders."""
-    encoders = graph.add(
-        "AttractorLoadEvaluationEncoders", clip="evaluation/toy-clip", dino="evaluation/toy-dino", download_if_missing=False
-    )
     return add_evaluation(
         graph,
         model=loader[0],
         clip=loader[1],
         vae=loader[2],
         dataset=add_toy_dataset(graph, subject)[0],
-        encoders=encoders[0],
+        encoders=add_encoders(graph, "toy-clip", "toy-dino"),
         save_images=True,
         **inputs,
     )
