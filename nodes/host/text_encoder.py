@@ -41,10 +41,10 @@ def _prefers_cudnn(device: torch.device) -> bool:
 
 
 def _mlp(mlp: CLIPMLP, x: Tensor) -> Tensor:
-    """As the host's; quick GELU by silu, which keeps one tensor for the backward pass where the host's form keeps three."""
+    """As the host's; quick GELU by silu in place, which keeps one tensor for the backward pass where the host's form keeps three."""
     inner = mlp.fc1(x)
     if mlp.activation is ACTIVATIONS["quick_gelu"]:
-        return mlp.fc2(torch.nn.functional.silu(inner * QUICK_GELU) / QUICK_GELU)
+        return mlp.fc2(torch.nn.functional.silu(inner.mul_(QUICK_GELU)).div_(QUICK_GELU))
     return mlp.fc2(mlp.activation(inner))
 
 
