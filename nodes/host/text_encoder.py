@@ -41,7 +41,7 @@ def _prefers_cudnn(device: torch.device) -> bool:
 
 
 def _mlp(mlp: CLIPMLP, x: Tensor) -> Tensor:
-    """As the host's; quick GELU by silu in place, which keeps one tensor for the backward pass where the host's form keeps three."""
+    """As the host's; quick GELU by silu, in place: one tensor is kept for the backward pass, in the host's form three."""
     inner = mlp.fc1(x)
     if mlp.activation is ACTIVATIONS["quick_gelu"]:
         return mlp.fc2(torch.nn.functional.silu(inner.mul_(QUICK_GELU)).div_(QUICK_GELU))
