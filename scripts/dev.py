@@ -313,9 +313,8 @@ def test(python, host, rest, coverage):
     command = ["-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
     command += ["--durations", "10", *rest]
     variables = {"OMP_NUM_THREADS": "1", "ATTRACTOR_TRANSFORMERS_4": str(packages_apart(OLDER_TRANSFORMERS))}
-    variables["TORCHINDUCTOR_VEC_ISA_OK"] = (
-        "1"  # torch.compile asks the C++ compiler for half a minute what this CPU has, each time
-    )
+    # Else torch.compile spends half a minute in each process on asking the C++ compiler which instructions it knows.
+    variables["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
     variables["ATTRACTOR_COMFY_CLI"] = str(comfy_cli())
     variables["ATTRACTOR_DIFFUSERS"] = str(packages_apart(DIFFUSERS))
     variables["CLUSTER_PYTHON"] = str(cluster_python())
