@@ -8,10 +8,8 @@ import math
 import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
-from in_process import narrow_models
+from small_training import gradient, relative, small_models, small_photos, trainer_of
 
-from attractor.nodes.errors import UserError
-from attractor.nodes.host import memory
 from attractor.nodes.host.injection import BLOCKS
 from attractor.nodes.host.text_encoder import HostTextEncoder
 from attractor.nodes.host.unet import HostUNet
@@ -22,8 +20,6 @@ from attractor.trainer.dataset import Photos, draw_batch, step_generator
 from attractor.trainer.methods import SUBJECT
 from attractor.trainer.pools import attractor_name, draw_prompt_rows
 from attractor.trainer.schedules import contrast_weight
-from attractor.trainer.settings import TrainingSettings
-from test_nodes.live_tensors import tensor_megabytes
 from test_nodes.tiny_sd15 import NARROW, tiny_clip, tiny_model
 
 METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")  # of the others: test_tuning.py
@@ -31,56 +27,18 @@ METHODS = ("neti+", "textual_inversion+", "neti", "textual_inversion")  # of the
 
 @pytest.fixture(scope="module")
 def models():
-    """A `HostUNet` and a `HostTextEncoder` on small models."""
-    model, clip = narrow_models()
-    return HostUNet(model), HostTextEncoder(clip)
+    return small_models()
 
 
 @pytest.fixture(scope="module")
 def photos():
-    generator = torch.Generator().manual_seed(5)
-    latents = torch.randn(2, 3, 4, 16, 16, generator=generator)
-    masks = torch.rand(2, 3, 1, 16, 16, generator=generator)
-    return Photos.of(latents, masks)
-
-
-def trainer_of(models, photos, method="neti+", **changes):
-    unet, text = models
-    settings = {
-        "method": method,
-        "batch_size": 3,
-        "steps": 9,
-        "contrast_schedule": "one",
-        "prompts_per_step": "all",
-        "seed": 3,
-        "text_chunk": 40,
-        "tau": 1.0,
-        "placeholder": "<x>",
-        "super_category": "cat",
-        **changes,
-    }
-    return build_trainer(TrainingSettings(**settings), photos, text, unet)
-
-
-def gradient(trainer, micro_batch=4):
-    """All parameters' gradients of the first step, as one vector."""
-    trainer.micro_batch = micro_batch
-    trainer.optimizer.zero_grad()
-    generator = step_generator(trainer.settings.seed, 0)
-    trainer.backward(draw_batch(trainer.photos, trainer.settings.batch_size, generator), generator)
-    return torch.cat(
-        [p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in trainer.concepts.parameters()]
-    )
+    return small_photos()
 
 
 @pytest.fixture(scope="module")
 def plain_gradient(models, photos):
     """NeTI+, four U-Net rows at once: what no way of carrying out the step may change."""
     return gradient(trainer_of(models, photos))
-
-
-def relative(a, b):
-    return ((a - b).norm() / b.norm()).item()
 
 
 def slow_total_loss(trainer):
@@ -405,64 +363,3 @@ def test_what_comes_before_the_first_cross_attention_runs_once_for_the_prompts_o
     assert seen == [3, 3], "three samples; five prompts"
     assert later == [5]
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.one_host
-@pytest.mark.parametrize("megabytes", [10_000, 60, 1])
-def test_the_plan_fits_the_memory_and_changes_no_gradient(models, photos, plain_gradient, monkeypatch, megabytes):
-    monkeypatch.setattr(memory, "_memory", lambda _device: megabytes * 1e6)
-    unet, text = models
-    trainer = trainer_of(models, photos, text_chunk=0)
-    try:
-        memory.plan_memory(trainer, unet, text)
-        plan = trainer.recompute_text, trainer.micro_batch, unet.checkpointing
-        assert plan == {10_000: (False, 8, 0), 60: (True, 7, 1), 1: (True, 1, 2)}[megabytes]
-        assert relative(gradient(trainer, trainer.micro_batch), plain_gradient) < 1e-5
-    finally:
-        unet.checkpointing = 0
-
-
-@pytest.mark.one_host
-def test_the_plan_counts_the_prompts_that_a_step_has(models, photos, monkeypatch):
-    """At most two of a sample go through the text encoder with one through the U-Net, and three with all three."""
-    unet, text = models
-    plans = {}
-    two, one = (memory._bytes_kept(text.device, lambda n=n: memory._sequences(text, n)) for n in (2, 1))
-    room = 2.5 * 3 * LAYERS * (two - one) / (0.9 * memory.TEXT_SHARE)  # for two and a half prompts of each of the three samples
-    monkeypatch.setattr(memory, "_memory", lambda _device: room)
-    for prompts in ("one", "all"):
-        trainer = trainer_of(models, photos, text_chunk=0, prompts_per_step=prompts)
-        rows = draw_prompt_rows(trainer.settings, text, [0, 1, 2], step_generator(0, 0))
-        most_seen, most_encoded = (3 * count for count in trainer.settings.most_prompts)
-        assert sum(row.seen for row in rows) <= most_seen and len(rows) <= most_encoded
-        memory.plan_memory(trainer, unet, text)
-        plans[prompts] = trainer.recompute_text, trainer.micro_batch
-        unet.checkpointing = 0
-    assert plans["all"][0] and not plans["one"][0]
-    assert plans["one"][1] == 3
-
-
-@pytest.mark.one_host
-def test_the_plan_leaves_no_memory_behind(photos):
-    own = HostUNet(tiny_model(seed=1, context=NARROW)), HostTextEncoder(tiny_clip(seed=1, width=NARROW))
-    own[0].model.requires_grad_(False)
-    trainer = trainer_of(own, photos, text_chunk=0)
-    before = tensor_megabytes()
-    memory.plan_memory(trainer, *own)
-    assert tensor_megabytes() < before + 0.1
-
-
-def test_out_of_memory_is_met_step_by_step_and_ends_in_a_sentence(models, photos):
-    unet, _ = models
-    trainer = trainer_of(models, photos, text_chunk=0)
-    trainer.micro_batch, trainer.text_chunk = 4, 512
-    tried = []
-    try:
-        with pytest.raises(UserError, match="too little memory even for one image"):
-            while True:
-                memory.shrink(unet, trainer, MemoryError())
-                tried.append((trainer.micro_batch, trainer.recompute_text, trainer.text_chunk, unet.checkpointing))
-        assert len(set(tried)) == len(tried), "each attempt needs less than the one before"
-        assert tried[-1] == (1, True, 4, 2)
-    finally:
-        unet.checkpointing = 0
