@@ -18,6 +18,8 @@ def ray_started(address: str | None) -> Iterator[None]:
     """
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Ray has its workers, and so the servers that they start, stand back at nice 15: beside other work they hardly run.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     import many_machines

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 
+import psutil
 import pytest
 import torch
 from graphs import add_encoders, add_evaluation, add_tiny, add_training
@@ -93,6 +94,7 @@ def test_an_evaluation_is_that_of_a_single_server_although_an_actor_is_killed(st
     run = start(evaluation("cluster-killed"))
     run.wait_for(lambda: run.images_on(1) >= 2)
     server = run.servers()[1]
+    assert server.nice() == psutil.Process(run.process.pid).nice(), "beside other work it would hardly run"
     server.parent().kill()
     run.wait_for(lambda: not server.is_running())  # it dies with its actor
     assert run.wait() == 0, run.said
