@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import comfy.hooks
-import comfy.sd
 import pytest
 import torch
 from in_process import apply, constant, encode, relative, sample

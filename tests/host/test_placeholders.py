@@ -1,6 +1,5 @@
 """Where a placeholder is found in a prompt, and what Apply Personalized Token refuses."""
 
-import comfy.hooks
 import comfy.sd
 import pytest
 import torch
